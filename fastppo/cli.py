@@ -1,0 +1,194 @@
+"""The command line: `fastppo train | eval | doctor | bench`."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from fastppo import __version__
+from fastppo.config import Config, Options
+from fastppo.errors import Diverged, Interrupted, MachineError, UserError
+
+USAGE = """\
+usage: fastppo COMMAND ...
+
+  train ENV_ID            train a policy; --help lists every setting
+  train --resume RUN_DIR  go on from the newest checkpoint of a run
+  eval RUN_DIR            play whole episodes with a trained policy
+  doctor                  what is installed, which kernels serve, the thread plan; --envs: tasks
+  bench                   env steps per second, side by side with the reference trainer
+
+fastppo COMMAND --help explains a command."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainArgs(Options):
+    """Train PPO on an EnvPool task. Defaults are those of the preset that fits the environment."""
+
+    run_dir: Path | None = None
+    """Folder of the run; None makes runs/<env>-<seed>-<stamp>."""
+    resume: Path | None = None
+    """Go on from the newest checkpoint of this run; takes no ENV_ID and no settings."""
+    quiet: bool = False
+    """Show no progress."""
+    show_config: bool = False
+    """Print every resolved setting as JSON and stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalArgs:
+    """Play whole episodes with a trained policy, with statistics frozen and raw returns."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    episodes: int = 20
+    """Episodes to play, shared evenly over up to 16 environments."""
+    seed: int = 1
+    """Seed of the evaluation's environments; they differ from the training's at every value."""
+    stochastic: bool = False
+    """Draw actions instead of taking the most likely one."""
+    checkpoint: Path | None = None
+    """Evaluate this checkpoint instead of the run's newest."""
+    device: str = "cpu"
+    """cpu, cuda or auto."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorArgs:
+    """Show what is installed, which kernels serve, cores, GPU and thread plan."""
+
+    envs: bool = False
+    """List every EnvPool task as served, or refused with the reason."""
+    env_id: Annotated[str, tyro.conf.Positional] = "HalfCheetah-v4"
+    """Task to show the thread plan for."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; a user's mistake is one line on stderr."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(args)
+    except (UserError, MachineError, Diverged) as error:
+        print(f"fastppo: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except Interrupted as interrupted:
+        return interrupted.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone: `fastppo doctor --envs | head`
+        return 0
+
+
+def _dispatch(args: list[str]) -> int:
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": _train,
+        "eval": _eval,
+        "doctor": _doctor,
+        "bench": _bench,
+    }
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if args else 2
+    if args[0] in ("-V", "--version"):
+        print(f"fastppo {__version__}")
+        return 0
+    if args[0] not in commands:
+        raise UserError(f"command: {args[0]!r} is unknown; use {', '.join(commands)}")
+    return commands[args[0]](args[1:])
+
+
+def _parse(kind: Any, args: list[str], name: str, default: Any = None) -> Any:
+    options = {} if default is None else {"default": default}
+    return tyro.cli(kind, args=args, prog=f"fastppo {name}", **options)
+
+
+def _train(args: list[str]) -> int:
+    # Parsed twice: which defaults apply is known only once the environment is.
+    typed: TrainArgs = _parse(TrainArgs, args, "train")
+    if typed.resume is not None:
+        _refuse_settings_with_resume(typed, args)
+        from fastppo import session
+
+        session.resume(typed.resume, quiet=typed.quiet)
+        return 0
+    if not typed.env_id:
+        raise UserError("env_id: missing; name an EnvPool task, such as CartPole-v1")
+    from fastppo import presets
+    from fastppo.envs import describe
+
+    spec = describe(typed.env_id)
+    preset = presets.preset_for(spec) if typed.preset == "auto" else typed.preset
+    defaults = replace(TrainArgs(), **presets.PRESETS[preset])
+    typed = replace(_parse(TrainArgs, args, "train", defaults), preset=preset)
+    config = Config(**{field.name: getattr(typed, field.name) for field in fields(Config)})
+    if typed.show_config:
+        print(json.dumps(config.to_dict(), indent=2))
+        return 0
+    from fastppo import session
+
+    session.start(config, typed.run_dir, quiet=typed.quiet)
+    return 0
+
+
+def _refuse_settings_with_resume(typed: TrainArgs, args: list[str]) -> None:
+    changed = [
+        field.name
+        for field in fields(TrainArgs)
+        if getattr(typed, field.name) != field.default and field.name not in ("resume", "quiet")
+    ]
+    if changed:
+        raise UserError(f"resume: takes the run's own settings; leave out {', '.join(changed)}")
+
+
+def _eval(args: list[str]) -> int:
+    typed: EvalArgs = _parse(EvalArgs, args, "eval")
+    from fastppo import checkpoint
+    from fastppo.evaluate import evaluate
+    from fastppo.rundir import RunDir
+
+    run = RunDir.open(typed.run_dir)
+    config = run.read_config()
+    state = run.load() if typed.checkpoint is None else checkpoint.load(typed.checkpoint)
+    result = evaluate(
+        config,
+        state,
+        episodes=typed.episodes,
+        seed=typed.seed,
+        deterministic=not typed.stochastic,
+        device=typed.device,
+    )
+    if typed.json:
+        print(json.dumps(result))
+    else:
+        print(
+            f"{result['env_id']}: return {result['mean_return']:.2f} +- {result['std_return']:.2f}"
+            f" over {result['episodes']} episodes (min {result['min_return']:.1f}, max"
+            f" {result['max_return']:.1f}, mean length {result['mean_length']:.0f}),"
+            f" after {result['global_step']} env steps"
+        )
+    return 0
+
+
+def _doctor(args: list[str]) -> int:
+    typed: DoctorArgs = _parse(DoctorArgs, args, "doctor")
+    from fastppo import doctor
+
+    if typed.envs:
+        doctor.print_envs()
+    else:
+        doctor.print_report(typed.env_id)
+    return 0
+
+
+def _bench(args: list[str]) -> int:
+    # the one arrow from fastppo up to bench: a command line has to name what it starts
+    import importlib
+
+    return int(importlib.import_module("fastppo.bench.__main__").main(args))

@@ -1,0 +1,231 @@
+"""Every setting of a training run, resolved once and never changed afterwards.
+
+Names are CleanRL's where CleanRL has one. `Options` is what a user may type, `Config` the same
+fields checked, with the sizes derived from them; `presets.py` holds the defaults per environment.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from fastppo.errors import UserError
+
+Backend = Literal["auto", "triton", "numba", "torch"]
+Network = Literal["auto", "mlp", "nature_cnn"]
+WandbMode = Literal["online", "offline", "disabled"]
+PositiveInts = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Settings of one run as typed; not yet checked against each other."""
+
+    env_id: Annotated[str, tyro.conf.Positional] = ""
+    """EnvPool task, such as CartPole-v1, HalfCheetah-v4 or Pong-v5."""
+    preset: Literal["auto", "classic", "classic-continuous", "mujoco", "atari"] = "auto"
+    """Set of defaults; auto picks by the kind of environment."""
+    seed: int = 1
+    """Seed of weights, environments, actions and shuffles."""
+
+    total_timesteps: int = 500_000
+    """Environment steps of the whole run, reset rows included; whole updates only."""
+    num_envs: int = 8
+    """Parallel environments (N)."""
+    num_steps: int = 128
+    """Steps per environment in one rollout (T)."""
+    num_minibatches: int = 4
+    """Minibatches per epoch; must divide num_envs * num_steps."""
+    update_epochs: int = 4
+    """Passes over each rollout (K)."""
+
+    learning_rate: float = 2.5e-4
+    """Adam's step size at the start."""
+    anneal_lr: bool = True
+    """Lower the learning rate linearly to zero over the run."""
+    adam_eps: float = 1e-5
+    """Adam's epsilon."""
+    gamma: float = 0.99
+    """Discount."""
+    gae_lambda: float = 0.95
+    """Lambda of generalized advantage estimation."""
+    norm_adv: bool = True
+    """Normalise advantages within each minibatch."""
+    clip_coef: float = 0.2
+    """Clip range of the probability ratio."""
+    anneal_clip: bool = False
+    """Lower the clip range linearly to zero over the run."""
+    clip_vloss: bool = True
+    """Clip the value update by clip_coef."""
+    dual_clip: float | None = None
+    """Bound c > 1 of the objective where the advantage is negative (arXiv 1912.09729)."""
+    ent_coef: float = 0.0
+    """Weight of the entropy bonus."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: float = 0.5
+    """Global gradient norm is clipped to this; 0 turns clipping off."""
+    target_kl: float | None = None
+    """Skip the remaining epochs of an update once an epoch's mean approximate KL exceeds this."""
+
+    network: Network = "auto"
+    """Nature CNN or MLP; auto takes the CNN for images of at least 36x36 pixels."""
+    hidden_sizes: PositiveInts = (64, 64)
+    """Widths of the MLP's hidden layers."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Activation of the MLP."""
+    shared_trunk: bool = False
+    """One trunk for actor and critic instead of two."""
+    log_std_init: float = 0.0
+    """Initial log standard deviation of a Gaussian policy, the same in every state."""
+
+    norm_obs: bool = False
+    """Normalise observations by their running mean and variance."""
+    obs_clip: float = 10.0
+    """Normalised observations are clipped to +- this."""
+    norm_reward: bool = False
+    """Divide rewards by the running standard deviation of the discounted return."""
+    reward_clip: float = 10.0
+    """Normalised rewards are clipped to +- this."""
+    sign_reward: bool = False
+    """Learn from the sign of the reward; the reported return stays raw."""
+
+    max_episode_steps: int | None = None
+    """Time limit of an episode in env steps; None keeps the environment's own."""
+    episodic_life: bool = False
+    """Atari: a lost life ends the episode for learning, not for the reported return."""
+    noop_max: int = 30
+    """Atari: at most this many no-op steps after a reset."""
+    fire_reset: bool = True
+    """Atari: press FIRE after a reset where the game waits for it."""
+    frame_skip: int = 4
+    """Atari: frames per env step, with the maximum over the last two."""
+    frame_stack: int = 4
+    """Atari: frames per observation."""
+    repeat_action_probability: float = 0.0
+    """Atari: sticky actions."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+    backend: Backend = "auto"
+    """Kernels: Triton on a GPU, numba on a CPU, torch as the reference."""
+    env_threads: int = 0
+    """EnvPool's threads; 0 lets the thread plan decide."""
+    torch_threads: int = 0
+    """torch's CPU threads; 0 lets the thread plan decide."""
+
+    checkpoint_interval: int = 50
+    """Updates between checkpoints; one is always written at the end."""
+    keep_checkpoints: int = 3
+    """Newest checkpoints to keep."""
+    max_skipped_steps: int = 10
+    """Stop the run after this many optimizer steps skipped for a non-finite loss or gradient."""
+    wandb: WandbMode = "disabled"
+    """Mirror metrics to Weights & Biases."""
+    wandb_project: str = "fastppo"
+    """Weights & Biases project."""
+
+
+POSITIVE = ("total_timesteps", "num_envs", "num_steps", "num_minibatches", "update_epochs",
+            "learning_rate", "adam_eps", "obs_clip", "reward_clip", "frame_skip", "frame_stack",
+            "checkpoint_interval", "keep_checkpoints", "max_skipped_steps")  # fmt: skip
+NOT_NEGATIVE = ("seed", "clip_coef", "ent_coef", "vf_coef", "max_grad_norm", "noop_max",
+                "env_threads", "torch_threads")  # fmt: skip
+FRACTIONS = ("gamma", "gae_lambda", "repeat_action_probability")
+
+
+def _require(ok: bool, field: str, value: object, remedy: str) -> None:
+    if not ok:
+        raise UserError(f"{field}: {value!r} {remedy}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config(Options):
+    """Checked settings of one run.
+
+    Raises:
+        UserError: a field is out of range, or sizes do not divide.
+    """
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float):
+                _require(math.isfinite(value), field.name, value, "is not a finite number")
+        for name in POSITIVE:
+            _require(getattr(self, name) > 0, name, getattr(self, name), "must be above 0")
+        for name in NOT_NEGATIVE:
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
+        for name in FRACTIONS:
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "must be in [0, 1]")
+        _require(self.env_id != "", "env_id", self.env_id, "names no environment")
+        _require(self.seed < 2**63, "seed", self.seed, "must be below 2**63")
+        if self.target_kl is not None:
+            _require(self.target_kl > 0, "target_kl", self.target_kl, "must be above 0")
+        if self.dual_clip is not None:
+            _require(self.dual_clip > 1, "dual_clip", self.dual_clip, "must be above 1")
+        if self.max_episode_steps is not None:
+            ok = self.max_episode_steps > 0
+            _require(ok, "max_episode_steps", self.max_episode_steps, "must be above 0")
+        ok = bool(self.hidden_sizes) and min(self.hidden_sizes) > 0
+        _require(ok, "hidden_sizes", self.hidden_sizes, "must be one or more widths above 0")
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        batch = f"num_envs * num_steps = {self.num_envs} * {self.num_steps} = {self.batch_size}"
+        _require(
+            self.batch_size % self.num_minibatches == 0,
+            "num_minibatches",
+            self.num_minibatches,
+            f"does not divide {batch}; choose a divisor, such as {self._nearest_divisor()}",
+        )
+        _require(
+            self.total_timesteps >= self.batch_size,
+            "total_timesteps",
+            self.total_timesteps,
+            f"is less than one rollout ({batch}); raise it, or lower num_steps or num_envs",
+        )
+
+    def _nearest_divisor(self) -> int:
+        divisors = [d for d in range(1, self.batch_size + 1) if self.batch_size % d == 0]
+        return min(divisors, key=lambda d: (abs(d - self.num_minibatches), d))
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one rollout, T * N."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def minibatch_size(self) -> int:
+        """Rows of one minibatch, valid or not."""
+        return self.batch_size // self.num_minibatches
+
+    @property
+    def num_updates(self) -> int:
+        """Whole rollouts that fit into total_timesteps."""
+        return self.total_timesteps // self.batch_size
+
+    def learning_rate_at(self, update: int) -> float:
+        """Step size of an update: annealed linearly to zero after the last, or constant."""
+        return self.learning_rate * (self._remaining(update) if self.anneal_lr else 1.0)
+
+    def clip_coef_at(self, update: int) -> float:
+        """Clip range of an update: annealed linearly to zero after the last, or constant."""
+        return self.clip_coef * (self._remaining(update) if self.anneal_clip else 1.0)
+
+    def _remaining(self, update: int) -> float:
+        return 1.0 - update / self.num_updates
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for config.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Config":
+        """The inverse of `to_dict`; an unknown or missing field is a UserError."""
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            odd = sorted(set(values) ^ known)
+            raise UserError(f"config: unknown or missing fields {odd}; written by another version?")
+        return cls(**(values | {"hidden_sizes": tuple(values["hidden_sizes"])}))

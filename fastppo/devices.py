@@ -1,0 +1,42 @@
+"""Which device a run trains on."""
+
+import torch
+
+from fastppo.config import Config
+from fastppo.errors import UserError
+from fastppo.kernels import api
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device named, or the GPU (else the CPU) for `auto`.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device: {name!r} is no device; use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device: {name!r} is not served; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise UserError(f"device: {name!r} asked for, and torch sees no GPU; use --device cpu")
+        if (device.index or 0) >= count:
+            raise UserError(f"device: {name!r} asked for, and torch sees {count} GPU(s)")
+    return device
+
+
+def check_backend(config: Config, device: torch.device) -> str:
+    """The kernel backend that will serve the run.
+
+    Raises:
+        UserError: the backend asked for cannot serve this device.
+    """
+    try:
+        return api.resolve_backend(config.backend, device, torch.float32)
+    except api.BackendUnavailable as error:
+        raise UserError(f"backend: {config.backend!r} cannot serve: {error}") from None

@@ -1,0 +1,76 @@
+"""What a user, or a bug report, needs to know about this installation."""
+
+import os
+import shutil
+import sys
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from fastppo import machine, presets, threads
+from fastppo.config import Config
+from fastppo.envs import Refusal, all_env_ids, classify, describe
+from fastppo.kernels import api
+
+
+def print_report(env_id: str) -> None:
+    """Versions, kernel backends, machine, thread plan for one task, and warnings."""
+    console = Console(highlight=False)
+    facts = machine.machine()
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, version in machine.versions().items():
+        table.add_row(name, version or "not installed")
+    table.add_row("", "")
+    table.add_row("cpu", f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB")
+    table.add_row("gpu", ", ".join(facts["gpus"]) or "none that torch sees")
+    for name, reason in api.available_backends().items():
+        table.add_row(f"backend {name}", "serves" if reason is None else f"does not: {reason}")
+    config = Config(env_id=env_id, **presets.PRESETS[presets.preset_for(describe(env_id))])
+    plan = threads.plan(config, describe(env_id))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    serving = api.resolve_backend("auto", torch.device(device), torch.float32)
+    table.add_row("", "")
+    table.add_row("plan for", f"{env_id}, {config.num_envs} environments, on {device}")
+    table.add_row("threads", f"EnvPool {plan.env_threads}, torch {plan.torch_threads}")
+    table.add_row("kernels", serving)
+    console.print(table)
+    for warning in warnings():
+        console.print(f"[yellow]warning[/yellow] {warning}")
+
+
+def warnings() -> list[str]:
+    """What is likely to spoil a measurement or a run here."""
+    found = []
+    cores = threads.available_cores()
+    load = os.getloadavg()[0]
+    if load > 0.5 * cores:
+        found.append(f"load is {load:.1f} on {cores} cores: rates measured now will be low")
+    if (omp := os.environ.get("OMP_NUM_THREADS")) is not None:
+        found.append(f"OMP_NUM_THREADS={omp} is set; fastppo sets torch's threads itself")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        found.append("TRITON_INTERPRET=1: Triton kernels run interpreted, thousands of times slower")
+    if shutil.disk_usage(".").free < 2**30:
+        found.append("less than 1 GB of disk is free here; checkpoints may not fit")
+    if shutil.which("c++") is None and shutil.which("g++") is None:
+        found.append("no C++ compiler: torch.compile will not work")
+    return found
+
+
+def print_envs() -> None:
+    """Every EnvPool task: served, or refused with the reason."""
+    served = refused = 0
+    for env_id in all_env_ids():
+        try:
+            spec = classify(env_id)
+        except Refusal as refusal:
+            refused += 1
+            print(f"{env_id:44s} refused  {refusal}")
+            continue
+        served += 1
+        kind = f"continuous {spec.action_dim}" if spec.nvec is None else f"discrete {spec.nvec}"
+        print(f"{env_id:44s} served   {spec.obs_dtype} {spec.obs_shape}, {kind}")
+    print(f"{served + refused} tasks: {served} served, {refused} refused")
+    sys.stdout.flush()

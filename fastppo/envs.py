@@ -1,0 +1,277 @@
+"""EnvPool behind a contract of our own; the only file that knows EnvPool.
+
+EnvPool resets on the *next* step (measured on 1.2.5): the step that returns done carries the true
+final observation; the step after it ignores its action and returns the first observation of the
+new episode with reward 0. That row is no transition, so `StepResult.valid` is false there, and
+only there. It cannot be read off EnvPool's `elapsed_step`: with `episodic_life` that counter does
+not start again after a lost life.
+"""
+
+import difflib
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastppo.config import Config, Options
+from fastppo.episodes import EpisodeTracker
+from fastppo.errors import UserError
+
+with warnings.catch_warnings():
+    # importing the dm_control tasks draws warnings about GL that no training run can act on
+    warnings.simplefilter("ignore")
+    import envpool
+    from envpool.registration import registry
+    from gymnasium import spaces
+
+Array = NDArray[Any]
+Flags = NDArray[np.bool_]
+
+ATARI_OPTIONS = {
+    "episodic_life": "episodic_life",
+    "noop_max": "noop_max",
+    "fire_reset": "use_fire_reset",
+    "frame_skip": "frame_skip",
+    "frame_stack": "stack_num",
+    "repeat_action_probability": "repeat_action_probability",
+}
+# A bound this large is a type's limit and no bound: VizDoom's actions span [2e-308, 1.8e308].
+UNBOUNDED = 1e30
+
+
+@dataclass(frozen=True, slots=True)
+class EnvSpec:
+    """Shapes and kinds of one EnvPool task, in our terms."""
+
+    env_id: str
+    family: str
+    """EnvPool's module: atari, mujoco, classic_control, box2d, ..."""
+    obs_shape: tuple[int, ...]
+    obs_dtype: np.dtype[Any]
+    """uint8 stays uint8, everything else becomes float32."""
+    action_dim: int
+    """Heads of a discrete action, or components of a continuous one."""
+    nvec: tuple[int, ...] | None
+    """Choices per head; None for a continuous action."""
+    frame_skip: int
+
+    @property
+    def is_discrete(self) -> bool:
+        return self.nvec is not None
+
+
+class StepResult(NamedTuple):
+    """One row of N environments, ordered by environment id."""
+
+    obs: Array  # [N, ...] true final observation where the episode ended
+    rewards: NDArray[np.float32]  # [N] what the policy learns from
+    terminated: Flags  # [N] the episode ended in a state of value zero
+    truncated: Flags  # [N] the episode was cut: the final state's value still counts
+    valid: Flags  # [N] false where this row is a reset and no transition
+
+
+class Refusal(Exception):
+    """Why an EnvPool task is not served."""
+
+
+def all_env_ids() -> list[str]:
+    """Every task id of the installed EnvPool."""
+    return sorted(envpool.list_all_envs())
+
+
+def describe(env_id: str) -> EnvSpec:
+    """The shapes of an EnvPool task.
+
+    Raises:
+        UserError: unknown task (with near matches), or one that is refused (with the reason).
+    """
+    if env_id not in registry.specs:
+        raise UserError(f"env_id: {env_id!r} is no EnvPool task{_near_matches(env_id)}")
+    try:
+        return classify(env_id)
+    except Refusal as refusal:
+        remedy = "see `fastppo doctor --envs` for the tasks that are served"
+        raise UserError(f"env_id: {env_id!r} is refused: {refusal}; {remedy}") from None
+
+
+@cache
+def classify(env_id: str) -> EnvSpec:
+    """Like `describe` for a known id; raises Refusal with every reason at once."""
+    try:
+        raw = _quietly(envpool.make_spec, env_id)
+    except (ImportError, RuntimeError, OSError) as error:
+        raise Refusal(f"EnvPool cannot build it here ({_first_line(error)})") from error
+    obs, action = _quietly(lambda: (raw.observation_space, raw.action_space))
+    config = raw.config
+    reasons = []
+    if (players := getattr(config, "max_num_players", 1)) > 1:
+        reasons.append(f"{players} players; one policy per environment is served")
+    if isinstance(obs, spaces.Dict):
+        reasons.append(f"dict observation ({', '.join(obs)})")
+    elif not isinstance(obs, spaces.Box):
+        reasons.append(f"observation {_kind(obs)} is not a Box")
+    if masks := [key for key in raw._state_keys if key.endswith("action_mask")]:
+        reasons.append(f"joint action mask ({masks[0]})")
+    nvec: tuple[int, ...] | None = None
+    try:
+        nvec = _action_choices(action)
+    except Refusal as refusal:
+        reasons.append(str(refusal))
+    if reasons:
+        raise Refusal("; ".join(reasons))
+    return EnvSpec(
+        env_id=env_id,
+        family=registry.specs[env_id][0].split(".")[1],
+        obs_shape=tuple(obs.shape),
+        obs_dtype=np.dtype(np.uint8 if obs.dtype == np.uint8 else np.float32),
+        action_dim=len(nvec) if nvec is not None else int(np.prod(action.shape)),
+        nvec=nvec,
+        frame_skip=int(getattr(config, "frame_skip", 1)),
+    )
+
+
+def _action_choices(action: spaces.Space[Any]) -> tuple[int, ...] | None:
+    """Choices per head of a discrete action, None for a continuous one."""
+    if isinstance(action, spaces.Discrete):
+        return (int(action.n),)
+    if isinstance(action, spaces.MultiDiscrete):
+        return tuple(int(n) for n in action.nvec.reshape(-1))
+    if not isinstance(action, spaces.Box):
+        raise Refusal(f"action {_kind(action)} is not Discrete, MultiDiscrete or Box")
+    low, high = action.low.astype(np.float64).reshape(-1), action.high.astype(np.float64).reshape(-1)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise Refusal("unbounded action")
+    if max(np.abs(low).max(), np.abs(high).max()) >= UNBOUNDED:
+        raise Refusal(f"unbounded action ([{low.min():.1e}, {high.max():.1e}])")
+    if np.issubdtype(action.dtype, np.integer):
+        if (high < low).any() or (high - low >= 2**16).any():
+            raise Refusal(f"integer action with bounds [{low.min():.0f}, {high.max():.0f}]")
+        return tuple(int(n) for n in high - low + 1)
+    if (high <= low).any():
+        raise Refusal(f"inverted action bounds ({low.tolist()} to {high.tolist()})")
+    return None
+
+
+def make_pool(config: Config, env_seeds: Sequence[int], *, num_threads: int = 0) -> Any:
+    """A synchronous EnvPool in Gymnasium form, configured as the run asks.
+
+    Raises:
+        UserError: unknown or refused task, or an Atari option for another kind of environment.
+    """
+    spec = describe(config.env_id)
+    options: dict[str, Any] = {}
+    defaults = Options()
+    for name, envpool_name in ATARI_OPTIONS.items():
+        if spec.family == "atari":
+            options[envpool_name] = getattr(config, name)
+        elif getattr(config, name) != getattr(defaults, name):
+            value = getattr(config, name)
+            raise UserError(f"{name}: {value!r} is for Atari; {config.env_id} takes the default")
+    if config.max_episode_steps is not None:
+        options["max_episode_steps"] = config.max_episode_steps
+    num_envs = len(env_seeds)
+    pool = _quietly(
+        envpool.make,
+        config.env_id,
+        env_type="gymnasium",
+        num_envs=num_envs,
+        num_threads=min(num_threads, num_envs),
+        env_seed=list(env_seeds),
+        **options,
+    )
+    _quietly(lambda: (pool.observation_space, pool.action_space))  # built here once, kept there
+    return pool
+
+
+class VecEnv:
+    """N environments stepped together, under the autoreset contract of this module.
+
+    `episodes` gathers the raw returns of finished games: across lost lives, cut by time limits.
+    """
+
+    def __init__(self, config: Config, env_seeds: Sequence[int], *, num_threads: int = 0) -> None:
+        self.pool = make_pool(config, env_seeds, num_threads=num_threads)
+        spec = describe(config.env_id)
+        self.num_envs = len(env_seeds)
+        self.episodes = EpisodeTracker(self.num_envs)
+        self._sign_reward = config.sign_reward
+        self._is_atari = spec.family == "atari"
+        self._done: Flags = np.zeros(self.num_envs, np.bool_)
+        action = self.pool.action_space
+        self._action_dtype = self.pool.spec.action_array_spec["action"].dtype
+        self._action_shape = (self.num_envs, *action.shape)
+        self._is_box = isinstance(action, spaces.Box)
+        self._is_discrete = spec.is_discrete
+        if self._is_box:
+            self._low, self._high = action.low, action.high
+        if isinstance(action, spaces.Discrete):
+            self._start = int(action.start)
+
+    def reset(self) -> Array:
+        """First observations, [N, ...]; call once."""
+        obs, _ = self.pool.reset()
+        self._done = np.zeros(self.num_envs, np.bool_)
+        return np.asarray(obs)
+
+    def step(self, actions: Array) -> StepResult:
+        """Acts in every environment.
+
+        Args:
+            actions: [N] or [N, heads] int choices from 0, or [N, D] floats, clipped to the bounds.
+        """
+        obs, raw_rewards, terminated, truncated, info = self.pool.step(self._to_env(actions))
+        valid = ~self._done
+        game_over = terminated
+        if self._is_atari:
+            # EnvPool calls a death on the last allowed step a truncation; the game's own flag
+            # tells them apart, and tells a lost life from a lost game
+            game_over = info["terminated"].astype(np.bool_) & (terminated | truncated)
+            terminated = terminated | game_over
+            truncated = truncated & ~game_over
+        self.episodes.add(raw_rewards, valid, game_over | truncated)
+        self._done = terminated | truncated
+        rewards = np.sign(raw_rewards) if self._sign_reward else raw_rewards
+        return StepResult(obs, rewards, terminated, truncated, valid)
+
+    def close(self) -> None:
+        """Stops EnvPool's threads."""
+        self.pool.close()
+
+    def _to_env(self, actions: Array) -> Array:
+        if not self._is_discrete:
+            actions = np.clip(actions.reshape(self._action_shape), self._low, self._high)
+        elif self._is_box:
+            actions = actions.reshape(self._action_shape) + self._low
+        else:
+            actions = actions.reshape(self._action_shape) + getattr(self, "_start", 0)
+        return np.ascontiguousarray(actions, dtype=self._action_dtype)
+
+
+def _near_matches(env_id: str) -> str:
+    by_lower = {known.lower(): known for known in registry.specs}
+    near = difflib.get_close_matches(env_id.lower(), by_lower, n=3, cutoff=0.6)
+    if not near:
+        return "; `fastppo doctor --envs` lists them"
+    return f"; did you mean {', '.join(by_lower[name] for name in near)}?"
+
+
+def _kind(space: object) -> str:
+    return type(space).__name__
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:120]
+
+
+def _quietly(call: Any, *args: Any, **kwargs: Any) -> Any:
+    """Gymnasium warns that float64 bounds lose precision in float32: nothing a user can change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger = logging.getLogger("gymnasium")
+        logger.setLevel(logging.ERROR)
+        return call(*args, **kwargs)

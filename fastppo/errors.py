@@ -1,0 +1,27 @@
+"""The two ways a run can fail that are not bugs; the command line turns each into one line."""
+
+
+class UserError(ValueError):
+    """What was asked for cannot be done: names the field, the value and the remedy (exit code 2)."""
+
+    exit_code = 2
+
+
+class MachineError(RuntimeError):
+    """The machine failed, not the request: full disk, no permission, lost device (exit code 3)."""
+
+    exit_code = 3
+
+
+class Diverged(RuntimeError):
+    """Training stopped itself: too many optimizer steps were not finite (exit code 3)."""
+
+    exit_code = 3
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; the exit code is 128 + its number, as in a shell."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,93 @@
+"""Plays whole episodes with a saved policy, statistics frozen."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastppo import randomness
+from fastppo.config import Config
+from fastppo.devices import resolve_device
+from fastppo.envs import VecEnv, describe
+from fastppo.errors import UserError
+from fastppo.train import build_obs_normalizer, build_policy
+
+MAX_ENVS = 16
+
+
+def evaluate(
+    config: Config,
+    state: dict[str, Any],
+    *,
+    episodes: int,
+    seed: int,
+    deterministic: bool = True,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Raw returns of `episodes` whole games, across lives and time limits.
+
+    Every environment plays its own share of the episodes: taking the first to finish would favour
+    short ones.
+
+    Args:
+        state: a checkpoint of the run.
+        deterministic: the most likely action rather than a draw.
+
+    Raises:
+        UserError: fewer than one episode, or the checkpoint does not fit the config.
+    """
+    if episodes < 1:
+        raise UserError(f"episodes: {episodes} must be above 0")
+    config = dataclasses.replace(config, episodic_life=False, sign_reward=False)
+    where = resolve_device(device)
+    policy = build_policy(config, where)
+    normalizer = build_obs_normalizer(config, where)
+    try:
+        policy.load_state_dict(state["policy"])
+        if normalizer is not None:
+            normalizer.load_state_dict(state["obs_normalizer"])
+    except (RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"checkpoint: does not fit the run's config ({reason})") from None
+
+    num_envs = min(episodes, MAX_ENVS)
+    share = [episodes // num_envs + (env < episodes % num_envs) for env in range(num_envs)]
+    returns: list[list[float]] = [[] for _ in range(num_envs)]
+    lengths: list[int] = []
+    seeds = randomness.env_seeds(seed, range(num_envs), purpose="eval")
+    env = VecEnv(config, seeds)
+    draw = randomness.gumbels if describe(config.env_id).is_discrete else randomness.normals
+    obs = env.reset()
+    step = 0
+    while any(len(done) < wanted for done, wanted in zip(returns, share, strict=True)):
+        inputs = torch.from_numpy(obs).to(where)
+        if normalizer is not None:
+            inputs = normalizer(inputs)
+        if deterministic:
+            actions = policy.mode(inputs)
+        else:
+            noise = draw(seed, range(num_envs), range(step, step + 1), policy.noise_width, where)
+            actions = policy.act(inputs, noise[0]).actions
+        obs = env.step(actions.cpu().numpy()).obs
+        step += 1
+        for index, total, length in env.episodes.drain():
+            if len(returns[index]) < share[index]:
+                returns[index].append(total)
+                lengths.append(length)
+    env.close()
+    all_returns = [total for done in returns for total in done]
+    return {
+        "env_id": config.env_id,
+        "episodes": len(all_returns),
+        "mean_return": float(np.mean(all_returns)),
+        "std_return": float(np.std(all_returns)),
+        "min_return": float(np.min(all_returns)),
+        "max_return": float(np.max(all_returns)),
+        "mean_length": float(np.mean(lengths)),
+        "deterministic": deterministic,
+        "seed": seed,
+        "update": state["update"],
+        "global_step": state["global_step"],
+        "returns": all_returns,
+    }

@@ -1,0 +1,110 @@
+"""Running statistics on the training device: observations to unit scale, rewards to unit returns.
+
+Both are merged once per rollout (Chan et al., 1979) in float64, over valid rows alone, so that a
+rollout is collected and learned from under one set of statistics, and so that several processes
+can merge the same sums. Gymnasium's wrappers update per step instead.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fastppo.kernels import api
+
+
+class RunningMoments(nn.Module):
+    """Mean and population variance of everything seen, elementwise over `shape`."""
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(shape, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @torch.no_grad()
+    def update(self, rows: Tensor, valid: Tensor) -> None:
+        """Merges the valid rows; anything may stand in the others.
+
+        Args:
+            rows: [B, *shape]
+            valid: [B] bool
+        """
+        mask = valid.view(-1, *[1] * self.mean.dim())
+        rows = rows.double()
+        new_count = valid.sum().double()
+        safe_count = new_count.clamp(min=1.0)
+        new_mean = torch.where(mask, rows, 0.0).sum(0) / safe_count
+        new_sq = torch.where(mask, rows - new_mean, 0.0).square().sum(0)
+        total = self.count + new_count
+        safe_total = total.clamp(min=1.0)
+        delta = new_mean - self.mean
+        old_sq = self.var * self.count
+        merged_sq = old_sq + new_sq + delta.square() * self.count * new_count / safe_total
+        merged_mean = self.mean + delta * new_count / safe_total
+        seen = new_count > 0
+        self.mean.copy_(torch.where(seen, merged_mean, self.mean))
+        self.var.copy_(torch.where(seen, merged_sq / safe_total, self.var))
+        self.count.copy_(total)
+
+
+class ObsNormalizer(nn.Module):
+    """(obs - mean) / sqrt(var + 1e-8), clipped; the identity but for the clip before any data."""
+
+    def __init__(self, shape: tuple[int, ...], clip: float) -> None:
+        super().__init__()
+        self.moments = RunningMoments(shape)
+        self.clip = clip
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """[..., *shape] of any dtype to float32."""
+        scale = torch.rsqrt(self.moments.var + 1e-8)
+        normal = (obs.float() - self.moments.mean.float()) * scale.float()
+        return normal.clamp_(-self.clip, self.clip)
+
+
+class RewardScaler(nn.Module):
+    """Divides rewards by the running standard deviation of the discounted return.
+
+    Engstrom et al. (arXiv 2005.12729), code-level optimisation 2. The return runs forward in time,
+    G_t = r_t + gamma * G_{t-1}, and starts again at every episode.
+    """
+
+    running: Tensor
+
+    def __init__(self, num_envs: int, gamma: float, clip: float) -> None:
+        super().__init__()
+        self.moments = RunningMoments(())
+        self.gamma = gamma
+        self.clip = clip
+        # not saved: a resumed run starts new episodes
+        self.register_buffer("running", torch.zeros(num_envs), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, rewards: Tensor, valid: Tensor, backend: str) -> Tensor:
+        """Updates the statistics with one rollout and returns its scaled, clipped rewards.
+
+        Args:
+            rewards, valid: [T, N]; rewards of invalid rows are ignored and come out as 0.
+        """
+        rewards = torch.where(valid, rewards, 0.0)
+        # The forward sum is a GAE scan of the rollout played backwards, with values 0, lambda 1
+        # and the trace cut at the reset rows, which open the episodes.
+        values = torch.zeros(len(rewards) + 1, rewards.shape[1], device=rewards.device)
+        values[-1] = self.running
+        opens = ~valid.flip(0)
+        returns, _ = api.gae(
+            rewards.flip(0),
+            values,
+            opens,
+            torch.zeros_like(opens),
+            gamma=self.gamma,
+            gae_lambda=1.0,
+            backend=backend,
+        )
+        self.running.copy_(returns[0])
+        self.moments.update(returns.flip(0).reshape(-1), valid.reshape(-1))
+        scaled = rewards * torch.rsqrt(self.moments.var + 1e-8).float()
+        return scaled.clamp_(-self.clip, self.clip)

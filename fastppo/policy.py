@@ -1,0 +1,181 @@
+"""Actor and critic: observations to a distribution over actions and a value.
+
+Orthogonal weights with the published gains (sqrt 2 inside, 0.01 for the policy head, 1 for the
+value head) and zero biases; see docs/details.md.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastppo.config import Config
+from fastppo.envs import EnvSpec
+from fastppo.errors import UserError
+
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+MIN_IMAGE = 36  # the Nature CNN's three convolutions leave nothing of a smaller image
+MAX_CHANNELS = 16
+
+
+class Act(NamedTuple):
+    """One decision per row: actions ([B], [B, heads] or [B, D]), log-probs [B], values [B]."""
+
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+
+
+def init_linear(layer: nn.Linear | nn.Conv2d, gain: float) -> nn.Linear | nn.Conv2d:
+    """Orthogonal weights with this gain and zero bias, in place."""
+    nn.init.orthogonal_(layer.weight, gain)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Mlp(nn.Sequential):
+    """Flattened float observations to features of the last hidden width."""
+
+    def __init__(self, num_inputs: int, hidden_sizes: tuple[int, ...], activation: str) -> None:
+        layers: list[nn.Module] = [nn.Flatten()]
+        for width in hidden_sizes:
+            layers.append(init_linear(nn.Linear(num_inputs, width), math.sqrt(2)))
+            layers.append(nn.Tanh() if activation == "tanh" else nn.ReLU())
+            num_inputs = width
+        super().__init__(*layers)
+        self.width = num_inputs
+
+
+class NatureCnn(nn.Module):
+    """Mnih et al. (2015): three convolutions and a layer of 512, on images [B, C, H, W].
+
+    uint8 images are scaled to [0, 1]. Images with channels last are turned round first.
+    """
+
+    def __init__(self, obs_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.channels_last = obs_shape[0] > MAX_CHANNELS
+        height, width, channels = obs_shape if self.channels_last else (*obs_shape[1:], obs_shape[0])
+        gain = math.sqrt(2)
+        self.convs = nn.Sequential(
+            init_linear(nn.Conv2d(channels, 32, 8, stride=4), gain),
+            nn.ReLU(),
+            init_linear(nn.Conv2d(32, 64, 4, stride=2), gain),
+            nn.ReLU(),
+            init_linear(nn.Conv2d(64, 64, 3), gain),
+            nn.ReLU(),
+        )
+        for kernel, stride in ((8, 4), (4, 2), (3, 1)):
+            height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
+        self.fc = init_linear(nn.Linear(64 * height * width, 512), gain)
+        self.width = 512
+
+    def forward(self, obs: Tensor) -> Tensor:
+        images = obs.movedim(-1, 1) if self.channels_last else obs
+        if images.device.type == "cpu":
+            # a fifth to a quarter faster forward and backward at B=256 (docs/performance.md)
+            images = images.contiguous(memory_format=torch.channels_last)
+        if images.dtype == torch.uint8:
+            images = images.float() * (1.0 / 255.0)
+        return torch.relu(self.fc(self.convs(images).flatten(1)))
+
+
+def is_image(obs_shape: tuple[int, ...]) -> bool:
+    """Whether the Nature CNN can read this observation."""
+    if len(obs_shape) != 3 or min(obs_shape[0], obs_shape[-1]) > MAX_CHANNELS:
+        return False
+    sides = obs_shape[:2] if obs_shape[0] > MAX_CHANNELS else obs_shape[1:]
+    return min(sides) >= MIN_IMAGE
+
+
+class ActorCritic(nn.Module):
+    """The policy pi(a | s) and the value V(s).
+
+    Args:
+        spec: the environment's shapes; decides the head.
+        config: network, widths and whether the trunk is shared.
+
+    Raises:
+        UserError: the Nature CNN was asked for and the observation is no image it can read.
+    """
+
+    def __init__(self, spec: EnvSpec, config: Config) -> None:
+        super().__init__()
+        image = is_image(spec.obs_shape)
+        if config.network == "nature_cnn" and not image:
+            raise UserError(
+                f"network: 'nature_cnn' cannot read observations of shape {spec.obs_shape}; use mlp"
+            )
+        use_cnn = image and config.network != "mlp"
+
+        def trunk() -> Mlp | NatureCnn:
+            if use_cnn:
+                return NatureCnn(spec.obs_shape)
+            return Mlp(math.prod(spec.obs_shape), config.hidden_sizes, config.activation)
+
+        self.nvec = spec.nvec
+        self.actor_trunk = trunk()
+        # a shared trunk is one module under one name: state_dict and parameters hold it once
+        self.critic_trunk = None if config.shared_trunk else trunk()
+        num_outputs = sum(spec.nvec) if spec.nvec is not None else spec.action_dim
+        self.actor_head = init_linear(nn.Linear(self.actor_trunk.width, num_outputs), 0.01)
+        self.critic_head = init_linear(nn.Linear(self.actor_trunk.width, 1), 1.0)
+        if spec.nvec is None:
+            self.log_std = nn.Parameter(torch.full((spec.action_dim,), config.log_std_init))
+
+    @property
+    def uses_cnn(self) -> bool:
+        return isinstance(self.actor_trunk, NatureCnn)
+
+    @property
+    def noise_width(self) -> int:
+        """Random numbers per decision: one per logit or per component."""
+        return self.actor_head.out_features
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, sum(nvec)] or means [B, D], and values [B]."""
+        obs = obs if obs.dtype == torch.uint8 and self.uses_cnn else obs.float()
+        features = self.actor_trunk(obs)
+        critic_features = features if self.critic_trunk is None else self.critic_trunk(obs)
+        return self.actor_head(features), self.critic_head(critic_features).squeeze(-1)
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, noise: Tensor) -> Act:
+        """Draws actions with the given noise, [B, noise_width]: Gumbel or standard normal."""
+        outputs, values = self(obs)
+        if self.nvec is None:
+            std = self.log_std.exp()
+            actions = outputs + std * noise
+            # recomputed from the action, as the update will: noise alone differs in the last bit
+            z = (actions - outputs) / std
+            log_probs = (-0.5 * z * z - self.log_std - HALF_LOG_2PI).sum(-1)
+            return Act(actions, log_probs, values)
+        if len(self.nvec) == 1:
+            actions = (outputs + noise).argmax(-1)
+            return Act(actions, _log_prob(outputs, actions), values)
+        heads, noises = outputs.split(self.nvec, -1), noise.split(self.nvec, -1)
+        choices = [(z + n).argmax(-1) for z, n in zip(heads, noises, strict=True)]
+        log_probs = torch.stack(
+            [_log_prob(z, a) for z, a in zip(heads, choices, strict=True)], -1
+        ).sum(-1)
+        return Act(torch.stack(choices, -1), log_probs, values)
+
+    @torch.no_grad()
+    def mode(self, obs: Tensor) -> Tensor:
+        """The most likely action of each row."""
+        outputs, _ = self(obs)
+        if self.nvec is None:
+            return torch.as_tensor(outputs)
+        heads = [z.argmax(-1) for z in outputs.split(self.nvec, -1)]
+        return heads[0] if len(heads) == 1 else torch.stack(heads, -1)
+
+    @torch.no_grad()
+    def value(self, obs: Tensor) -> Tensor:
+        """V(s), [B]."""
+        return torch.as_tensor(self(obs)[1])
+
+
+def _log_prob(logits: Tensor, actions: Tensor) -> Tensor:
+    return torch.log_softmax(logits, -1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,151 @@
+"""Proximal policy optimisation, written down once (Schulman et al., arXiv 1707.06347).
+
+`EagerEngine` executes the two hot functions, `act` and `update`, op by op. Every other engine is
+tested equal to it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastppo import flat
+from fastppo.config import Config
+from fastppo.kernels import api
+from fastppo.policy import Act, ActorCritic
+from fastppo.rollout import Minibatch, Rollout
+
+LOSS_STATS = ("policy_loss", "value_loss", "entropy", "approx_kl", "old_approx_kl", "clip_frac")
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStats:
+    """What one update reports, on the device until `to_host`."""
+
+    names: tuple[str, ...]
+    values: Tensor  # [len(names)]
+
+    def to_host(self) -> dict[str, float]:
+        """The one crossing to the host."""
+        return dict(zip(self.names, self.values.tolist(), strict=True))
+
+
+class FlatAdam:
+    """Gradient-norm clip and Adam over one flat parameter, skipping a step without a host sync.
+
+    Args:
+        parameter: from `flat.flatten`.
+        max_grad_norm: clip the global norm to this; 0 turns it off.
+    """
+
+    def __init__(self, parameter: torch.nn.Parameter, config: Config) -> None:
+        self.parameter = parameter
+        self.max_grad_norm = config.max_grad_norm
+        # fused: one pass over the buffer, and it honours `found_inf`, the device flag to skip by
+        self.adam = torch.optim.Adam(
+            [parameter], lr=config.learning_rate, eps=config.adam_eps, fused=True
+        )
+
+    def zero_grad(self) -> None:
+        flat.gradient(self.parameter).zero_()
+
+    def step(self, learning_rate: float, skip: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes the step, unless `skip` or a gradient that is not finite forbids it.
+
+        Args:
+            skip: 0-d bool on the device.
+
+        Returns:
+            The gradient norm before clipping, and whether the step was taken (0-d bool).
+        """
+        gradient = flat.gradient(self.parameter)
+        norm = torch.linalg.vector_norm(gradient)
+        skip = skip | ~torch.isfinite(norm)
+        if self.max_grad_norm > 0:
+            # torch.nn.utils.clip_grad_norm_ adds the same 1e-6
+            gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        self.adam.param_groups[0]["lr"] = learning_rate
+        self.adam.found_inf = skip.float()  # type: ignore[attr-defined]
+        self.adam.step()
+        return norm, ~skip
+
+
+class EagerEngine:
+    """Acts and updates with eager torch and the kernels of `kernels.api`.
+
+    Args:
+        policy: on the training device; its parameters are moved into one flat buffer.
+    """
+
+    def __init__(self, policy: ActorCritic, config: Config) -> None:
+        self.policy = policy
+        self.config = config
+        self.optimizer = FlatAdam(flat.flatten(policy), config)
+
+    def act(self, obs: Tensor, noise: Tensor) -> Act:
+        """Actions, log-probs and values of one row of environments."""
+        return self.policy.act(obs, noise)
+
+    def value(self, obs: Tensor) -> Tensor:
+        """V(s) of one row of environments."""
+        return self.policy.value(obs)
+
+    def loss(self, mb: Minibatch, clip_coef: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """The PPO loss of one minibatch and its statistics."""
+        config = self.config
+        outputs, new_values = self.policy(mb.obs)
+        terms = {
+            "clip_coef": clip_coef,
+            "vf_coef": config.vf_coef,
+            "ent_coef": config.ent_coef,
+            "clip_vloss": clip_coef if config.clip_vloss else None,
+            "dual_clip": config.dual_clip,
+            "norm_adv": config.norm_adv,
+            "backend": config.backend,
+        }
+        rows = (new_values, mb.actions, mb.old_log_probs, mb.advantages, mb.returns, mb.old_values)
+        if self.policy.nvec is None:
+            return api.gaussian_ppo_loss(outputs, self.policy.log_std, *rows, mb.valid, **terms)
+        nvec = self.policy.nvec if len(self.policy.nvec) > 1 else None
+        return api.categorical_ppo_loss(outputs, *rows, mb.valid, nvec=nvec, **terms)
+
+    def update(self, rollout: Rollout, update: int) -> UpdateStats:
+        """K epochs of minibatch steps on one rollout.
+
+        Nothing here waits for the device, except that on a CPU, where waiting is free, the
+        remaining epochs are not computed once target_kl has stopped the update.
+        """
+        config = self.config
+        device = rollout.device
+        learning_rate = config.learning_rate_at(update)
+        clip_coef = config.clip_coef_at(update)
+        sums = torch.zeros(len(LOSS_STATS) + 2, device=device)
+        taken = torch.zeros((), device=device)
+        skipped = torch.zeros((), device=device)
+        stopped = torch.zeros((), dtype=torch.bool, device=device)
+        for epoch in range(config.update_epochs):
+            epoch_kl = torch.zeros((), device=device)
+            for mb in rollout.minibatches(update, epoch):
+                self.optimizer.zero_grad()
+                loss, stats = self.loss(mb, clip_coef)
+                loss.backward()  # type: ignore[no-untyped-call]
+                forbidden = stopped | ~torch.isfinite(loss.detach())
+                norm, stepped = self.optimizer.step(learning_rate, forbidden)
+                row = torch.stack([loss.detach(), norm, *(stats[name] for name in LOSS_STATS)])
+                sums += torch.where(stepped, row, 0.0)
+                taken += stepped
+                skipped += ~stepped & ~stopped
+                epoch_kl += stats["approx_kl"]
+            if config.target_kl is not None:
+                stopped = stopped | (epoch_kl / config.num_minibatches > config.target_kl)
+                if device.type == "cpu" and bool(stopped):
+                    break
+        means = sums / taken.clamp(min=1.0)
+        names = ("loss", "grad_norm", *LOSS_STATS)
+        extra = torch.stack(
+            [taken, skipped, rollout.explained_variance(), rollout.valid.sum().float()]
+        )
+        return UpdateStats(
+            (*names, "optimizer_steps", "skipped_steps", "explained_variance", "valid_rows"),
+            torch.cat([means, extra]),
+        )

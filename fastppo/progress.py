@@ -1,0 +1,179 @@
+"""What a training run shows: a live display on a terminal, one plain line per update otherwise."""
+
+import sys
+from collections import deque
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from fastppo.config import Config
+from fastppo.timing import PHASES
+
+WINDOW = 100  # episodes behind the return shown
+
+
+class Progress(Protocol):
+    """Shows one update after another."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+    def show(self, metrics: dict[str, Any]) -> None:
+        """Shows the metrics of one update."""
+
+
+class _Running:
+    """Smoothed figures behind both displays."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._returns: deque[tuple[int, float]] = deque()  # episodes and mean return per update
+        self._episodes = 0
+        self._rates: deque[float] = deque(maxlen=20)
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        self._rates.append(metrics["env_steps_per_s"])
+        if metrics["episode/count"]:
+            self._returns.append((metrics["episode/count"], metrics["episode/return"]))
+            self._episodes += metrics["episode/count"]
+        while self._returns and self._episodes - self._returns[0][0] >= WINDOW:
+            self._episodes -= self._returns.popleft()[0]
+
+    @property
+    def mean_return(self) -> float | None:
+        if not self._episodes:
+            return None
+        return sum(count * mean for count, mean in self._returns) / self._episodes
+
+    @property
+    def rate(self) -> float:
+        return sum(self._rates) / len(self._rates)
+
+    def seconds_left(self, update: int) -> float:
+        return (self.config.num_updates - update) * self.config.batch_size / self.rate
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, metrics: dict[str, Any]) -> None:
+        """Does nothing."""
+
+
+class PlainLines(Quiet):
+    """One line per update, for logs."""
+
+    def __init__(self, config: Config) -> None:
+        self._running = _Running(config)
+
+    def show(self, metrics: dict[str, Any]) -> None:
+        """Prints the update's line."""
+        running = self._running
+        running.add(metrics)
+        update = metrics["update"]
+        print(
+            f"update {update}/{running.config.num_updates}"
+            f"  steps {metrics['global_step']}"
+            f"  env_steps/s {metrics['env_steps_per_s']:.0f}"
+            f"  eta {_duration(running.seconds_left(update))}"
+            f"  return {_number(running.mean_return)}"
+            f"  policy_loss {metrics['loss/policy_loss']:.4f}"
+            f"  value_loss {metrics['loss/value_loss']:.4f}"
+            f"  entropy {metrics['loss/entropy']:.3f}"
+            f"  kl {metrics['loss/approx_kl']:.4f}"
+            + (f"  skipped {metrics['skipped_steps']}" if metrics["skipped_steps"] else ""),
+            flush=True,
+        )
+
+
+class LiveDisplay:
+    """A table that is redrawn in place, twice a second."""
+
+    def __init__(self, config: Config, console: Console) -> None:
+        self._running = _Running(config)
+        self._live = Live(console=console, refresh_per_second=2, transient=False)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, metrics: dict[str, Any]) -> None:
+        """Redraws the display."""
+        self._running.add(metrics)
+        self._live.update(self._draw(metrics))
+
+    def _draw(self, metrics: dict[str, Any]) -> Table:
+        running, config = self._running, self._running.config
+        update = metrics["update"]
+        done = update / config.num_updates
+        table = Table(
+            title=f"{config.env_id}  seed {config.seed}", title_justify="left", show_header=False
+        )
+        table.add_column(style="cyan", no_wrap=True)
+        table.add_column()
+        table.add_row("progress", f"{_bar(done)} {done:.0%}  update {update}/{config.num_updates}")
+        table.add_row("env steps", f"{metrics['global_step']:,} of {config.total_timesteps:,}")
+        frames = metrics["frames_per_s"] / metrics["env_steps_per_s"] * running.rate
+        table.add_row("rate", f"{running.rate:,.0f} env steps/s  {frames:,.0f} frames/s")
+        table.add_row(
+            "time",
+            f"{_duration(metrics['wall_time'])} gone"
+            f"  {_duration(running.seconds_left(update))} left",
+        )
+        table.add_row("return", f"{_number(running.mean_return)} (last {WINDOW} episodes)")
+        table.add_row(
+            "losses",
+            f"policy {metrics['loss/policy_loss']:.4f}  value {metrics['loss/value_loss']:.4f}"
+            f"  entropy {metrics['loss/entropy']:.3f}",
+        )
+        table.add_row(
+            "ratio",
+            f"kl {metrics['loss/approx_kl']:.4f}  clipped {metrics['loss/clip_frac']:.1%}"
+            f"  explained variance {metrics['loss/explained_variance']:.2f}",
+        )
+        total = metrics["time/total"]
+        shares = (f"{name} {metrics[f'time/{name}'] / total:.0%}" for name in (*PHASES, "other"))
+        table.add_row("phases", "  ".join(shares))
+        if metrics["skipped_steps"]:
+            table.add_row("skipped", f"{metrics['skipped_steps']} steps were not finite")
+        return table
+
+
+def make_progress(config: Config, *, quiet: bool) -> Progress:
+    """The display that fits: none, live on a terminal, plain lines otherwise."""
+    if quiet:
+        return Quiet()
+    console = Console()
+    if console.is_terminal and sys.stdout.isatty():
+        return LiveDisplay(config, console)
+    return PlainLines(config)
+
+
+def _bar(fraction: float, width: int = 20) -> str:
+    full = round(fraction * width)
+    return "#" * full + "-" * (width - full)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

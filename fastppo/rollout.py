@@ -1,0 +1,182 @@
+"""The rollout buffer: [T, N] rows on the training device, written once, read in place.
+
+Row t holds the observation acted on, the action, and what the environment answered. Row T is the
+observation (and value) after the last step; it opens the next rollout. `valid` marks the rows
+that are transitions: nothing may learn from, or count, the others.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastppo import randomness
+from fastppo.config import Config
+from fastppo.envs import EnvSpec, StepResult
+from fastppo.kernels import api
+from fastppo.normalize import ObsNormalizer, RewardScaler
+from fastppo.policy import Act
+
+
+@dataclass(frozen=True, slots=True)
+class Minibatch:
+    """B rows of a rollout, gathered."""
+
+    obs: Tensor  # [B, ...] normalised where the run normalises
+    actions: Tensor  # [B], [B, heads] or [B, D]
+    old_log_probs: Tensor  # [B]
+    advantages: Tensor  # [B]
+    returns: Tensor  # [B]
+    old_values: Tensor  # [B]
+    valid: Tensor  # [B] bool
+
+
+class Rollout:
+    """T steps of N environments.
+
+    Args:
+        config: sizes, discount and lambda.
+        spec: shapes of observations and actions.
+        device: where the tensors live.
+        obs_normalizer: normalises a row as it is written, or None.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spec: EnvSpec,
+        device: torch.device,
+        obs_normalizer: ObsNormalizer | None = None,
+    ) -> None:
+        rows = (config.num_steps, config.num_envs)
+        rows_and_last = (config.num_steps + 1, config.num_envs)
+        obs_dtype = torch.uint8 if spec.obs_dtype == np.uint8 else torch.float32
+        self.config = config
+        self.device = device
+        self.obs_normalizer = obs_normalizer
+        self.obs = torch.zeros(*rows_and_last, *spec.obs_shape, dtype=obs_dtype, device=device)
+        # what the policy reads: a second buffer only where normalising makes it differ
+        self.inputs = self.obs if obs_normalizer is None else torch.zeros_like(self.obs).float()
+        if spec.nvec is None:
+            self.actions = torch.zeros(*rows, spec.action_dim, device=device)
+        else:
+            heads = () if len(spec.nvec) == 1 else (len(spec.nvec),)
+            self.actions = torch.zeros(*rows, *heads, dtype=torch.int64, device=device)
+        self.log_probs = torch.zeros(rows, device=device)
+        self.values = torch.zeros(rows_and_last, device=device)
+        self.rewards = torch.zeros(rows, device=device)
+        self.terminated = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.truncated = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.valid = torch.ones(rows, dtype=torch.bool, device=device)
+        self.advantages = torch.zeros(rows, device=device)
+        self.returns = torch.zeros(rows, device=device)
+        on_gpu = device.type == "cuda"
+        # what comes from the environments crosses once per rollout, from page-locked memory
+        self._host_rewards = torch.zeros(rows, pin_memory=on_gpu)
+        self._host_flags = torch.zeros(3, *rows, dtype=torch.bool, pin_memory=on_gpu)
+        self._host_obs = torch.zeros(self.obs.shape[1:], dtype=obs_dtype, pin_memory=on_gpu)
+
+    def write_obs(self, t: int, obs: NDArray[np.generic]) -> Tensor:
+        """Writes row t of the observations, the one copy to the device.
+
+        Returns:
+            The row as the policy reads it, [N, ...].
+        """
+        source = torch.from_numpy(obs)
+        if self.device.type == "cuda":
+            # The slot is free again: reading back the previous row's actions waited for it.
+            source = self._host_obs.copy_(source)
+        self.obs[t].copy_(source, non_blocking=True)
+        if self.obs_normalizer is not None:
+            self.inputs[t].copy_(self.obs_normalizer(self.obs[t]))
+        return self.inputs[t]
+
+    def open(self) -> Tensor:
+        """Carries the last observation of the previous rollout to row 0 and returns it as input.
+
+        The row is normalised again: the statistics have moved since it was written.
+        """
+        self.obs[0].copy_(self.obs[-1])
+        if self.obs_normalizer is not None:
+            self.inputs[0].copy_(self.obs_normalizer(self.obs[0]))
+        return self.inputs[0]
+
+    def write_act(self, t: int, act: Act) -> None:
+        """Writes the decision taken on row t."""
+        self.actions[t].copy_(act.actions)
+        self.log_probs[t].copy_(act.log_probs)
+        self.values[t].copy_(act.values)
+
+    def write_step(self, t: int, step: StepResult) -> None:
+        """Keeps what the environments answered to row t, on the host until `finish`."""
+        self._host_rewards[t] = torch.from_numpy(step.rewards)
+        self._host_flags[0, t] = torch.from_numpy(step.terminated)
+        self._host_flags[1, t] = torch.from_numpy(step.truncated)
+        self._host_flags[2, t] = torch.from_numpy(step.valid)
+
+    def upload(self) -> None:
+        """Copies rewards and flags to the device."""
+        self.rewards.copy_(self._host_rewards, non_blocking=True)
+        for target, flags in zip(
+            (self.terminated, self.truncated, self.valid), self._host_flags, strict=True
+        ):
+            target.copy_(flags, non_blocking=True)
+
+    def finish(self, last_values: Tensor, reward_scaler: RewardScaler | None) -> None:
+        """Scales rewards and computes advantages and returns.
+
+        Args:
+            last_values: [N] V of the observation in row T; exact also where row T-1 ended an
+                episode by a time limit, because EnvPool returns the true final observation.
+            reward_scaler: updates its statistics with this rollout, or None.
+        """
+        self.values[-1].copy_(last_values)
+        backend = self.config.backend
+        if reward_scaler is not None:
+            self.rewards.copy_(reward_scaler(self.rewards, self.valid, backend))
+        self.advantages, self.returns = api.gae(
+            self.rewards,
+            self.values,
+            self.terminated,
+            self.truncated,
+            gamma=self.config.gamma,
+            gae_lambda=self.config.gae_lambda,
+            backend=backend,
+        )
+
+    def update_obs_statistics(self) -> None:
+        """Merges this rollout into the observation statistics, for the next one."""
+        if self.obs_normalizer is not None:
+            self.obs_normalizer.moments.update(self.obs[:-1].flatten(0, 1), self.valid.flatten())
+
+    def minibatches(self, update: int, epoch: int) -> Iterator[Minibatch]:
+        """Freshly shuffled minibatches of one epoch, invalid rows among them and marked."""
+        config = self.config
+        order = randomness.shuffle(config.seed, update, epoch, config.batch_size, self.device)
+        obs = self.inputs[:-1].flatten(0, 1)
+        values = self.values[:-1].flatten()
+        for rows in order.split(config.minibatch_size):
+            yield Minibatch(
+                obs=obs[rows],
+                actions=self.actions.flatten(0, 1)[rows],
+                old_log_probs=self.log_probs.flatten()[rows],
+                advantages=self.advantages.flatten()[rows],
+                returns=self.returns.flatten()[rows],
+                old_values=values[rows],
+                valid=self.valid.flatten()[rows],
+            )
+
+    def explained_variance(self) -> Tensor:
+        """1 - Var[returns - values] / Var[returns] over valid rows; 0 where returns are constant."""
+        count = self.valid.sum().clamp(min=1)
+
+        def variance(x: Tensor) -> Tensor:
+            mean = torch.where(self.valid, x, 0.0).sum() / count
+            return torch.where(self.valid, x - mean, 0.0).square().sum() / count
+
+        total = variance(self.returns)
+        left = variance(self.returns - self.values[:-1])
+        return torch.where(total > 0, 1.0 - left / total.clamp(min=1e-30), 0.0)

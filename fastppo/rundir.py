@@ -1,0 +1,184 @@
+"""What a run leaves behind: config.json, metrics.jsonl and checkpoints/, in one folder."""
+
+import fcntl
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from fastppo import checkpoint
+from fastppo.config import Config
+from fastppo.errors import MachineError, UserError
+
+
+class RunDir:
+    """One run's folder, held by one process at a time.
+
+    Use `create` for a new run and `open` for one that exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+        self._metrics: IO[str] | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @classmethod
+    def create(cls, path: Path | None, config: Config, record: dict[str, Any]) -> "RunDir":
+        """Makes the folder and writes config.json.
+
+        Args:
+            path: the folder; None for runs/<env>-<seed>-<stamp>.
+            record: machine and versions, stored beside the config.
+
+        Raises:
+            UserError: the folder holds something already.
+            MachineError: it cannot be written.
+        """
+        if path is None:
+            stamp = time.strftime("%Y%m%d-%H%M%S")
+            name = config.env_id.replace("/", "_")
+            path = _unused(Path("runs") / f"{name}-{config.seed}-{stamp}")
+        if path.exists() and not path.is_dir():
+            raise UserError(f"run_dir: {path} is a file; name a folder")
+        if (path / "config.json").exists():
+            remedy = f"go on with `fastppo train --resume {path}` or choose another folder"
+            raise UserError(f"run_dir: {path} holds another run; {remedy}")
+        if path.exists() and any(path.iterdir()):
+            raise UserError(f"run_dir: {path} is not empty and no run; choose another folder")
+        run = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run.checkpoints.mkdir(exist_ok=True)
+            run._take_lock()
+            write_atomic(path / "config.json", _to_json({"config": config.to_dict(), **record}))
+        except OSError as error:
+            raise MachineError(f"run_dir: cannot write {path} ({error.strerror})") from error
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDir":
+        """A run that exists, for reading; `resume` before writing to it.
+
+        Raises:
+            UserError: there is no run there.
+        """
+        if not (path / "config.json").is_file():
+            raise UserError(f"run_dir: {path} holds no run (no config.json)")
+        return cls(path)
+
+    def read_config(self) -> Config:
+        """The config the run was started with.
+
+        Raises:
+            UserError: config.json is damaged or from another version.
+        """
+        source = self.path / "config.json"
+        try:
+            values = json.loads(source.read_text())["config"]
+            return Config.from_dict(values)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"run_dir: {source} cannot be read: {reason}") from None
+
+    def resume(self, update: int) -> None:
+        """Takes the run over, dropping metrics written after the checkpoint of `update` updates.
+
+        Raises:
+            UserError: another process is writing to the run.
+        """
+        self._take_lock()
+        source = self.path / "metrics.jsonl"
+        kept = []
+        if source.exists():
+            for line in source.read_text().splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    break  # torn by a crash: what follows was written later
+                if row["update"] > update:
+                    break
+                kept.append(line + "\n")
+        write_atomic(source, "".join(kept))
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """Appends one update's metrics and flushes; values that are not finite become null.
+
+        Raises:
+            MachineError: the disk is full or gone.
+        """
+        try:
+            if self._metrics is None:
+                self._metrics = (self.path / "metrics.jsonl").open("a")
+            self._metrics.write(_to_json(metrics) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            raise MachineError(
+                f"run_dir: cannot write {self.path / 'metrics.jsonl'} ({error.strerror}); free "
+                f"space, then go on with `fastppo train --resume {self.path}`"
+            ) from error
+
+    def save(self, update: int, state: dict[str, Any], keep: int) -> Path:
+        """Writes the checkpoint after `update` updates and deletes the oldest beyond `keep`."""
+        path = self.checkpoints / f"{update:08d}.pt"
+        checkpoint.save(path, state)
+        checkpoint.prune(self.checkpoints, keep)
+        return path
+
+    def load(self) -> dict[str, Any]:
+        """The newest checkpoint."""
+        return checkpoint.load(checkpoint.newest(self.checkpoints))
+
+    def close(self) -> None:
+        """Closes the metrics file and lets go of the lock."""
+        for file in (self._metrics, self._lock):
+            if file is not None:
+                try:
+                    file.close()
+                except OSError:
+                    pass  # a full disk was reported when the line was written
+        self._metrics = self._lock = None
+
+    def _take_lock(self) -> None:
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"run_dir: {self.path} is in use by another process") from None
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replaces a file's text, or leaves it as it was."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _unused(path: Path) -> Path:
+    tried, count = path, 1
+    while tried.exists():
+        count += 1
+        tried = path.with_name(f"{path.name}-{count}")
+    return tried
+
+
+def _to_json(values: dict[str, Any]) -> str:
+    return json.dumps(_finite(values), default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,114 @@
+"""One `fastppo train`: a trainer, its run directory, its trackers, and how they end together."""
+
+import sys
+from pathlib import Path
+
+from fastppo import machine
+from fastppo.config import Config
+from fastppo.errors import Diverged, Interrupted, MachineError, UserError
+from fastppo.progress import make_progress
+from fastppo.rundir import RunDir
+from fastppo.signals import StopRequest
+from fastppo.tracking import Tracker, make_tracker
+from fastppo.train import Trainer
+
+
+def start(config: Config, run_dir: Path | None, *, quiet: bool) -> None:
+    """Trains from the first update into a new run directory.
+
+    Raises:
+        UserError, MachineError, Diverged, Interrupted
+    """
+    with StopRequest() as stop:
+        # built first: a config that cannot run leaves no folder behind
+        trainer = Trainer(config, check_stop=stop.check)
+        record = machine.record() | {
+            "backend": trainer.backend,
+            "device": str(trainer.device),
+            "threads": {
+                "env": trainer.thread_plan.env_threads,
+                "torch": trainer.thread_plan.torch_threads,
+            },
+        }
+        run = RunDir.create(run_dir, config, record)
+        run.save(0, trainer.state(), config.keep_checkpoints)
+        _train(trainer, run, make_tracker(config, run.path, record), stop, quiet=quiet)
+
+
+def resume(run_dir: Path, *, quiet: bool) -> None:
+    """Goes on from a run's newest checkpoint.
+
+    Raises:
+        UserError, MachineError, Diverged, Interrupted
+    """
+    run = RunDir.open(run_dir)
+    config = run.read_config()
+    state = run.load()
+    if state["config"] != config.to_dict():
+        raise UserError(f"checkpoint: {run.checkpoints} belongs to another run than config.json")
+    if state["update"] >= config.num_updates:
+        print(f"{run_dir} is complete: {state['update']} updates, {state['global_step']} env steps")
+        return
+    with StopRequest() as stop:
+        run.resume(state["update"])
+        trainer = Trainer(config, state=state, check_stop=stop.check)
+        _train(
+            trainer, run, make_tracker(config, run.path, machine.record()), stop, quiet=quiet
+        )
+
+
+def _train(
+    trainer: Trainer, run: RunDir, tracker: Tracker, stop: StopRequest, *, quiet: bool
+) -> None:
+    config = trainer.config
+    saved = trainer.update
+
+    def save() -> None:
+        nonlocal saved
+        if trainer.update > saved:
+            run.save(trainer.update, trainer.state(), config.keep_checkpoints)
+            saved = trainer.update
+
+    exit_code = 1
+    try:
+        with make_progress(config, quiet=quiet) as progress:
+            while trainer.update < config.num_updates:
+                stop.check()
+                metrics = trainer.run_update()
+                run.log(metrics)
+                tracker.log(metrics)
+                progress.show(metrics)
+                if trainer.update % config.checkpoint_interval == 0:
+                    save()
+        save()
+        exit_code = 0
+    except Interrupted as interrupted:
+        save()
+        exit_code = interrupted.exit_code
+        raise
+    except Diverged as diverged:
+        save()
+        exit_code = diverged.exit_code
+        raise
+    except MachineError as error:
+        exit_code = error.exit_code
+        raise
+    finally:
+        trainer.close()
+        run.close()
+        tracker.close(exit_code)
+        if exit_code != 3 or saved == trainer.update:
+            _say_how_to_go_on(trainer, run, finished=exit_code == 0, quiet=quiet)
+
+
+def _say_how_to_go_on(trainer: Trainer, run: RunDir, *, finished: bool, quiet: bool) -> None:
+    if finished:
+        if not quiet:
+            print(f"done: {trainer.global_step} env steps in {run.path}")
+            print(f"next: fastppo eval {run.path} --episodes 20")
+        return
+    print(
+        f"stopped after update {trainer.update}; checkpoint written; "
+        f"go on with: fastppo train --resume {run.path}",
+        file=sys.stderr,
+    )

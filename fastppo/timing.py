@@ -1,0 +1,50 @@
+"""Where the time of an update goes: host clocks on a CPU, CUDA events on a GPU."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+PHASES = ("env", "policy", "copy", "gae", "update")
+
+
+class PhaseTimer:
+    """Seconds per phase since the last `drain`.
+
+    On a GPU the host clock only sees launches, so the device phases are timed by events, which
+    `drain` resolves; call it after the update's metrics have crossed to the host.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+        self._start = time.perf_counter()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Books the time of the block under `name`."""
+        if self._on_gpu and name != "env":
+            begin = torch.cuda.Event(enable_timing=True)
+            end = torch.cuda.Event(enable_timing=True)
+            begin.record()
+            yield
+            end.record()
+            self._events.append((name, begin, end))
+            return
+        start = time.perf_counter()
+        yield
+        self._seconds[name] += time.perf_counter() - start
+
+    def drain(self) -> dict[str, float]:
+        """Seconds per phase, and `other` and `total`, since the last call."""
+        for name, begin, end in self._events:
+            self._seconds[name] += begin.elapsed_time(end) / 1000.0
+        now = time.perf_counter()
+        seconds = self._seconds | {"total": now - self._start}
+        seconds["other"] = seconds["total"] - sum(self._seconds.values())
+        self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._events.clear()
+        self._start = now
+        return seconds

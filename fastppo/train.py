@@ -1,0 +1,202 @@
+"""The training loop: collect a rollout, learn from it, report; nothing else happens here."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastppo import randomness, threads
+from fastppo.config import Config
+from fastppo.devices import check_backend, resolve_device
+from fastppo.envs import VecEnv, describe
+from fastppo.errors import Diverged
+from fastppo.normalize import ObsNormalizer, RewardScaler
+from fastppo.policy import ActorCritic
+from fastppo.ppo import EagerEngine
+from fastppo.rollout import Rollout
+from fastppo.timing import PhaseTimer
+
+
+def build_policy(config: Config, device: torch.device) -> ActorCritic:
+    """A policy with the run's initial weights, the same on every device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(randomness.init_seed(config.seed))
+        return ActorCritic(describe(config.env_id), config).to(device)
+
+
+def build_obs_normalizer(config: Config, device: torch.device) -> ObsNormalizer | None:
+    """The observation normaliser, where the run uses one."""
+    if not config.norm_obs:
+        return None
+    return ObsNormalizer(describe(config.env_id).obs_shape, config.obs_clip).to(device)
+
+
+class Trainer:
+    """Everything that one training run holds in memory.
+
+    Args:
+        config: the checked settings.
+        state: a checkpoint to go on from; environments start new episodes, because EnvPool
+            cannot restore them.
+        check_stop: called before every environment step; raises to abandon the update.
+
+    Raises:
+        UserError: the environment, device or backend cannot be had.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        state: dict[str, Any] | None = None,
+        check_stop: Callable[[], None] = lambda: None,
+    ) -> None:
+        spec = describe(config.env_id)
+        self.config = config
+        self.spec = spec
+        self.device = resolve_device(config.device)
+        self.backend = check_backend(config, self.device)
+        self.thread_plan = threads.plan(config, spec)
+        torch.set_num_threads(self.thread_plan.torch_threads)
+        self.policy = build_policy(config, self.device)
+        self.engine = EagerEngine(self.policy, config)
+        self.obs_normalizer = build_obs_normalizer(config, self.device)
+        self.reward_scaler: RewardScaler | None = None
+        if config.norm_reward:
+            self.reward_scaler = RewardScaler(config.num_envs, config.gamma, config.reward_clip)
+            self.reward_scaler.to(self.device)
+        self.rollout = Rollout(config, spec, self.device, self.obs_normalizer)
+        self.update = 0
+        self.global_step = 0
+        self.wall_time = 0.0
+        self.skipped_steps = 0
+        if state is not None:
+            self._restore(state)
+        env_ids = range(config.num_envs)
+        seeds = randomness.env_seeds(config.seed, env_ids, start_update=self.update)
+        self.env = VecEnv(config, seeds, num_threads=self.thread_plan.env_threads)
+        self.rollout.write_obs(config.num_steps, self.env.reset())
+        self.timer = PhaseTimer(self.device)
+        self._check_stop = check_stop
+
+    def run_update(self) -> dict[str, Any]:
+        """Collects one rollout and learns from it.
+
+        Returns:
+            Metrics of this update, plain numbers.
+
+        Raises:
+            Diverged: as many optimizer steps were skipped as `max_skipped_steps` allows; the
+                trainer is in a state to be saved.
+        """
+        self.timer.drain()
+        self._collect()
+        with self.timer.phase("update"):
+            stats = self.engine.update(self.rollout, self.update)
+            self.rollout.update_obs_statistics()
+            host_stats = stats.to_host()
+        metrics = self._metrics(host_stats)
+        if self.skipped_steps >= self.config.max_skipped_steps:
+            raise Diverged(
+                f"max_skipped_steps: {self.skipped_steps} optimizer steps had a loss or gradient "
+                "that is not finite; lower learning_rate, or look at the rewards and observations"
+            )
+        return metrics
+
+    def _collect(self) -> None:
+        timer, rollout = self.timer, self.rollout
+        with timer.phase("policy"):
+            noise = self._noise()
+            obs = rollout.open()
+        for t in range(self.config.num_steps):
+            self._check_stop()
+            with timer.phase("policy"):
+                act = self.engine.act(obs, noise[t])
+                rollout.write_act(t, act)
+            with timer.phase("copy"):
+                actions = act.actions.cpu().numpy()
+            with timer.phase("env"):
+                step = self.env.step(actions)
+            with timer.phase("copy"):
+                rollout.write_step(t, step)
+                obs = rollout.write_obs(t + 1, step.obs)
+        with timer.phase("copy"):
+            rollout.upload()
+        with timer.phase("policy"):
+            last_values = self.engine.value(obs)
+        with timer.phase("gae"):
+            rollout.finish(last_values, self.reward_scaler)
+
+    def _noise(self) -> Tensor:
+        """Acting noise of one rollout, [T, N, width], keyed by environment and step."""
+        draw = randomness.gumbels if self.spec.is_discrete else randomness.normals
+        first = self.update * self.config.num_steps
+        return draw(
+            self.config.seed,
+            range(self.config.num_envs),
+            range(first, first + self.config.num_steps),
+            self.policy.noise_width,
+            self.device,
+        )
+
+    def _metrics(self, stats: dict[str, float]) -> dict[str, Any]:
+        seconds = self.timer.drain()
+        env_steps = int(stats.pop("valid_rows"))
+        skipped = int(stats.pop("skipped_steps"))
+        learning_rate = self.config.learning_rate_at(self.update)
+        self.update += 1
+        self.global_step += env_steps
+        self.wall_time += seconds["total"]
+        self.skipped_steps += skipped
+        episodes = self.env.episodes.drain()
+        rate = env_steps / seconds["total"]
+        metrics: dict[str, Any] = {
+            "update": self.update,
+            "global_step": self.global_step,
+            "frames": self.global_step * self.spec.frame_skip,
+            "wall_time": self.wall_time,
+            "env_steps": env_steps,
+            "env_steps_per_s": rate,
+            "frames_per_s": rate * self.spec.frame_skip,
+            "learning_rate": learning_rate,
+            "skipped_steps": self.skipped_steps,
+            "episode/count": len(episodes),
+        }
+        if episodes:
+            metrics["episode/return"] = float(np.mean([total for _, total, _ in episodes]))
+            metrics["episode/length"] = float(np.mean([length for _, _, length in episodes]))
+        metrics |= {f"loss/{name}": value for name, value in stats.items()}
+        metrics |= {f"time/{name}": value for name, value in seconds.items()}
+        return metrics
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds: tensors and plain values. Randomness is keyed, so none."""
+        return {
+            "config": self.config.to_dict(),
+            "update": self.update,
+            "global_step": self.global_step,
+            "wall_time": self.wall_time,
+            "policy": self.policy.state_dict(),
+            "optimizer": self.engine.optimizer.adam.state_dict(),
+            "obs_normalizer": self.obs_normalizer and self.obs_normalizer.state_dict(),
+            "reward_scaler": self.reward_scaler and self.reward_scaler.state_dict(),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.update = state["update"]
+        self.global_step = state["global_step"]
+        self.wall_time = state["wall_time"]
+        self.policy.load_state_dict(state["policy"])
+        self.engine.optimizer.adam.load_state_dict(state["optimizer"])
+        if self.obs_normalizer is not None:
+            self.obs_normalizer.load_state_dict(state["obs_normalizer"])
+        if self.reward_scaler is not None:
+            self.reward_scaler.load_state_dict(state["reward_scaler"])
+
+    def close(self) -> None:
+        """Stops the environments."""
+        self.env.close()
+
+

@@ -1,0 +1,234 @@
+"""The fused PPO loss for discrete actions on the GPU: one program per BLOCK_B rows.
+
+A head is a tile [BLOCK_B, BLOCK_A] of logits in registers: maximum, exponentials, log-probability,
+entropy and, once the row's loss is known, the gradient. With several heads the gradient needs the
+sum of all log-probabilities, so each head's logits are read twice, the second time from cache.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .fused import fused_loss
+from .reference import Stats
+from .triton_rows import PARTIALS, launch_finish, launch_scales, load_ok, row_losses, row_settings
+
+TILE = 1024  # elements of a tile: 8 per thread of 4 warps
+
+
+@triton.jit
+def _softmax(
+    logits_ptr,
+    allowed_ptr,
+    actions_ptr,
+    row,
+    ok,
+    HEAD: tl.constexpr,
+    START: tl.constexpr,
+    SIZE: tl.constexpr,
+    WIDTH: tl.constexpr,
+    NUM_HEADS: tl.constexpr,
+    BLOCK_A: tl.constexpr,
+):
+    """p, log p [B, A], entropy, log p of the choice [B], and the choice [B, A], of one head."""
+    column = tl.arange(0, BLOCK_A)
+    at = row[:, None] * WIDTH + START + column[None, :]
+    mask = ok[:, None] & (column < SIZE)[None, :]
+    z = tl.load(logits_ptr + at, mask, other=-float("inf"))
+    if allowed_ptr is not None:
+        z = tl.where(tl.load(allowed_ptr + at, mask, other=0) != 0, z, -float("inf"))
+    z = tl.where(ok[:, None], z, 0.0)
+    centred = z - tl.max(z, 1)[:, None]
+    # e**-120 is 0, and finite: 0 * -inf would be NaN
+    finite = tl.where(centred < -87.0, -120.0, centred)
+    e = tl.exp(finite)
+    total = tl.sum(e, 1)
+    log_total = tl.log(total)
+    entropy = log_total - tl.sum(e * finite, 1) / total
+    action = tl.load(actions_ptr + row * NUM_HEADS + HEAD, ok, other=0)
+    picked = column[None, :] == action[:, None]
+    chosen = tl.sum(tl.where(picked, centred, 0.0), 1) - log_total
+    chosen = tl.where((action >= 0) & (action < SIZE), chosen, float("nan"))
+    return e / total[:, None], finite - log_total[:, None], entropy, chosen, picked
+
+
+@triton.jit(do_not_specialize=["batch_size"])
+def categorical_kernel(
+    logits_ptr,  # [B, WIDTH] f32
+    actions_ptr,  # [B, NUM_HEADS] i64 or i32
+    allowed_ptr,  # [B, WIDTH] bool, or None for all
+    old_log_probs_ptr,  # [B] f32, as the next four
+    advantages_ptr,
+    returns_ptr,
+    old_values_ptr,
+    new_values_ptr,
+    valid_ptr,  # [B] bool, or None for all
+    scales_ptr,  # [SCALES] f32
+    d_logits_ptr,  # [B, WIDTH] f32, written
+    d_values_ptr,  # [B] f32, written
+    partials_ptr,  # [programs, 8] f32, written
+    batch_size,
+    vf_coef,
+    ent_coef,
+    low,  # 1 - clip_coef
+    high,  # 1 + clip_coef
+    clip_coef,
+    clip_vloss,
+    dual_clip,
+    NVEC: tl.constexpr,  # actions of each head
+    STARTS: tl.constexpr,  # first column of each head
+    NUM_HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    CLIP_VLOSS: tl.constexpr,
+    DUAL_CLIP: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_A: tl.constexpr,
+):
+    # a Python float reaches the kernel as f64 under torch.compile, as f32 in eager mode
+    vf_coef = tl.cast(vf_coef, tl.float32)
+    ent_coef = tl.cast(ent_coef, tl.float32)
+    low = tl.cast(low, tl.float32)
+    high = tl.cast(high, tl.float32)
+    clip_coef = tl.cast(clip_coef, tl.float32)
+    clip_vloss = tl.cast(clip_vloss, tl.float32)
+    dual_clip = tl.cast(dual_clip, tl.float32)
+    # int64: an element offset past 2**31 wraps silently
+    row = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
+    in_range = row < batch_size
+    ok = load_ok(valid_ptr, row, in_range)
+
+    log_prob = tl.zeros([BLOCK_B], tl.float32)
+    entropy = tl.zeros([BLOCK_B], tl.float32)
+    for h in tl.static_range(NUM_HEADS):
+        _, _, head_entropy, chosen, _ = _softmax(
+            logits_ptr,
+            allowed_ptr,
+            actions_ptr,
+            row,
+            ok,
+            h,
+            STARTS[h],
+            NVEC[h],
+            WIDTH,
+            NUM_HEADS,
+            BLOCK_A,
+        )
+        log_prob += chosen
+        entropy += head_entropy
+    policy_grad, value_grad = row_losses(
+        log_prob,
+        entropy,
+        row,
+        ok,
+        old_log_probs_ptr,
+        advantages_ptr,
+        returns_ptr,
+        old_values_ptr,
+        new_values_ptr,
+        scales_ptr,
+        partials_ptr,
+        low,
+        high,
+        clip_coef,
+        clip_vloss,
+        dual_clip,
+        CLIP_VLOSS,
+        DUAL_CLIP,
+    )
+    scale = tl.load(scales_ptr + 3)
+    policy_grad = policy_grad * scale
+    tl.store(d_values_ptr + row, tl.where(ok, vf_coef * scale * value_grad, 0.0), in_range)
+    for h in tl.static_range(NUM_HEADS):
+        p, log_p, head_entropy, _, picked = _softmax(
+            logits_ptr,
+            allowed_ptr,
+            actions_ptr,
+            row,
+            ok,
+            h,
+            STARTS[h],
+            NVEC[h],
+            WIDTH,
+            NUM_HEADS,
+            BLOCK_A,
+        )
+        d_logits = policy_grad[:, None] * (tl.where(picked, 1.0, 0.0) - p)
+        d_logits += ent_coef * scale * p * (log_p + head_entropy[:, None])
+        column = tl.arange(0, BLOCK_A)
+        at = row[:, None] * WIDTH + STARTS[h] + column[None, :]
+        mask = in_range[:, None] & (column < NVEC[h])[None, :]
+        tl.store(d_logits_ptr + at, tl.where(ok[:, None], d_logits, 0.0), mask)
+
+
+def blocks(nvec: Sequence[int]) -> tuple[int, int]:
+    """BLOCK_B and BLOCK_A for these heads."""
+    block_a = triton.next_power_of_2(max(nvec))
+    return max(1, min(128, TILE // block_a)), block_a
+
+
+def categorical_ppo_loss(
+    logits: Tensor,
+    new_values: Tensor,
+    actions: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    returns: Tensor,
+    old_values: Tensor,
+    valid: Tensor | None = None,
+    *,
+    clip_coef: float,
+    vf_coef: float,
+    ent_coef: float,
+    clip_vloss: float | None = None,
+    dual_clip: float | None = None,
+    norm_adv: bool = True,
+    action_mask: Tensor | None = None,
+    nvec: Sequence[int] | None = None,
+    normalizer: float | Tensor | None = None,
+) -> tuple[Tensor, Stats]:
+    """As `reference.categorical_ppo_loss`, for float32 on CUDA."""
+    batch_size, width = logits.shape
+    heads = (width,) if nvec is None else tuple(nvec)
+    block_b, block_a = blocks(heads)
+    programs = triton.cdiv(batch_size, block_b)
+    advantages = advantages.contiguous()
+    valid = None if valid is None else valid.contiguous()
+
+    def run(logits: Tensor, new_values: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        d_logits = torch.empty(logits.shape, device=logits.device)
+        d_values = torch.empty(new_values.shape, device=logits.device)
+        partials = torch.empty(programs, PARTIALS, device=logits.device)
+        scales = launch_scales(advantages, valid, normalizer, norm_adv)
+        categorical_kernel[(programs,)](
+            logits.contiguous(),
+            actions.contiguous(),
+            None if action_mask is None else action_mask.contiguous(),
+            old_log_probs.contiguous(),
+            advantages,
+            returns.contiguous(),
+            old_values.contiguous(),
+            new_values.contiguous(),
+            valid,
+            scales,
+            d_logits,
+            d_values,
+            partials,
+            batch_size,
+            float(vf_coef),
+            float(ent_coef),
+            NVEC=heads,
+            STARTS=tuple(sum(heads[:h]) for h in range(len(heads))),
+            NUM_HEADS=len(heads),
+            WIDTH=width,
+            BLOCK_B=block_b,
+            BLOCK_A=block_a,
+            **row_settings(clip_coef, clip_vloss, dual_clip),
+        )
+        loss, stats = launch_finish(partials, scales, vf_coef, ent_coef)
+        return loss, stats, (d_logits, d_values)
+
+    with torch.cuda.device_of(logits):
+        return fused_loss(run, logits, new_values)
