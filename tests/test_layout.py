@@ -1,0 +1,116 @@
+"""The import graph points one way, every package is shipped, and the version is told once."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import fastppo
+
+ROOT = Path(__file__).resolve().parent.parent
+MAY_IMPORT = {
+    "kernels": {"kernels"},
+    "fastppo": {"fastppo", "kernels"},
+    "bench": {"bench", "fastppo", "kernels"},
+    "tests": {"bench", "fastppo", "kernels"},
+}
+
+
+def layer(module: str) -> str | None:
+    """Folder that `module` lives in; None for a third-party module."""
+    head, _, rest = module.partition(".")
+    if head in ("kernels", "bench"):
+        return f"bare {head}"  # resolves only from the checkout, or to somebody else's package
+    if head != "fastppo":
+        return None
+    sub = rest.partition(".")[0]
+    return sub if sub in ("kernels", "bench") else "fastppo"
+
+
+def imported(path: Path) -> set[str]:
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return modules
+
+
+def sources(folder: str) -> list[Path]:
+    # Path.rglob does not follow directory symlinks, so fastppo/ does not list kernels/ again
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_imports_point_one_way(folder: str) -> None:
+    wrong = {
+        (str(path.relative_to(ROOT)), module)
+        for path in sources(folder)
+        for module in imported(path)
+        if layer(module) not in MAY_IMPORT[folder] | {None}
+    }
+
+    assert wrong == set()
+
+
+def test_every_package_is_shipped() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folder_of = config["package-dir"]
+
+    def package(directory: Path) -> str:
+        folder, *rest = directory.relative_to(ROOT).parts
+        name = next(pkg for pkg, where in folder_of.items() if where == folder)
+        return ".".join([name, *rest])
+
+    on_disk = {package(path.parent) for folder in folder_of.values() for path in sources(folder)}
+
+    assert on_disk == set(config["packages"])
+
+
+@pytest.mark.parametrize("folder", ["kernels", "bench"])
+def test_the_links_that_tools_follow_are_relative(folder: str) -> None:
+    link = ROOT / "fastppo" / folder
+
+    assert link.is_symlink()
+    assert link.readlink() == Path("..") / folder
+    assert link.resolve() == ROOT / folder
+
+
+def test_every_package_says_that_it_is_typed() -> None:
+    untyped = [f for f in ("fastppo", "kernels", "bench") if not (ROOT / f / "py.typed").exists()]
+
+    assert untyped == []
+
+
+def test_pyproject_package_and_changelog_tell_the_same_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    newest = re.search(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+    assert newest is not None
+    assert project["version"] == fastppo.__version__ == newest[1]
+
+
+def test_every_direct_dependency_is_pinned_inside_its_range() -> None:
+    """`make lock` writes constraints.txt; a dependency added without it would float."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    declared = [Requirement(line) for group in groups for line in group]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = {
+        canonicalize_name(name): version
+        for name, _, version in (line.partition("==") for line in lines)
+        if version
+    }
+
+    floating = [
+        str(need)
+        for need in declared
+        if pins.get(canonicalize_name(need.name), "0") not in need.specifier
+    ]
+
+    assert floating == []
