@@ -51,7 +51,9 @@ def warnings() -> list[str]:
     if (omp := os.environ.get("OMP_NUM_THREADS")) is not None:
         found.append(f"OMP_NUM_THREADS={omp} is set; fastppo sets torch's threads itself")
     if os.environ.get("TRITON_INTERPRET") == "1":
-        found.append("TRITON_INTERPRET=1: Triton kernels run interpreted, thousands of times slower")
+        found.append(
+            "TRITON_INTERPRET=1: Triton kernels run interpreted, thousands of times slower"
+        )
     if shutil.disk_usage(".").free < 2**30:
         found.append("less than 1 GB of disk is free here; checkpoints may not fit")
     if shutil.which("c++") is None and shutil.which("g++") is None:

@@ -143,7 +143,10 @@ def _action_choices(action: spaces.Space[Any]) -> tuple[int, ...] | None:
         return tuple(int(n) for n in action.nvec.reshape(-1))
     if not isinstance(action, spaces.Box):
         raise Refusal(f"action {_kind(action)} is not Discrete, MultiDiscrete or Box")
-    low, high = action.low.astype(np.float64).reshape(-1), action.high.astype(np.float64).reshape(-1)
+    low, high = (
+        action.low.astype(np.float64).reshape(-1),
+        action.high.astype(np.float64).reshape(-1),
+    )
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise Refusal("unbounded action")
     if max(np.abs(low).max(), np.abs(high).max()) >= UNBOUNDED:

@@ -2,7 +2,7 @@
 
 
 class UserError(ValueError):
-    """What was asked for cannot be done: names the field, the value and the remedy (exit code 2)."""
+    """The request cannot be met: names the field, the value and the remedy (exit code 2)."""
 
     exit_code = 2
 

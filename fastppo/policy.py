@@ -5,7 +5,7 @@ value head) and zero biases; see docs/details.md.
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ MIN_IMAGE = 36  # the Nature CNN's three convolutions leave nothing of a smaller
 MAX_CHANNELS = 16
 
 
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+
+
 class Act(NamedTuple):
     """One decision per row: actions ([B], [B, heads] or [B, D]), log-probs [B], values [B]."""
 
@@ -27,7 +30,7 @@ class Act(NamedTuple):
     values: Tensor
 
 
-def init_linear(layer: nn.Linear | nn.Conv2d, gain: float) -> nn.Linear | nn.Conv2d:
+def init_layer(layer: Layer, gain: float) -> Layer:
     """Orthogonal weights with this gain and zero bias, in place."""
     nn.init.orthogonal_(layer.weight, gain)
     assert layer.bias is not None
@@ -41,7 +44,7 @@ class Mlp(nn.Sequential):
     def __init__(self, num_inputs: int, hidden_sizes: tuple[int, ...], activation: str) -> None:
         layers: list[nn.Module] = [nn.Flatten()]
         for width in hidden_sizes:
-            layers.append(init_linear(nn.Linear(num_inputs, width), math.sqrt(2)))
+            layers.append(init_layer(nn.Linear(num_inputs, width), math.sqrt(2)))
             layers.append(nn.Tanh() if activation == "tanh" else nn.ReLU())
             num_inputs = width
         super().__init__(*layers)
@@ -57,19 +60,21 @@ class NatureCnn(nn.Module):
     def __init__(self, obs_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.channels_last = obs_shape[0] > MAX_CHANNELS
-        height, width, channels = obs_shape if self.channels_last else (*obs_shape[1:], obs_shape[0])
+        height, width, channels = (
+            obs_shape if self.channels_last else (*obs_shape[1:], obs_shape[0])
+        )
         gain = math.sqrt(2)
         self.convs = nn.Sequential(
-            init_linear(nn.Conv2d(channels, 32, 8, stride=4), gain),
+            init_layer(nn.Conv2d(channels, 32, 8, stride=4), gain),
             nn.ReLU(),
-            init_linear(nn.Conv2d(32, 64, 4, stride=2), gain),
+            init_layer(nn.Conv2d(32, 64, 4, stride=2), gain),
             nn.ReLU(),
-            init_linear(nn.Conv2d(64, 64, 3), gain),
+            init_layer(nn.Conv2d(64, 64, 3), gain),
             nn.ReLU(),
         )
         for kernel, stride in ((8, 4), (4, 2), (3, 1)):
             height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
-        self.fc = init_linear(nn.Linear(64 * height * width, 512), gain)
+        self.fc = init_layer(nn.Linear(64 * height * width, 512), gain)
         self.width = 512
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -120,8 +125,8 @@ class ActorCritic(nn.Module):
         # a shared trunk is one module under one name: state_dict and parameters hold it once
         self.critic_trunk = None if config.shared_trunk else trunk()
         num_outputs = sum(spec.nvec) if spec.nvec is not None else spec.action_dim
-        self.actor_head = init_linear(nn.Linear(self.actor_trunk.width, num_outputs), 0.01)
-        self.critic_head = init_linear(nn.Linear(self.actor_trunk.width, 1), 1.0)
+        self.actor_head = init_layer(nn.Linear(self.actor_trunk.width, num_outputs), 0.01)
+        self.critic_head = init_layer(nn.Linear(self.actor_trunk.width, 1), 1.0)
         if spec.nvec is None:
             self.log_std = nn.Parameter(torch.full((spec.action_dim,), config.log_std_init))
 

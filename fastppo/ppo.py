@@ -5,6 +5,7 @@ tested equal to it.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,7 +95,7 @@ class EagerEngine:
         """The PPO loss of one minibatch and its statistics."""
         config = self.config
         outputs, new_values = self.policy(mb.obs)
-        terms = {
+        terms: dict[str, Any] = {
             "clip_coef": clip_coef,
             "vf_coef": config.vf_coef,
             "ent_coef": config.ent_coef,
@@ -128,7 +129,7 @@ class EagerEngine:
             for mb in rollout.minibatches(update, epoch):
                 self.optimizer.zero_grad()
                 loss, stats = self.loss(mb, clip_coef)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 forbidden = stopped | ~torch.isfinite(loss.detach())
                 norm, stepped = self.optimizer.step(learning_rate, forbidden)
                 row = torch.stack([loss.detach(), norm, *(stats[name] for name in LOSS_STATS)])

@@ -170,7 +170,7 @@ class Rollout:
             )
 
     def explained_variance(self) -> Tensor:
-        """1 - Var[returns - values] / Var[returns] over valid rows; 0 where returns are constant."""
+        """1 - Var[returns - values] / Var[returns] over valid rows; 0 if returns are constant."""
         count = self.valid.sum().clamp(min=1)
 
         def variance(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -138,10 +139,8 @@ class RunDir:
         """Closes the metrics file and lets go of the lock."""
         for file in (self._metrics, self._lock):
             if file is not None:
-                try:
+                with suppress(OSError):  # a full disk was reported when the line was written
                     file.close()
-                except OSError:
-                    pass  # a full disk was reported when the line was written
         self._metrics = self._lock = None
 
     def _take_lock(self) -> None:

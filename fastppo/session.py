@@ -52,9 +52,7 @@ def resume(run_dir: Path, *, quiet: bool) -> None:
     with StopRequest() as stop:
         run.resume(state["update"])
         trainer = Trainer(config, state=state, check_stop=stop.check)
-        _train(
-            trainer, run, make_tracker(config, run.path, machine.record()), stop, quiet=quiet
-        )
+        _train(trainer, run, make_tracker(config, run.path, machine.record()), stop, quiet=quiet)
 
 
 def _train(

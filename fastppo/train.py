@@ -198,5 +198,3 @@ class Trainer:
     def close(self) -> None:
         """Stops the environments."""
         self.env.close()
-
-

@@ -1,0 +1,246 @@
+"""The update: skips what is not finite, stops by KL, sees no invalid row, waits for nothing."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastppo import flat
+from fastppo.config import Config
+from fastppo.envs import EnvSpec
+from fastppo.policy import ActorCritic
+from fastppo.ppo import EagerEngine, FlatAdam
+from fastppo.rollout import Rollout
+
+CPU = torch.device("cpu")
+NAN = float("nan")
+
+
+def make_spec(nvec: tuple[int, ...] | None) -> EnvSpec:
+    heads = 3 if nvec is None else len(nvec)
+    return EnvSpec("CartPole-v1", "classic_control", (5,), np.dtype(np.float32), heads, nvec, 1)
+
+
+def make_config(**changes: Any) -> Config:
+    return Config(
+        env_id="CartPole-v1", num_steps=16, num_envs=4, num_minibatches=4, hidden_sizes=(8,),
+        **changes,
+    )  # fmt: skip
+
+
+def make_engine(config: Config, nvec: tuple[int, ...] | None) -> EagerEngine:
+    torch.manual_seed(0)
+    return EagerEngine(ActorCritic(make_spec(nvec), config), config)
+
+
+def make_rollout(config: Config, engine: EagerEngine, nvec: tuple[int, ...] | None) -> Rollout:
+    """A rollout of random numbers, acted on by the engine, with ends and reset rows."""
+    generator = torch.Generator().manual_seed(1)
+    rollout = Rollout(config, make_spec(nvec), CPU)
+    rows = (config.num_steps, config.num_envs)
+    rollout.obs.copy_(torch.randn(rollout.obs.shape, generator=generator))
+    ended = torch.rand(rows, generator=generator) < 0.2
+    for t in range(config.num_steps):
+        noise = torch.randn(config.num_envs, engine.policy.noise_width, generator=generator)
+        rollout.write_act(t, engine.act(rollout.inputs[t], noise))
+        if t:
+            rollout.valid[t] = ~(ended[t - 1] & rollout.valid[t - 1])
+    ended &= rollout.valid
+    rollout.terminated.copy_(ended & (torch.rand(rows, generator=generator) < 0.5))
+    rollout.truncated.copy_(ended & ~rollout.terminated)
+    rollout.rewards.copy_(torch.randn(rows, generator=generator))
+    assert not rollout.valid.all()
+    return rollout
+
+
+def parameters(engine: EagerEngine) -> torch.Tensor:
+    return engine.optimizer.parameter.detach().clone()
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("nvec", [(4,), (2, 3), None])
+def test_what_stands_in_invalid_rows_changes_nothing(
+    nvec: tuple[int, ...] | None, backend: str
+) -> None:
+    """DESIGN 3.1: rewards, actions and log-probs of reset rows are poisoned; not one bit moves."""
+    results = []
+    for poison in (False, True):
+        config = make_config(backend=backend, ent_coef=0.01, target_kl=0.5)
+        engine = make_engine(config, nvec)
+        rollout = make_rollout(config, engine, nvec)
+        if poison:
+            rollout.rewards[~rollout.valid] = NAN
+            rollout.log_probs[~rollout.valid] = NAN
+            rollout.actions[~rollout.valid] = -(10**6) if nvec else NAN
+        rollout.finish(engine.value(rollout.inputs[-1]), None)
+        stats = engine.update(rollout, 0).to_host()
+        results.append((parameters(engine), stats))
+    (clean, clean_stats), (poisoned, poisoned_stats) = results
+
+    assert torch.equal(clean, poisoned)
+    assert clean_stats == poisoned_stats
+    assert clean_stats["valid_rows"] < 64
+    assert clean_stats["optimizer_steps"] == 16
+
+
+def test_a_loss_that_is_not_finite_skips_the_step_and_is_counted() -> None:
+    config = make_config(update_epochs=1)
+    engine = make_engine(config, (4,))
+    rollout = make_rollout(config, engine, (4,))
+    t, env = rollout.valid.nonzero()[20].tolist()
+    rollout.finish(engine.value(rollout.inputs[-1]), None)
+    rollout.advantages[t, env] = float("inf")
+    rollout.returns[t, env] = float("inf")
+    before = parameters(engine)
+
+    stats = engine.update(rollout, 0).to_host()
+
+    assert stats["skipped_steps"] == 1
+    assert stats["optimizer_steps"] == 3
+    assert np.isfinite(list(stats.values())).all()
+    assert torch.isfinite(parameters(engine)).all()
+    assert not torch.equal(parameters(engine), before)
+
+
+def test_a_gradient_that_is_not_finite_skips_the_step_alone() -> None:
+    """The step, the moments and the step count stay; the next finite gradient is applied."""
+    config = make_config(learning_rate=0.1)
+    parameter = torch.nn.Parameter(torch.ones(4))
+    parameter.grad = torch.tensor([1.0, NAN, 1.0, 1.0])
+    optimizer = FlatAdam(parameter, config)
+    go = torch.zeros((), dtype=torch.bool)
+
+    _, stepped = optimizer.step(0.1, go)
+
+    assert not bool(stepped)
+    assert parameter.tolist() == [1.0] * 4
+
+    parameter.grad.fill_(1.0)
+    _, stepped = optimizer.step(0.1, go)
+
+    assert bool(stepped)
+    assert float(optimizer.adam.state[parameter]["step"]) == 1
+    torch.testing.assert_close(parameter.detach(), torch.full((4,), 0.9), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.0, 0.5, 100.0])
+def test_flat_clip_and_adam_equal_torch(max_grad_norm: float) -> None:
+    config = make_config(max_grad_norm=max_grad_norm, learning_rate=1e-2)
+    torch.manual_seed(0)
+    ours = ActorCritic(make_spec((4,)), config)
+    torch.manual_seed(0)
+    theirs = ActorCritic(make_spec((4,)), config)
+    optimizer = FlatAdam(flat.flatten(ours), config)
+    adam = torch.optim.Adam(theirs.parameters(), lr=1e-2, eps=config.adam_eps)
+    for seed in range(5):
+        obs = torch.randn(32, 5, generator=torch.Generator().manual_seed(seed))
+        optimizer.zero_grad()
+        adam.zero_grad()
+        for policy in (ours, theirs):
+            logits, values = policy(obs)
+            (logits.square().sum() + values.sum()).backward()
+        optimizer.step(1e-2, torch.zeros((), dtype=torch.bool))
+        if max_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(theirs.parameters(), max_grad_norm)
+        adam.step()
+
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-6)
+
+
+def test_parameters_and_gradients_are_views_of_one_buffer() -> None:
+    engine = make_engine(make_config(), (4,))
+    buffer, gradient = engine.optimizer.parameter, flat.gradient(engine.optimizer.parameter)
+    logits, values = engine.policy(torch.ones(2, 5))
+    (logits.sum() + values.sum()).backward()
+    gathered = torch.cat(
+        [p.grad.flatten() for p in engine.policy.parameters() if p.grad is not None]
+    )
+
+    assert sum(p.numel() for p in engine.policy.parameters()) == buffer.numel()
+    assert torch.equal(gathered, gradient)
+    assert gradient.abs().sum() > 0
+
+    buffer.data.fill_(0.25)
+
+    assert all((p == 0.25).all() for p in engine.policy.parameters())
+
+
+def test_target_kl_stops_after_the_epoch_that_exceeds_it() -> None:
+    results = {}
+    for target_kl in (None, 1e9, 1e-12):
+        config = make_config(target_kl=target_kl, update_epochs=3, learning_rate=1e-2)
+        engine = make_engine(config, (4,))
+        rollout = make_rollout(config, engine, (4,))
+        rollout.finish(engine.value(rollout.inputs[-1]), None)
+        stats = engine.update(rollout, 0).to_host()
+        results[target_kl] = (stats, parameters(engine))
+    one_epoch = make_config(update_epochs=1, learning_rate=1e-2)
+    engine = make_engine(one_epoch, (4,))
+    rollout = make_rollout(one_epoch, engine, (4,))
+    rollout.finish(engine.value(rollout.inputs[-1]), None)
+    engine.update(rollout, 0)
+
+    assert results[None][0]["optimizer_steps"] == 12
+    assert results[1e9][0]["optimizer_steps"] == 12
+    assert results[1e-12][0]["optimizer_steps"] == 4
+    assert results[1e-12][0]["skipped_steps"] == 0
+    assert torch.equal(results[1e-12][1], parameters(engine))
+
+
+def test_schedules_fall_linearly_to_zero_after_the_last_update() -> None:
+    config = make_config(total_timesteps=640, learning_rate=1.0, clip_coef=0.2, anneal_clip=True)
+    constant = make_config(total_timesteps=640, learning_rate=1.0, anneal_lr=False)
+
+    assert config.num_updates == 10
+    assert [config.learning_rate_at(u) for u in (0, 5, 9)] == pytest.approx([1.0, 0.5, 0.1])
+    assert [config.clip_coef_at(u) for u in (0, 5, 10)] == pytest.approx([0.2, 0.1, 0.0])
+    assert [constant.learning_rate_at(u) for u in (0, 9)] == [1.0, 1.0]
+
+
+def test_learning_rate_and_clip_reach_the_update() -> None:
+    """Where learning rate is annealed to nearly nothing, parameters hardly move."""
+    moved = []
+    for update in (0, 9):
+        config = make_config(total_timesteps=640, learning_rate=1e-2)
+        engine = make_engine(config, (4,))
+        rollout = make_rollout(config, engine, (4,))
+        rollout.finish(engine.value(rollout.inputs[-1]), None)
+        before = parameters(engine)
+        engine.update(rollout, update)
+        moved.append(float((parameters(engine) - before).abs().max()))
+
+    assert moved[1] < 0.2 * moved[0]
+
+
+class CountSyncs(TorchDispatchMode):
+    """Counts operations that would make a GPU's host wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.syncs = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = str(func)
+        self.syncs += "_local_scalar_dense" in name or "nonzero" in name or "is_nonzero" in name
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_update_never_reads_a_value_back() -> None:
+    config = make_config(backend="torch")
+    engine = make_engine(config, (4,))
+    rollout = make_rollout(config, engine, (4,))
+    with CountSyncs() as counter:
+        rollout.finish(engine.value(rollout.inputs[-1]), None)
+        engine.update(rollout, 0)
+
+    assert counter.syncs == 0
+
+    with counter:
+        torch.ones(()).item()
+
+    assert counter.syncs == 1
