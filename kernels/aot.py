@@ -8,6 +8,7 @@ Registers and spills are comparable between runs of one Triton version only.
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ class KernelSpec:
     """The `triton.jit` function."""
     types: dict[str, str]
     """Triton type of each argument that is no constant."""
-    constants: dict[str, object]
+    constants: Mapping[str, object]
     """Value of each constexpr argument, and None for absent pointers."""
     multiples_of_16: tuple[str, ...] = ()
     """Integer arguments that the launcher would find divisible by 16."""
@@ -99,7 +100,7 @@ def compile_kernel(spec: KernelSpec, arch: int) -> KernelInfo:
     )
 
 
-def _types(function: Any, constants: dict[str, object], **others: str) -> dict[str, str]:
+def _types(function: Any, constants: Mapping[str, object], **others: str) -> dict[str, str]:
     """By the naming of the kernels: pointers are *_ptr and num_*, *_size are int32."""
 
     def guess(name: str) -> str:
@@ -125,12 +126,11 @@ def _gae(name: str, num_steps: int, num_envs: int) -> KernelSpec:
     )
 
 
-def _loss(name: str, function: Any, masked: bool, constants: dict[str, object]) -> KernelSpec:
+def _loss(name: str, function: Any, masked: bool, constants: Mapping[str, object]) -> KernelSpec:
     """A loss kernel with every optional term on; `masked`: with valid and action_mask too."""
     constants = {**constants, "CLIP_VLOSS": True, "DUAL_CLIP": True}
     if not masked:
-        constants |= {"valid_ptr": None, "allowed_ptr": None}
-    constants = {n: v for n, v in constants.items() if n in function.arg_names}
+        constants |= {n: None for n in ("valid_ptr", "allowed_ptr") if n in function.arg_names}
     pointers = {"valid_ptr": "*i1", "allowed_ptr": "*i1"}
     if function is triton_categorical.categorical_kernel:
         pointers["actions_ptr"] = "*i64"

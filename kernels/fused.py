@@ -1,7 +1,7 @@
 """The autograd glue of the fused losses: the forward pass already holds the gradients."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -33,5 +33,5 @@ class _FusedLoss(torch.autograd.Function):
 
 def fused_loss(run: Run, *parameters: Tensor) -> tuple[Tensor, Stats]:
     """The loss and statistics that `run(*parameters)` computes, differentiable in `parameters`."""
-    loss, stats = _FusedLoss.apply(run, *parameters)
+    loss, stats = cast(Any, _FusedLoss).apply(run, *parameters)
     return loss, dict(zip(STATS, stats.unbind(), strict=True))

@@ -4,13 +4,20 @@
 one core streams it from its cache in the time a second thread would take to wake up.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
 # No "nnan" or "ninf": a NaN reward must stay one.
-_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True, "cache": True}
+_OPTIONS: dict[str, Any] = {
+    "fastmath": {"contract"},
+    "error_model": "numpy",
+    "nogil": True,
+    "cache": True,
+}
 _F32_ROW = "float32[::1]"
 _F32 = "float32[:, ::1]"
 _BOOL = "boolean[:, ::1]"

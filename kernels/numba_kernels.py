@@ -10,6 +10,7 @@ that it compiles, so a helper from elsewhere could change and leave stale machin
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -18,7 +19,7 @@ ROWS = 16
 
 # Contraction to FMA only. "nnan" and "ninf" would hide a diverged policy, and "reassoc" would merge
 # the two-part ln 2 of `_exp` and the `+ MAGIC - MAGIC` that rounds.
-_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
+_OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
 
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 _LOG2_E = np.float32(1.4426950408889634)

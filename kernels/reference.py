@@ -97,7 +97,9 @@ def categorical_ppo_loss(
 
     log_prob = torch.zeros_like(new_values)
     entropy = torch.zeros_like(new_values)
-    for z_head, action, width in zip(z.split(widths, 1), chosen.unbind(1), widths, strict=True):
+    for z_head, action, width in zip(
+        torch.split(z, widths, 1), chosen.unbind(1), widths, strict=True
+    ):
         logp = z_head.log_softmax(1)
         in_range = (action >= 0) & (action < width)
         picked = logp.gather(1, action.clamp(0, width - 1)[:, None])[:, 0]

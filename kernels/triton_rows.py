@@ -54,32 +54,27 @@ def scales_kernel(
     count = tl.sum(counts, 0)
     at_least_one = tl.where(count > 0, count, 1.0)
 
-    mean = tl.sum(totals, 0) / at_least_one
-    correction = mean * 0.0
-    rstd = correction + 1.0
+    mean = 0.0
+    correction = 0.0
+    rstd = 1.0
     if NORM_ADV:
+        rounded = tl.sum(totals, 0) / at_least_one
         # Centred by the rounded mean, the second sum holds what rounding took from it.
         totals = tl.zeros([BLOCK_B], tl.float32)
         squares = tl.zeros([BLOCK_B], tl.float32)
         for start in range(0, batch_size, BLOCK_B):
             row = start + lane
             ok = load_ok(valid_ptr, row, row < batch_size)
-            centred = tl.where(ok, tl.load(advantages_ptr + row, ok, other=0.0) - mean, 0.0)
+            centred = tl.where(ok, tl.load(advantages_ptr + row, ok, other=0.0) - rounded, 0.0)
             totals += centred
             squares += centred * centred
         total = tl.sum(totals, 0)
-        correction = total / at_least_one
         at_least_two = tl.where(count > 1, count, 2.0)
-        variance = (tl.sum(squares, 0) - total * correction) / (at_least_two - 1.0)
+        variance = (tl.sum(squares, 0) - total * (total / at_least_one)) / (at_least_two - 1.0)
         variance = tl.where(variance < 0, 0.0, variance)
-        rstd = 1.0 / (tl.sqrt(variance) + 1e-8)
-        rstd = tl.where(count > 1, rstd, 1.0)
-        mean = tl.where(count > 1, mean, 0.0)
-        correction = tl.where(count > 1, correction, 0.0)
-    else:
-        mean = tl.where(count > 0, 0.0, 0.0)
-        correction = mean
-        rstd = mean + 1.0
+        mean = tl.where(count > 1, rounded, 0.0)
+        correction = tl.where(count > 1, total / at_least_one, 0.0)
+        rstd = tl.where(count > 1, 1.0 / (tl.sqrt(variance) + 1e-8), 1.0)
     if normalizer_ptr is not None:
         divisor = tl.load(normalizer_ptr).to(tl.float32)
     else:
