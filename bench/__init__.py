@@ -1,0 +1,1 @@
+"""The benchmark suite, imported as `fastppo.bench` and run by `python -m fastppo.bench`."""
