@@ -4,19 +4,20 @@ import argparse
 import math
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from fastppo.bench import quick
 from fastppo.errors import MachineError, UserError
 
 
-def main() -> int:
-    """Parses the command line and runs.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the command line and runs; `fastppo bench` calls it too.
 
     Returns:
         0 done, 2 usage, 3 could not measure, 130 interrupted.
     """
-    parser = argparse.ArgumentParser(prog="python -m fastppo.bench")
+    parser = argparse.ArgumentParser(prog="fastppo bench")
     commands = parser.add_subparsers(dest="command", required=True)
     options = commands.add_parser("quick", help=__doc__, description=__doc__)
     options.add_argument(
@@ -33,7 +34,7 @@ def main() -> int:
     options.add_argument(
         "--env-id", action="append", choices=quick.WORKLOADS, help="only this one; may be repeated"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.seconds is not None and not (args.seconds > 0 and math.isfinite(args.seconds)):
         parser.error(f"--seconds: {args.seconds} must be a finite number above 0")
     # as for Ctrl-C: unwinding is what kills the workers
@@ -46,10 +47,10 @@ def main() -> int:
             json_path=args.json,
         )
     except (MachineError, UserError) as error:
-        print(f"fastppo.bench: {error}", file=sys.stderr)
+        print(f"fastppo: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("fastppo.bench: interrupted", file=sys.stderr)
+        print("fastppo: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fastppo.bench.machine import describe_machine
+from fastppo import machine
 from fastppo.bench.remote import RemoteWorker
 from fastppo.bench.samples import Round, Sample, summarise
 from fastppo.bench.table import render
@@ -67,8 +67,8 @@ class Measurement:
     config: Config
     descriptions: dict[str, dict[str, Any]]
     """Per implementation: sizes and threads, as its worker told them."""
-    thread_probe: dict[int, float]
-    """The reference's env steps/s per number of torch threads; the best one was measured."""
+    thread_probe: dict[str, dict[int, float]]
+    """Each trainer's env steps/s per number of torch threads; the best one was measured."""
     rounds: list[Round]
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,19 +118,19 @@ def measure(
     """
     with ExitStack() as stack:
         workers = {name: stack.enter_context(RemoteWorker(name, command(name))) for name in ORDER}
-        # all start at once; nothing is timed yet
-        workers["fastppo"].send(_opening(config))
-        probe = probe_threads(workers["reference"], config)
-        torch_threads = max(probe, key=lambda threads: probe[threads])
-        descriptions = {"fastppo": workers["fastppo"].receive()}
-        descriptions["reference"] = workers["reference"].ask(_opening(config))
-        descriptions["reference"]["torch_threads"] = torch_threads
+        requests: dict[str, dict[str, Any]] = {name: {"seconds": slice_seconds} for name in ORDER}
+        descriptions: dict[str, dict[str, Any]] = {}
+        probe: dict[str, dict[int, float]] = {}
+        for name in ("fastppo", "reference"):
+            probe[name] = rates = probe_threads(workers[name], config)
+            torch_threads = max(rates, key=lambda threads: rates[threads])
+            requests[name]["torch_threads"] = torch_threads
+            descriptions[name] = workers[name].ask(_opening(config))
+            descriptions[name]["torch_threads"] = torch_threads
         # the ceiling gets the threads that fastppo steps the environments with
         env_threads = descriptions["fastppo"]["env_threads"]
         descriptions["envpool"] = workers["envpool"].ask(_opening(config, env_threads))
 
-        requests: dict[str, dict[str, Any]] = {name: {"seconds": slice_seconds} for name in ORDER}
-        requests["reference"]["torch_threads"] = torch_threads
         for name in ORDER:
             warm = workers[name].ask(requests[name])
             descriptions[name]["steps_per_update"] = warm["optimizer_steps"] / warm["updates"]
@@ -168,20 +168,20 @@ def check_same_work(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
         raise MachineError(f"fastppo and the reference do different work: {', '.join(odd)}")
 
 
-def probe_threads(reference: RemoteWorker, config: Config) -> dict[int, float]:
-    """The reference's env steps/s with one torch thread and with every core.
+def probe_threads(worker: RemoteWorker, config: Config) -> dict[int, float]:
+    """A trainer's env steps/s with one torch thread and with every core.
 
-    fastppo plans its threads; users of the reference try these two and keep the better. On a busy
-    machine the worse one can be 50 times slower, so the probe runs updates of one minibatch per
-    epoch: the same steps in the same proportion, in a fraction of the time.
+    Both trainers get the better one, as a user who tries the two would set it. On a busy machine
+    the worse can be 50 times slower, so the probe runs updates of one minibatch per epoch: the
+    same steps in the same proportion, in a fraction of the time.
     """
     num_steps = max(1, config.num_steps // config.num_minibatches)
-    reference.ask(_opening(replace(config, num_steps=num_steps, num_minibatches=1)))
+    worker.ask(_opening(replace(config, num_steps=num_steps, num_minibatches=1)))
     rates: dict[int, float] = {}
     for threads in sorted({1, available_cores()}):
         request = {"seconds": 0.0, "torch_threads": threads}
-        reference.ask(request)  # warms up, and starts the threads
-        rates[threads] = _sample(reference.ask(request)).env_steps_per_s
+        worker.ask(request)  # warms up, and starts the threads
+        rates[threads] = _sample(worker.ask(request)).env_steps_per_s
     return rates
 
 
@@ -200,7 +200,9 @@ def run(
     if json_path is not None:
         _check_writable(json_path)
     header = {
-        "machine": describe_machine(),
+        # the load before the measurement adds to it
+        "machine": machine.machine() | {"load": list(os.getloadavg())},
+        "versions": machine.versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", "fastppo.bench", *sys.argv[1:]]),
     }

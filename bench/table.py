@@ -25,17 +25,17 @@ def render(
     """Prints header, rates, phases and footnotes.
 
     Args:
-        header: `machine`, `date` and `command`.
+        header: `machine`, `versions`, `date` and `command`.
         results: `quick.Measurement.to_dict()` of each environment.
         console: where to; standard output by default.
     """
     console = console or make_console()
-    machine = header["machine"]
+    machine, versions = header["machine"], header["versions"]
     load = " ".join(f"{value:.2f}" for value in machine["load"])
     console.print(f"{machine['cpu']}, {machine['cores']} cores, load {load}", markup=False)
     console.print(
-        f"{header['date']}  torch {machine['torch']}, envpool {machine['envpool']}, "
-        f"python {machine['python']}",
+        f"{header['date']}  torch {versions['torch']}, envpool {versions['envpool']}, "
+        f"python {versions['python']}",
         markup=False,
     )
     console.print(f"$ {header['command']}\n", markup=False)
@@ -95,7 +95,6 @@ def _notes(results: Sequence[dict[str, Any]]) -> list[str]:
     for result in results:
         config, implementations = result["config"], result["implementations"]
         ours, theirs = implementations["fastppo"], implementations["reference"]
-        tried = ", ".join(f"{n} ({rate:,.0f}/s)" for n, rate in result["thread_probe"].items())
         notes += [
             f"\n{result['env_id']}: {config['num_envs']} x {config['num_steps']} steps, "
             f"{config['update_epochs']} x {config['num_minibatches']} minibatches, "
@@ -103,6 +102,8 @@ def _notes(results: Sequence[dict[str, Any]]) -> list[str]:
             f"  {result['summary']['num_rounds']} rounds; EnvPool, torch threads: "
             f"fastppo {ours['env_threads']} and {ours['torch_threads']}, "
             f"reference {theirs['env_threads'] or 'default'} and {theirs['torch_threads']}",
-            f"  torch threads tried with the reference: {tried}",
         ]
+        for name, rates in result["thread_probe"].items():
+            tried = ", ".join(f"{threads} ({rate:,.0f}/s)" for threads, rate in rates.items())
+            notes.append(f"  torch threads tried with {name}: {tried}")
     return notes

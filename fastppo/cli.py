@@ -43,7 +43,7 @@ class TrainArgs(Options):
 class EvalArgs:
     """Play whole episodes with a trained policy, with statistics frozen and raw returns."""
 
-    run_dir: Annotated[Path, tyro.conf.Positional]
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """Folder of the run."""
     episodes: int = 20
     """Episodes to play, shared evenly over up to 16 environments."""
@@ -65,7 +65,9 @@ class DoctorArgs:
 
     envs: bool = False
     """List every EnvPool task as served, or refused with the reason."""
-    env_id: Annotated[str, tyro.conf.Positional] = "HalfCheetah-v4"
+    env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[ENV_ID]")] = (
+        "HalfCheetah-v4"
+    )
     """Task to show the thread plan for."""
 
 
@@ -113,7 +115,7 @@ def _train(args: list[str]) -> int:
     # Parsed twice: which defaults apply is known only once the environment is.
     typed: TrainArgs = _parse(TrainArgs, args, "train")
     if typed.resume is not None:
-        _refuse_settings_with_resume(typed, args)
+        _refuse_settings_with_resume(typed.env_id, args)
         from fastppo import session
 
         session.resume(typed.resume, quiet=typed.quiet)
@@ -137,14 +139,14 @@ def _train(args: list[str]) -> int:
     return 0
 
 
-def _refuse_settings_with_resume(typed: TrainArgs, args: list[str]) -> None:
-    changed = [
-        field.name
-        for field in fields(TrainArgs)
-        if getattr(typed, field.name) != field.default and field.name not in ("resume", "quiet")
-    ]
-    if changed:
-        raise UserError(f"resume: takes the run's own settings; leave out {', '.join(changed)}")
+def _refuse_settings_with_resume(env_id: str, args: list[str]) -> None:
+    # as typed: a setting that equals its default may still differ from the run's
+    typed = [arg.partition("=")[0] for arg in args if arg.startswith("--")]
+    settings = [arg for arg in typed if arg not in ("--resume", "--quiet", "--no-quiet")]
+    if env_id:
+        settings.insert(0, env_id)
+    if settings:
+        raise UserError(f"resume: takes the run's own settings; leave out {', '.join(settings)}")
 
 
 def _eval(args: list[str]) -> int:
@@ -188,7 +190,7 @@ def _doctor(args: list[str]) -> int:
 
 
 def _bench(args: list[str]) -> int:
-    # the one arrow from fastppo up to bench: a command line has to name what it starts
+    # by name, at run time: the one place where fastppo reaches up to bench
     import importlib
 
     return int(importlib.import_module("fastppo.bench.__main__").main(args))

@@ -6,7 +6,9 @@ fields checked, with the sizes derived from them; `presets.py` holds the default
 
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any, Literal
+from functools import cache
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -22,7 +24,7 @@ PositiveInts = tuple[int, ...]
 class Options:
     """Settings of one run as typed; not yet checked against each other."""
 
-    env_id: Annotated[str, tyro.conf.Positional] = ""
+    env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[ENV_ID]")] = ""
     """EnvPool task, such as CartPole-v1, HalfCheetah-v4 or Pong-v5."""
     preset: Literal["auto", "classic", "classic-continuous", "mujoco", "atari"] = "auto"
     """Set of defaults; auto picks by the kind of environment."""
@@ -140,6 +142,34 @@ def _require(ok: bool, field: str, value: object, remedy: str) -> None:
         raise UserError(f"{field}: {value!r} {remedy}")
 
 
+@cache
+def _kinds() -> dict[str, Any]:
+    """Type of each field."""
+    return get_type_hints(Options)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, int) for item in value)
+    if choices := get_args(kind):
+        return any(_fits(value, choice) for choice in choices)
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _kind_name(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is tuple:
+        return "a tuple of int"
+    return " or ".join(
+        "None" if choice is NoneType else choice.__name__ for choice in get_args(kind) or (kind,)
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config(Options):
     """Checked settings of one run.
@@ -149,17 +179,19 @@ class Config(Options):
     """
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        # the command line gives the right types; config.json and Python callers may not
+        for name, kind in _kinds().items():
+            value = getattr(self, name)
+            _require(_fits(value, kind), name, value, f"must be {_kind_name(kind)}")
             if isinstance(value, float):
-                _require(math.isfinite(value), field.name, value, "is not a finite number")
+                _require(math.isfinite(value), name, value, "must be a finite number")
         for name in POSITIVE:
             _require(getattr(self, name) > 0, name, getattr(self, name), "must be above 0")
         for name in NOT_NEGATIVE:
             _require(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
         for name in FRACTIONS:
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "must be in [0, 1]")
-        _require(self.env_id != "", "env_id", self.env_id, "names no environment")
+        _require(self.env_id != "", "env_id", self.env_id, "must name an EnvPool task")
         _require(self.seed < 2**63, "seed", self.seed, "must be below 2**63")
         if self.target_kl is not None:
             _require(self.target_kl > 0, "target_kl", self.target_kl, "must be above 0")
@@ -188,8 +220,9 @@ class Config(Options):
         )
 
     def _nearest_divisor(self) -> int:
-        divisors = [d for d in range(1, self.batch_size + 1) if self.batch_size % d == 0]
-        return min(divisors, key=lambda d: (abs(d - self.num_minibatches), d))
+        asked = min(self.num_minibatches, self.batch_size)
+        near = (n for distance in range(asked) for n in (asked - distance, asked + distance))
+        return next(n for n in near if self.batch_size % n == 0)
 
     @property
     def batch_size(self) -> int:
@@ -228,4 +261,7 @@ class Config(Options):
         if set(values) != known:
             odd = sorted(set(values) ^ known)
             raise UserError(f"config: unknown or missing fields {odd}; written by another version?")
-        return cls(**(values | {"hidden_sizes": tuple(values["hidden_sizes"])}))
+        sizes = values["hidden_sizes"]  # JSON has no tuples
+        return cls(
+            **(values | {"hidden_sizes": tuple(sizes) if isinstance(sizes, list) else sizes})
+        )

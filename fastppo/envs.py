@@ -11,7 +11,7 @@ import difflib
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -97,6 +97,15 @@ def describe(env_id: str) -> EnvSpec:
     except Refusal as refusal:
         remedy = "see `fastppo doctor --envs` for the tasks that are served"
         raise UserError(f"env_id: {env_id!r} is refused: {refusal}; {remedy}") from None
+
+
+def spec_of(config: Config) -> EnvSpec:
+    """Like `describe`, with the Atari options of this run."""
+    spec = describe(config.env_id)
+    if spec.family != "atari":
+        return spec
+    obs_shape = (config.frame_stack, *spec.obs_shape[1:])
+    return replace(spec, obs_shape=obs_shape, frame_skip=config.frame_skip)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The two ways a run can fail that are not bugs; the command line turns each into one line."""
+"""The ways a run can end early that are not bugs; the command line makes each one line."""
 
 
 class UserError(ValueError):

@@ -57,7 +57,8 @@ class _Running:
         return sum(self._rates) / len(self._rates)
 
     def seconds_left(self, update: int) -> float:
-        return (self.config.num_updates - update) * self.config.batch_size / self.rate
+        # a rollout may hold nothing but resets: N = T = 1
+        return (self.config.num_updates - update) * self.config.batch_size / max(self.rate, 1e-9)
 
 
 class Quiet:
@@ -129,7 +130,7 @@ class LiveDisplay:
         table.add_column()
         table.add_row("progress", f"{_bar(done)} {done:.0%}  update {update}/{config.num_updates}")
         table.add_row("env steps", f"{metrics['global_step']:,} of {config.total_timesteps:,}")
-        frames = metrics["frames_per_s"] / metrics["env_steps_per_s"] * running.rate
+        frames = metrics["frames"] / metrics["global_step"] * running.rate
         table.add_row("rate", f"{running.rate:,.0f} env steps/s  {frames:,.0f} frames/s")
         table.add_row(
             "time",

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -45,21 +46,16 @@ class RunDir:
             stamp = time.strftime("%Y%m%d-%H%M%S")
             name = config.env_id.replace("/", "_")
             path = _unused(Path("runs") / f"{name}-{config.seed}-{stamp}")
-        if path.exists() and not path.is_dir():
-            raise UserError(f"run_dir: {path} is a file; name a folder")
-        if (path / "config.json").exists():
-            remedy = f"go on with `fastppo train --resume {path}` or choose another folder"
-            raise UserError(f"run_dir: {path} holds another run; {remedy}")
-        if path.exists() and any(path.iterdir()):
-            raise UserError(f"run_dir: {path} is not empty and no run; choose another folder")
         run = cls(path)
         try:
+            _refuse_used(path)
             path.mkdir(parents=True, exist_ok=True)
-            run.checkpoints.mkdir(exist_ok=True)
             run._take_lock()
+            run.checkpoints.mkdir(exist_ok=True)
             write_atomic(path / "config.json", _to_json({"config": config.to_dict(), **record}))
         except OSError as error:
-            raise MachineError(f"run_dir: cannot write {path} ({error.strerror})") from error
+            run.close()
+            raise MachineError(_cannot_write(path, error, "or choose another folder")) from error
         return run
 
     @classmethod
@@ -84,28 +80,25 @@ class RunDir:
             values = json.loads(source.read_text())["config"]
             return Config.from_dict(values)
         except (ValueError, KeyError, TypeError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"run_dir: {source} cannot be read: {reason}") from None
+            reason = "no field 'config'" if isinstance(error, KeyError) else error
+            remedy = "restore the file, or train into a new run_dir"
+            raise UserError(f"run_dir: {source} cannot be read ({reason}); {remedy}") from None
 
     def resume(self, update: int) -> None:
         """Takes the run over, dropping metrics written after the checkpoint of `update` updates.
 
         Raises:
             UserError: another process is writing to the run.
+            MachineError: it cannot be written.
         """
-        self._take_lock()
-        source = self.path / "metrics.jsonl"
-        kept = []
-        if source.exists():
-            for line in source.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    break  # torn by a crash: what follows was written later
-                if row["update"] > update:
-                    break
-                kept.append(line + "\n")
-        write_atomic(source, "".join(kept))
+        try:
+            self._take_lock()
+            source = self.path / "metrics.jsonl"
+            lines = source.read_text().splitlines() if source.exists() else []
+            write_atomic(source, "".join(line + "\n" for line in _until(update, lines)))
+        except OSError as error:
+            self.close()
+            raise MachineError(_cannot_write(self.path, error, "then try again")) from error
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Appends one update's metrics and flushes; values that are not finite become null.
@@ -119,10 +112,8 @@ class RunDir:
             self._metrics.write(_to_json(metrics) + "\n")
             self._metrics.flush()
         except OSError as error:
-            raise MachineError(
-                f"run_dir: cannot write {self.path / 'metrics.jsonl'} ({error.strerror}); free "
-                f"space, then go on with `fastppo train --resume {self.path}`"
-            ) from error
+            remedy = f"then go on with `fastppo train --resume {self.path}`"
+            raise MachineError(_cannot_write(self.path / "metrics.jsonl", error, remedy)) from error
 
     def save(self, update: int, state: dict[str, Any], keep: int) -> Path:
         """Writes the checkpoint after `update` updates and deletes the oldest beyond `keep`."""
@@ -147,18 +138,54 @@ class RunDir:
         self._lock = (self.path / ".lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"run_dir: {self.path} is in use by another process") from None
+        except BlockingIOError:
+            self.close()
+            remedy = "wait for it to end, or stop it"
+            raise UserError(
+                f"run_dir: {self.path} is in use by another process; {remedy}"
+            ) from None
 
 
 def write_atomic(path: Path, text: str) -> None:
     """Replaces a file's text, or leaves it as it was."""
     part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _refuse_used(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise UserError(f"run_dir: {path} is a file; name a folder")
+    if (path / "config.json").exists():
+        remedy = f"go on with `fastppo train --resume {path}` or choose another folder"
+        raise UserError(f"run_dir: {path} holds another run; {remedy}")
+    # a run that could not write its config.json leaves a lock and an empty folder
+    ours = {path / ".lock", path / "checkpoints"}
+    if path.exists() and (set(path.iterdir()) - ours or any((path / "checkpoints").glob("*"))):
+        raise UserError(f"run_dir: {path} is not empty and no run; choose another folder")
+
+
+def _cannot_write(path: Path, error: OSError, remedy: str) -> str:
+    reason = (error.strerror or str(error)).lower()
+    return f"run_dir: cannot write {path} ({reason}); free space or make it writable, {remedy}"
+
+
+def _until(update: int, lines: list[str]) -> Iterator[str]:
+    """The leading lines of metrics.jsonl of updates up to this one."""
+    for line in lines:
+        try:
+            if json.loads(line)["update"] > update:
+                return
+        except (ValueError, KeyError, TypeError):
+            return  # torn by a crash: what follows was written later
+        yield line
 
 
 def _unused(path: Path) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastppo import machine
 from fastppo.config import Config
-from fastppo.errors import Diverged, Interrupted, MachineError, UserError
+from fastppo.errors import Diverged, Interrupted, UserError
 from fastppo.progress import make_progress
 from fastppo.rundir import RunDir
 from fastppo.signals import StopRequest
@@ -76,37 +76,24 @@ def _train(
                 run.log(metrics)
                 tracker.log(metrics)
                 progress.show(metrics)
+                trainer.check_diverged()
                 if trainer.update % config.checkpoint_interval == 0:
                     save()
         save()
         exit_code = 0
-    except Interrupted as interrupted:
+    except (Interrupted, Diverged) as end:
+        exit_code = end.exit_code
         save()
-        exit_code = interrupted.exit_code
-        raise
-    except Diverged as diverged:
-        save()
-        exit_code = diverged.exit_code
-        raise
-    except MachineError as error:
-        exit_code = error.exit_code
+        print(
+            f"stopped after update {trainer.update}, checkpoint written; go on with: "
+            f"fastppo train --resume {run.path}",
+            file=sys.stderr,
+        )
         raise
     finally:
         trainer.close()
         run.close()
         tracker.close(exit_code)
-        if exit_code != 3 or saved == trainer.update:
-            _say_how_to_go_on(trainer, run, finished=exit_code == 0, quiet=quiet)
-
-
-def _say_how_to_go_on(trainer: Trainer, run: RunDir, *, finished: bool, quiet: bool) -> None:
-    if finished:
-        if not quiet:
-            print(f"done: {trainer.global_step} env steps in {run.path}")
-            print(f"next: fastppo eval {run.path} --episodes 20")
-        return
-    print(
-        f"stopped after update {trainer.update}; checkpoint written; "
-        f"go on with: fastppo train --resume {run.path}",
-        file=sys.stderr,
-    )
+    if not quiet:
+        print(f"done: {trainer.global_step} env steps in {run.path}")
+        print(f"next: fastppo eval {run.path} --episodes 20")

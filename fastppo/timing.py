@@ -39,6 +39,8 @@ class PhaseTimer:
 
     def drain(self) -> dict[str, float]:
         """Seconds per phase, and `other` and `total`, since the last call."""
+        if self._events:
+            self._events[-1][2].synchronize()
         for name, begin, end in self._events:
             self._seconds[name] += begin.elapsed_time(end) / 1000.0
         now = time.perf_counter()

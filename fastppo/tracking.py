@@ -11,6 +11,9 @@ from typing import Any, Protocol
 from fastppo.config import Config
 
 STEP_METRICS = ("global_step", "frames", "wall_time")
+# patterns that overlapped would leave the choice of the axis to chance
+OVER_STEPS = ("update", "env_steps", "learning_rate", "skipped_steps", "loss/*", "episode/*")
+OVER_TIME = ("env_steps_per_s", "frames_per_s", "time/*")
 
 
 class Tracker(Protocol):
@@ -40,8 +43,9 @@ class WandbTracker:
         self._run: Any = run
         for name in STEP_METRICS:
             run.define_metric(name)
-        run.define_metric("*", step_metric="global_step")
-        for name in ("env_steps_per_s", "frames_per_s", "time/*"):
+        for name in OVER_STEPS:
+            run.define_metric(name, step_metric="global_step")
+        for name in OVER_TIME:
             run.define_metric(name, step_metric="wall_time")
 
     def log(self, metrics: dict[str, Any]) -> None:
@@ -52,7 +56,7 @@ class WandbTracker:
     def close(self, exit_code: int) -> None:
         """Finishes the W&B run."""
         if self._run is not None:
-            self._guard(lambda: self._run.finish(exit_code=exit_code, quiet=True))
+            self._guard(lambda: self._run.finish(exit_code=exit_code))
 
     def _guard(self, call: Any) -> None:
         try:

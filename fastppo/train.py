@@ -10,8 +10,9 @@ from torch import Tensor
 from fastppo import randomness, threads
 from fastppo.config import Config
 from fastppo.devices import check_backend, resolve_device
-from fastppo.envs import VecEnv, describe
+from fastppo.envs import VecEnv, spec_of
 from fastppo.errors import Diverged
+from fastppo.kernels import api
 from fastppo.normalize import ObsNormalizer, RewardScaler
 from fastppo.policy import ActorCritic
 from fastppo.ppo import EagerEngine
@@ -23,14 +24,14 @@ def build_policy(config: Config, device: torch.device) -> ActorCritic:
     """A policy with the run's initial weights, the same on every device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(randomness.init_seed(config.seed))
-        return ActorCritic(describe(config.env_id), config).to(device)
+        return ActorCritic(spec_of(config), config).to(device)
 
 
 def build_obs_normalizer(config: Config, device: torch.device) -> ObsNormalizer | None:
     """The observation normaliser, where the run uses one."""
     if not config.norm_obs:
         return None
-    return ObsNormalizer(describe(config.env_id).obs_shape, config.obs_clip).to(device)
+    return ObsNormalizer(spec_of(config).obs_shape, config.obs_clip).to(device)
 
 
 class Trainer:
@@ -53,7 +54,7 @@ class Trainer:
         state: dict[str, Any] | None = None,
         check_stop: Callable[[], None] = lambda: None,
     ) -> None:
-        spec = describe(config.env_id)
+        spec = spec_of(config)
         self.config = config
         self.spec = spec
         self.device = resolve_device(config.device)
@@ -78,6 +79,8 @@ class Trainer:
         seeds = randomness.env_seeds(config.seed, env_ids, start_update=self.update)
         self.env = VecEnv(config, seeds, num_threads=self.thread_plan.env_threads)
         self.rollout.write_obs(config.num_steps, self.env.reset())
+        # last: a mistake in the config is told before the seconds that compiling takes
+        api.warmup(self.device, config.backend)
         self.timer = PhaseTimer(self.device)
         self._check_stop = check_stop
 
@@ -86,10 +89,6 @@ class Trainer:
 
         Returns:
             Metrics of this update, plain numbers.
-
-        Raises:
-            Diverged: as many optimizer steps were skipped as `max_skipped_steps` allows; the
-                trainer is in a state to be saved.
         """
         self.timer.drain()
         self._collect()
@@ -97,13 +96,19 @@ class Trainer:
             stats = self.engine.update(self.rollout, self.update)
             self.rollout.update_obs_statistics()
             host_stats = stats.to_host()
-        metrics = self._metrics(host_stats)
+        return self._metrics(host_stats)
+
+    def check_diverged(self) -> None:
+        """Raises once as many optimizer steps were skipped as `max_skipped_steps` allows.
+
+        Raises:
+            Diverged: the parameters are those of the last good step, fit to be saved.
+        """
         if self.skipped_steps >= self.config.max_skipped_steps:
             raise Diverged(
                 f"max_skipped_steps: {self.skipped_steps} optimizer steps had a loss or gradient "
                 "that is not finite; lower learning_rate, or look at the rewards and observations"
             )
-        return metrics
 
     def _collect(self) -> None:
         timer, rollout = self.timer, self.rollout

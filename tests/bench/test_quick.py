@@ -107,7 +107,7 @@ def test_a_dead_worker_is_one_line_and_exit_code_3(
 
     told = [line for line in capsys.readouterr().err.splitlines() if "measuring" not in line]
     assert told == [
-        "fastppo.bench: worker fastppo died (exit code 1): RuntimeError: out of luck",
+        "fastppo: error: worker fastppo died (exit code 1): RuntimeError: out of luck",
     ]
 
 
@@ -164,8 +164,9 @@ def record(env_id: str, scale: float) -> dict[str, Any]:
         "torch_threads": 128,
     }
     implementations = dict.fromkeys(quick.ORDER, described)
+    probe = {name: {1: 1e6, 128: 2e6} for name in ("fastppo", "reference")}
     config = Config(env_id=env_id, num_envs=1024, num_steps=1024, total_timesteps=10**9)
-    return quick.Measurement(config, implementations, {1: 1e6, 128: 2e6}, rounds).to_dict()
+    return quick.Measurement(config, implementations, probe, rounds).to_dict()
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -175,7 +176,7 @@ def test_the_table_fits_80_columns(terminal: bool) -> None:
     console = Console(file=out, force_terminal=terminal, width=200, color_system=None)
     machine = {"cpu": "Some Processor @ 3 GHz", "cores": 128, "load": [1.0, 2.0, 3.0]}
     versions = {"torch": "2.13.0+cpu", "envpool": "1.2.5", "python": "3.11.7"}
-    header = {"machine": machine | versions, "date": "2026-01-01", "command": "python -m x"}
+    header = {"machine": machine, "versions": versions, "date": "x", "command": "python -m x"}
 
     table.render(header, [record("HalfCheetah-v4", 1.0), record("Pong-v5", 10.0)], console)
 
@@ -228,5 +229,5 @@ def test_an_interrupt_kills_the_workers() -> None:
     _, err = run.communicate()
 
     assert run.returncode == 130
-    assert err.splitlines() == ["fastppo.bench: interrupted"]
+    assert err.splitlines() == ["fastppo: interrupted"]
     assert not any(os.path.exists(f"/proc/{pid}") for pid in children)

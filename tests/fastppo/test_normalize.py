@@ -62,7 +62,7 @@ def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None
 
     first = scaler(rewards, valid, "torch")
 
-    deviation = np.std([1.0, 2.5, 4.0])
+    deviation = float(np.std([1.0, 2.5, 4.0]))
     expected = torch.tensor([[1.0], [2.0], [0.0], [4.0]]) / deviation
     torch.testing.assert_close(first, expected.float())
 

@@ -10,7 +10,8 @@ CPU = torch.device("cpu")
 
 
 def philox_words(counter: tuple[int, int, int, int], key: int) -> list[int]:
-    words = philox.philox4x32(*(torch.tensor(word) for word in counter), key=key)
+    c0, c1, c2, c3 = (torch.tensor(word) for word in counter)
+    words = philox.philox4x32(c0, c1, c2, c3, key)
     return [int(word) for word in words]
 
 
