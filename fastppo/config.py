@@ -6,12 +6,11 @@ fields checked, with the sizes derived from them; `presets.py` holds the default
 
 import math
 from dataclasses import asdict, dataclass, fields
-from functools import cache
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from fastppo import field_types
 from fastppo.errors import UserError
 
 Backend = Literal["auto", "triton", "numba", "torch"]
@@ -142,34 +141,6 @@ def _require(ok: bool, field: str, value: object, remedy: str) -> None:
         raise UserError(f"{field}: {value!r} {remedy}")
 
 
-@cache
-def _kinds() -> dict[str, Any]:
-    """Type of each field."""
-    return get_type_hints(Options)
-
-
-def _fits(value: object, kind: Any) -> bool:
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_fits(item, int) for item in value)
-    if choices := get_args(kind):
-        return any(_fits(value, choice) for choice in choices)
-    if kind in (int, float) and isinstance(value, bool):
-        return False
-    return isinstance(value, (int, float) if kind is float else kind)
-
-
-def _kind_name(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}"
-    if get_origin(kind) is tuple:
-        return "a tuple of int"
-    return " or ".join(
-        "None" if choice is NoneType else choice.__name__ for choice in get_args(kind) or (kind,)
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config(Options):
     """Checked settings of one run.
@@ -180,9 +151,10 @@ class Config(Options):
 
     def __post_init__(self) -> None:
         # the command line gives the right types; config.json and Python callers may not
-        for name, kind in _kinds().items():
+        for name, kind in field_types.of(Options).items():
             value = getattr(self, name)
-            _require(_fits(value, kind), name, value, f"must be {_kind_name(kind)}")
+            ok = field_types.fits(value, kind)
+            _require(ok, name, value, f"must be {field_types.describe(kind)}")
             if isinstance(value, float):
                 _require(math.isfinite(value), name, value, "must be a finite number")
         for name in POSITIVE:

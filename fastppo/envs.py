@@ -40,6 +40,8 @@ ATARI_OPTIONS = {
     "frame_stack": "stack_num",
     "repeat_action_probability": "repeat_action_probability",
 }
+# Families that keep max_episode_steps; toy_text and highway ignore it (EnvPool 1.2.5).
+TIME_LIMITED = ("atari", "box2d", "classic_control", "minigrid", "mujoco")
 # A bound this large is a type's limit and no bound: VizDoom's actions span [2e-308, 1.8e308].
 UNBOUNDED = 1e30
 
@@ -185,6 +187,12 @@ def make_pool(config: Config, env_seeds: Sequence[int], *, num_threads: int = 0)
             value = getattr(config, name)
             raise UserError(f"{name}: {value!r} is for Atari; {config.env_id} takes the default")
     if config.max_episode_steps is not None:
+        if spec.family not in TIME_LIMITED:
+            limit = config.max_episode_steps
+            raise UserError(
+                f"max_episode_steps: {limit} would not be kept: EnvPool's {spec.family} tasks have "
+                "limits of their own; leave it out"
+            )
         options["max_episode_steps"] = config.max_episode_steps
     num_envs = len(env_seeds)
     pool = _quietly(

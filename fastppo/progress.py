@@ -1,5 +1,7 @@
 """What a training run shows: a live display on a terminal, one plain line per update otherwise."""
 
+import os
+import signal
 import sys
 from collections import deque
 from types import TracebackType
@@ -10,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from fastppo.config import Config
+from fastppo.errors import Interrupted
 from fastppo.timing import PHASES
 
 WINDOW = 100  # episodes behind the return shown
@@ -85,7 +88,7 @@ class PlainLines(Quiet):
         running = self._running
         running.add(metrics)
         update = metrics["update"]
-        print(
+        line = (
             f"update {update}/{running.config.num_updates}"
             f"  steps {metrics['global_step']}"
             f"  env_steps/s {metrics['env_steps_per_s']:.0f}"
@@ -95,9 +98,13 @@ class PlainLines(Quiet):
             f"  value_loss {metrics['loss/value_loss']:.4f}"
             f"  entropy {metrics['loss/entropy']:.3f}"
             f"  kl {metrics['loss/approx_kl']:.4f}"
-            + (f"  skipped {metrics['skipped_steps']}" if metrics["skipped_steps"] else ""),
-            flush=True,
+            + (f"  skipped {metrics['skipped_steps']}" if metrics["skipped_steps"] else "")
         )
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:  # `fastppo train ... | head`: stop as for a signal, saved
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains at exit
+            raise Interrupted(signal.SIGPIPE) from None
 
 
 class LiveDisplay:

@@ -177,7 +177,11 @@ class Trainer:
         return metrics
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds: tensors and plain values. Randomness is keyed, so none."""
+        """What a checkpoint holds: tensors and plain values.
+
+        Randomness is keyed, so there is no generator to save. The count of skipped steps starts
+        again, so that a run that diverged can be resumed.
+        """
         return {
             "config": self.config.to_dict(),
             "update": self.update,
