@@ -26,7 +26,7 @@ from torch.distributions import Categorical, Normal
 
 from fastppo import randomness
 from fastppo.config import Config
-from fastppo.envs import EnvSpec, describe, make_pool
+from fastppo.envs import EnvSpec, make_pool, spec_of
 from fastppo.errors import Diverged, UserError
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
@@ -328,7 +328,7 @@ class ReferenceTrainer:
 
     def __init__(self, config: Config, *, env_threads: int = 0) -> None:
         self.config = config
-        self.spec = spec = describe(config.env_id)
+        self.spec = spec = spec_of(config)
         default = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(default if config.device == "auto" else config.device)
         with torch.random.fork_rng(devices=[]):

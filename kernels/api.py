@@ -18,6 +18,7 @@ from torch import Tensor
 
 from . import checks, reference
 from .backends import BackendUnavailable, available_backends, resolve_backend
+from .terms import Rows, Terms
 
 __all__ = [
     "STATS",
@@ -130,29 +131,12 @@ def categorical_ppo_loss(
     """
     nvec = None if nvec is None else tuple(nvec)
     checks.check_categorical(logits, actions, action_mask, nvec)
-    checks.check_rows(logits, new_values, old_log_probs, advantages, returns, old_values, valid)
-    checks.check_coefficients(
-        logits, clip_coef, vf_coef, ent_coef, clip_vloss, dual_clip, normalizer
-    )
-    result = _module("categorical", backend, logits).categorical_ppo_loss(
-        logits,
-        new_values,
-        actions,
-        old_log_probs,
-        advantages,
-        returns,
-        old_values,
-        valid,
-        clip_coef=clip_coef,
-        vf_coef=vf_coef,
-        ent_coef=ent_coef,
-        clip_vloss=clip_vloss,
-        dual_clip=dual_clip,
-        norm_adv=norm_adv,
-        action_mask=action_mask,
-        nvec=nvec,
-        normalizer=normalizer,
-    )
+    rows = Rows(old_log_probs, advantages, returns, old_values, valid)
+    terms = Terms(clip_coef, vf_coef, ent_coef, clip_vloss, dual_clip, norm_adv, normalizer)
+    checks.check_rows(logits, new_values, rows)
+    checks.check_terms(logits, terms)
+    run = _module("categorical", backend, logits).categorical_ppo_loss
+    result = run(logits, new_values, actions, rows, terms, action_mask=action_mask, nvec=nvec)
     return cast(tuple[Tensor, Stats], result)
 
 
@@ -184,27 +168,12 @@ def gaussian_ppo_loss(
         The others, the result and the errors are as for `categorical_ppo_loss`.
     """
     checks.check_gaussian(mean, log_std, actions)
-    checks.check_rows(mean, new_values, old_log_probs, advantages, returns, old_values, valid)
-    checks.check_coefficients(mean, clip_coef, vf_coef, ent_coef, clip_vloss, dual_clip, normalizer)
-    result = _module("gaussian", backend, mean).gaussian_ppo_loss(
-        mean,
-        log_std,
-        new_values,
-        actions,
-        old_log_probs,
-        advantages,
-        returns,
-        old_values,
-        valid,
-        clip_coef=clip_coef,
-        vf_coef=vf_coef,
-        ent_coef=ent_coef,
-        clip_vloss=clip_vloss,
-        dual_clip=dual_clip,
-        norm_adv=norm_adv,
-        normalizer=normalizer,
-    )
-    return cast(tuple[Tensor, Stats], result)
+    rows = Rows(old_log_probs, advantages, returns, old_values, valid)
+    terms = Terms(clip_coef, vf_coef, ent_coef, clip_vloss, dual_clip, norm_adv, normalizer)
+    checks.check_rows(mean, new_values, rows)
+    checks.check_terms(mean, terms)
+    run = _module("gaussian", backend, mean).gaussian_ppo_loss
+    return cast(tuple[Tensor, Stats], run(mean, log_std, new_values, actions, rows, terms))
 
 
 def warmup(device: torch.device | str = "cpu", backend: str = "auto") -> str:

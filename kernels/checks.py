@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .terms import Rows, Terms
+
 _INTEGERS = (torch.int64, torch.int32)
 
 
@@ -48,36 +50,21 @@ def check_gae(
         raise ValueError(f"gae_lambda={gae_lambda}: expected a number in [0, 1]")
 
 
-def check_rows(
-    like: Tensor,
-    new_values: Tensor,
-    old_log_probs: Tensor,
-    advantages: Tensor,
-    returns: Tensor,
-    old_values: Tensor,
-    valid: Tensor | None,
-) -> None:
+def check_rows(like: Tensor, new_values: Tensor, rows: Rows) -> None:
     """Raises ValueError unless each is [B], with the dtype and device of `like` [B, ...]."""
     shape, dtype = like.shape[:1], like.dtype
     _expect("new_values", new_values, like, shape, dtype)
-    _expect("old_log_probs", old_log_probs, like, shape, dtype)
-    _expect("advantages", advantages, like, shape, dtype)
-    _expect("returns", returns, like, shape, dtype)
-    _expect("old_values", old_values, like, shape, dtype)
-    if valid is not None:
-        _expect("valid", valid, like, shape, torch.bool)
+    _expect("old_log_probs", rows.old_log_probs, like, shape, dtype)
+    _expect("advantages", rows.advantages, like, shape, dtype)
+    _expect("returns", rows.returns, like, shape, dtype)
+    _expect("old_values", rows.old_values, like, shape, dtype)
+    if rows.valid is not None:
+        _expect("valid", rows.valid, like, shape, torch.bool)
 
 
-def check_coefficients(
-    like: Tensor,
-    clip_coef: float,
-    vf_coef: float,
-    ent_coef: float,
-    clip_vloss: float | None,
-    dual_clip: float | None,
-    normalizer: float | Tensor | None,
-) -> None:
+def check_terms(like: Tensor, terms: Terms) -> None:
     """Raises ValueError unless the coefficients are in range."""
+    clip_coef, vf_coef, ent_coef, clip_vloss, dual_clip, _, normalizer = terms
     if not 0.0 <= clip_coef < math.inf:
         raise ValueError(f"clip_coef={clip_coef}: expected a finite number >= 0")
     if not -math.inf < vf_coef < math.inf:

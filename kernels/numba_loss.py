@@ -12,6 +12,7 @@ from torch import Tensor
 from .fused import fused_loss
 from .numba_kernels import categorical_kernel, gaussian_kernel
 from .reference import STATS, Stats
+from .terms import Rows, Terms
 
 Array = np.ndarray[Any, Any]
 _NO_ROWS = np.empty(0, np.bool_)
@@ -21,25 +22,18 @@ def _array(tensor: Tensor) -> Array:
     return tensor.detach().contiguous().numpy()
 
 
-def _numbers(
-    clip_coef: float,
-    vf_coef: float,
-    ent_coef: float,
-    clip_vloss: float | None,
-    dual_clip: float | None,
-    norm_adv: bool,
-    normalizer: float | Tensor | None,
-) -> tuple[float | bool, ...]:
+def _numbers(terms: Terms) -> tuple[float | bool, ...]:
     """The kernels' scalar arguments: None becomes the number that turns a term off."""
+    normalizer = terms.normalizer
     if isinstance(normalizer, Tensor):
         normalizer = float(normalizer.detach().numpy())
     return (
-        float(clip_coef),
-        float(vf_coef),
-        float(ent_coef),
-        -1.0 if clip_vloss is None else float(clip_vloss),
-        math.inf if dual_clip is None else float(dual_clip),
-        bool(norm_adv),
+        float(terms.clip_coef),
+        float(terms.vf_coef),
+        float(terms.ent_coef),
+        -1.0 if terms.clip_vloss is None else float(terms.clip_vloss),
+        math.inf if terms.dual_clip is None else float(terms.dual_clip),
+        bool(terms.norm_adv),
         -1.0 if normalizer is None else float(normalizer),
     )
 
@@ -58,27 +52,18 @@ def categorical_ppo_loss(
     logits: Tensor,
     new_values: Tensor,
     actions: Tensor,
-    old_log_probs: Tensor,
-    advantages: Tensor,
-    returns: Tensor,
-    old_values: Tensor,
-    valid: Tensor | None = None,
+    rows: Rows,
+    terms: Terms,
     *,
-    clip_coef: float,
-    vf_coef: float,
-    ent_coef: float,
-    clip_vloss: float | None = None,
-    dual_clip: float | None = None,
-    norm_adv: bool = True,
     action_mask: Tensor | None = None,
     nvec: Sequence[int] | None = None,
-    normalizer: float | Tensor | None = None,
 ) -> tuple[Tensor, Stats]:
     """As `reference.categorical_ppo_loss`, for float32 on the CPU."""
     batch_size, width = logits.shape
     heads = _head_sizes((width,) if nvec is None else tuple(nvec))
-    old = [_array(t) for t in (old_log_probs, advantages, returns, old_values)]
-    numbers = _numbers(clip_coef, vf_coef, ent_coef, clip_vloss, dual_clip, norm_adv, normalizer)
+    old = [_array(t) for t in (rows.old_log_probs, rows.advantages, rows.returns, rows.old_values)]
+    valid = _NO_ROWS if rows.valid is None else _array(rows.valid)
+    numbers = _numbers(terms)
 
     def run(logits: Tensor, new_values: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         d_logits = torch.empty(logits.shape)
@@ -91,7 +76,7 @@ def categorical_ppo_loss(
             heads,
             *old,
             _array(new_values),
-            _NO_ROWS if valid is None else _array(valid),
+            valid,
             *numbers,
             d_logits.numpy(),
             d_values.numpy(),
@@ -108,23 +93,13 @@ def gaussian_ppo_loss(
     log_std: Tensor,
     new_values: Tensor,
     actions: Tensor,
-    old_log_probs: Tensor,
-    advantages: Tensor,
-    returns: Tensor,
-    old_values: Tensor,
-    valid: Tensor | None = None,
-    *,
-    clip_coef: float,
-    vf_coef: float,
-    ent_coef: float,
-    clip_vloss: float | None = None,
-    dual_clip: float | None = None,
-    norm_adv: bool = True,
-    normalizer: float | Tensor | None = None,
+    rows: Rows,
+    terms: Terms,
 ) -> tuple[Tensor, Stats]:
     """As `reference.gaussian_ppo_loss`, for float32 on the CPU."""
-    old = [_array(t) for t in (old_log_probs, advantages, returns, old_values)]
-    numbers = _numbers(clip_coef, vf_coef, ent_coef, clip_vloss, dual_clip, norm_adv, normalizer)
+    old = [_array(t) for t in (rows.old_log_probs, rows.advantages, rows.returns, rows.old_values)]
+    valid = _NO_ROWS if rows.valid is None else _array(rows.valid)
+    numbers = _numbers(terms)
 
     def run(
         mean: Tensor, log_std: Tensor, new_values: Tensor
@@ -133,17 +108,17 @@ def gaussian_ppo_loss(
         d_log_std = torch.empty(log_std.shape)
         d_values = torch.empty(new_values.shape)
         loss, stats = torch.empty(()), torch.empty(len(STATS))
-        rows = (-1, mean.shape[1])
+        matrix = (-1, mean.shape[1])
         gaussian_kernel(
             _array(mean),
-            _array(log_std).reshape(rows),
+            _array(log_std).reshape(matrix),
             _array(actions),
             *old,
             _array(new_values),
-            _NO_ROWS if valid is None else _array(valid),
+            valid,
             *numbers,
             d_mean.numpy(),
-            d_log_std.numpy().reshape(rows),
+            d_log_std.numpy().reshape(matrix),
             d_values.numpy(),
             loss.numpy().reshape(1),
             stats.numpy(),

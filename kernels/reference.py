@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .terms import Rows, Terms
+
 Stats = dict[str, Tensor]
 STATS = ("policy_loss", "value_loss", "entropy", "approx_kl", "old_approx_kl", "clip_frac")
 
@@ -56,21 +58,11 @@ def categorical_ppo_loss(
     logits: Tensor,
     new_values: Tensor,
     actions: Tensor,
-    old_log_probs: Tensor,
-    advantages: Tensor,
-    returns: Tensor,
-    old_values: Tensor,
-    valid: Tensor | None = None,
+    rows: Rows,
+    terms: Terms,
     *,
-    clip_coef: float,
-    vf_coef: float,
-    ent_coef: float,
-    clip_vloss: float | None = None,
-    dual_clip: float | None = None,
-    norm_adv: bool = True,
     action_mask: Tensor | None = None,
     nvec: Sequence[int] | None = None,
-    normalizer: float | Tensor | None = None,
 ) -> tuple[Tensor, Stats]:
     """PPO's loss and statistics for discrete actions; see `ppo_loss` for the terms.
 
@@ -78,8 +70,7 @@ def categorical_ppo_loss(
         logits: [B, A], or [B, sum(nvec)]: one block of columns per head.
         new_values: [B]
         actions: [B] integer, or [B, len(nvec)].
-        old_log_probs, advantages, returns, old_values: [B], constants.
-        valid: [B] bool; rows that are no transitions are False and may hold anything.
+        rows, terms: see `terms.py`.
         action_mask: as logits, bool; False makes an action impossible. A valid row with a head
             that allows no action, or an action out of range, makes the loss NaN.
         nvec: number of actions of each head; log-probabilities and entropies add over heads.
@@ -87,7 +78,7 @@ def categorical_ppo_loss(
     Returns:
         loss, and the statistics of `ppo_loss`.
     """
-    ok = torch.ones_like(new_values, dtype=torch.bool) if valid is None else valid
+    ok = _valid(rows, new_values)
     # Clean the inputs, not the outputs: autograd multiplies by zero, and NaN times zero is NaN.
     z = torch.where(ok[:, None], logits, 0.0)
     if action_mask is not None:
@@ -111,18 +102,8 @@ def categorical_ppo_loss(
         log_prob,
         entropy,
         new_values,
-        old_log_probs,
-        advantages,
-        returns,
-        old_values,
-        ok,
-        clip_coef=clip_coef,
-        vf_coef=vf_coef,
-        ent_coef=ent_coef,
-        clip_vloss=clip_vloss,
-        dual_clip=dual_clip,
-        norm_adv=norm_adv,
-        normalizer=normalizer,
+        rows,
+        terms,
     )
 
 
@@ -131,19 +112,8 @@ def gaussian_ppo_loss(
     log_std: Tensor,
     new_values: Tensor,
     actions: Tensor,
-    old_log_probs: Tensor,
-    advantages: Tensor,
-    returns: Tensor,
-    old_values: Tensor,
-    valid: Tensor | None = None,
-    *,
-    clip_coef: float,
-    vf_coef: float,
-    ent_coef: float,
-    clip_vloss: float | None = None,
-    dual_clip: float | None = None,
-    norm_adv: bool = True,
-    normalizer: float | Tensor | None = None,
+    rows: Rows,
+    terms: Terms,
 ) -> tuple[Tensor, Stats]:
     """PPO's loss and statistics for a diagonal Gaussian policy; see `ppo_loss` for the terms.
 
@@ -155,7 +125,7 @@ def gaussian_ppo_loss(
         log_std: [D], or [B, D] where it depends on the state.
         The others are as for `categorical_ppo_loss`.
     """
-    ok = torch.ones_like(new_values, dtype=torch.bool) if valid is None else valid
+    ok = _valid(rows, new_values)
     row_ok = ok[:, None]
     if log_std.ndim == 2:
         log_std = torch.where(row_ok, log_std, 0.0)
@@ -168,19 +138,13 @@ def gaussian_ppo_loss(
         log_prob,
         entropy,
         new_values,
-        old_log_probs,
-        advantages,
-        returns,
-        old_values,
-        ok,
-        clip_coef=clip_coef,
-        vf_coef=vf_coef,
-        ent_coef=ent_coef,
-        clip_vloss=clip_vloss,
-        dual_clip=dual_clip,
-        norm_adv=norm_adv,
-        normalizer=normalizer,
+        rows,
+        terms,
     )
+
+
+def _valid(rows: Rows, like: Tensor) -> Tensor:
+    return torch.ones_like(like, dtype=torch.bool) if rows.valid is None else rows.valid
 
 
 def normalized(advantages: Tensor, ok: Tensor) -> Tensor:
@@ -198,19 +162,8 @@ def ppo_loss(
     log_prob: Tensor,
     entropy: Tensor,
     new_values: Tensor,
-    old_log_probs: Tensor,
-    advantages: Tensor,
-    returns: Tensor,
-    old_values: Tensor,
-    ok: Tensor,
-    *,
-    clip_coef: float,
-    vf_coef: float,
-    ent_coef: float,
-    clip_vloss: float | None,
-    dual_clip: float | None,
-    norm_adv: bool,
-    normalizer: float | Tensor | None,
+    rows: Rows,
+    terms: Terms,
 ) -> tuple[Tensor, Stats]:
     """loss = policy_loss + vf_coef * value_loss - ent_coef * entropy, and six statistics.
 
@@ -227,26 +180,29 @@ def ppo_loss(
     Where a log-ratio exceeds 88.7 in float32 the ratio is inf, and autograd yields NaN gradients
     even if the clipped branch is active (0 * inf); the fused kernels yield 0 there.
     """
-    adv = torch.where(ok, advantages.detach(), 0.0)
-    if norm_adv:
+    clip_coef = terms.clip_coef
+    ok = _valid(rows, new_values)
+    adv = torch.where(ok, rows.advantages.detach(), 0.0)
+    if terms.norm_adv:
         adv = normalized(adv, ok)
-    log_ratio = log_prob - torch.where(ok, old_log_probs.detach(), 0.0)
+    log_ratio = log_prob - torch.where(ok, rows.old_log_probs.detach(), 0.0)
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)
     policy = torch.maximum(-adv * ratio, -adv * clipped)
-    if dual_clip is not None:
-        policy = torch.where(adv < 0, torch.minimum(policy, -dual_clip * adv), policy)
+    if terms.dual_clip is not None:
+        policy = torch.where(adv < 0, torch.minimum(policy, -terms.dual_clip * adv), policy)
 
     new = torch.where(ok, new_values, 0.0)
-    target = torch.where(ok, returns.detach(), 0.0)
+    target = torch.where(ok, rows.returns.detach(), 0.0)
     value = (new - target).square()
-    if clip_vloss is not None:
-        old = torch.where(ok, old_values.detach(), 0.0)
-        near = old + (new - old).clamp(-clip_vloss, clip_vloss)
+    if terms.clip_vloss is not None:
+        old = torch.where(ok, rows.old_values.detach(), 0.0)
+        near = old + (new - old).clamp(-terms.clip_vloss, terms.clip_vloss)
         value = torch.maximum(value, (near - target).square())
 
     count = ok.sum()
     any_ok = count > 0
+    normalizer = terms.normalizer
     if normalizer is None or isinstance(normalizer, Tensor):
         given = count if normalizer is None else normalizer
         scale = any_ok / torch.where(any_ok, given.to(adv.dtype), 1.0)
@@ -258,7 +214,7 @@ def ppo_loss(
 
     policy_loss, value_loss = mean(policy), mean(0.5 * value)
     mean_entropy = mean(entropy)
-    loss = policy_loss + vf_coef * value_loss - ent_coef * mean_entropy
+    loss = policy_loss + terms.vf_coef * value_loss - terms.ent_coef * mean_entropy
     with torch.no_grad():
         stats = {
             "policy_loss": policy_loss.detach(),

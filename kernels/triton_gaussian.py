@@ -11,9 +11,10 @@ from torch import Tensor
 
 from .fused import fused_loss
 from .reference import Stats
+from .terms import Rows, Terms
 from .triton_rows import PARTIALS, launch_finish, launch_scales, load_ok, row_losses, row_settings
 
-TILE = 512
+TILE = 256  # elements of a tile; at 512 Triton 3.7.1 spills 8 bytes on sm_90 (D = 17, masked)
 
 
 @triton.jit(do_not_specialize=["batch_size"])
@@ -120,27 +121,15 @@ def gaussian_ppo_loss(
     log_std: Tensor,
     new_values: Tensor,
     actions: Tensor,
-    old_log_probs: Tensor,
-    advantages: Tensor,
-    returns: Tensor,
-    old_values: Tensor,
-    valid: Tensor | None = None,
-    *,
-    clip_coef: float,
-    vf_coef: float,
-    ent_coef: float,
-    clip_vloss: float | None = None,
-    dual_clip: float | None = None,
-    norm_adv: bool = True,
-    normalizer: float | Tensor | None = None,
+    rows: Rows,
+    terms: Terms,
 ) -> tuple[Tensor, Stats]:
     """As `reference.gaussian_ppo_loss`, for float32 on CUDA."""
     batch_size, width = mean.shape
     block_b, block_d = blocks(width)
     programs = triton.cdiv(batch_size, block_b)
     shared = log_std.ndim == 1
-    advantages = advantages.contiguous()
-    valid = None if valid is None else valid.contiguous()
+    old = rows.contiguous()
 
     def run(
         mean: Tensor, log_std: Tensor, new_values: Tensor
@@ -150,32 +139,32 @@ def gaussian_ppo_loss(
         d_log_std = torch.empty(programs if shared else batch_size, width, device=device)
         d_values = torch.empty(new_values.shape, device=device)
         partials = torch.empty(programs, PARTIALS, device=device)
-        scales = launch_scales(advantages, valid, normalizer, norm_adv)
+        scales = launch_scales(old, terms)
         gaussian_kernel[(programs,)](
             mean.contiguous(),
             log_std.contiguous(),
             actions.contiguous(),
-            old_log_probs.contiguous(),
-            advantages,
-            returns.contiguous(),
-            old_values.contiguous(),
+            old.old_log_probs,
+            old.advantages,
+            old.returns,
+            old.old_values,
             new_values.contiguous(),
-            valid,
+            old.valid,
             scales,
             d_mean,
             d_log_std,
             d_values,
             partials,
             batch_size,
-            float(vf_coef),
-            float(ent_coef),
+            float(terms.vf_coef),
+            float(terms.ent_coef),
             WIDTH=width,
             SHARED=shared,
             BLOCK_B=block_b,
             BLOCK_D=block_d,
-            **row_settings(clip_coef, clip_vloss, dual_clip),
+            **row_settings(terms),
         )
-        loss, stats = launch_finish(partials, scales, vf_coef, ent_coef)
+        loss, stats = launch_finish(partials, scales, terms)
         return loss, stats, (d_mean, d_log_std.sum(0) if shared else d_log_std, d_values)
 
     with torch.cuda.device_of(mean):

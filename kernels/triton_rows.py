@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .reference import STATS
+from .terms import Rows, Terms
 
 SCALES = 4  # floats that scales_kernel writes
 PARTIALS = 8  # floats per program, of which len(STATS) are used: tiles are powers of two
@@ -190,31 +191,25 @@ def finish_kernel(
     tl.store(loss_ptr, tl.sum(terms, 0))
 
 
-def launch_scales(
-    advantages: Tensor,
-    valid: Tensor | None,
-    normalizer: float | Tensor | None,
-    norm_adv: bool,
-) -> Tensor:
-    """[SCALES]: what scales_kernel leaves for the other two."""
+def launch_scales(rows: Rows, terms: Terms) -> Tensor:
+    """[SCALES]: what scales_kernel leaves for the other two. The rows are contiguous."""
+    advantages, normalizer = rows.advantages, terms.normalizer
     scales = torch.empty(SCALES, device=advantages.device)
     on_device = isinstance(normalizer, Tensor)
     scales_kernel[(1,)](
         advantages,
-        valid,
+        rows.valid,
         normalizer if on_device else None,
         scales,
         len(advantages),
         0.0 if normalizer is None or on_device else float(normalizer),
-        NORM_ADV=norm_adv,
+        NORM_ADV=terms.norm_adv,
         BLOCK_B=SCALES_BLOCK,
     )
     return scales
 
 
-def launch_finish(
-    partials: Tensor, scales: Tensor, vf_coef: float, ent_coef: float
-) -> tuple[Tensor, Tensor]:
+def launch_finish(partials: Tensor, scales: Tensor, terms: Terms) -> tuple[Tensor, Tensor]:
     """The loss, 0-d, and STATS [6]."""
     loss = torch.empty((), device=partials.device)
     stats = torch.empty(len(STATS), device=partials.device)
@@ -224,21 +219,20 @@ def launch_finish(
         loss,
         stats,
         len(partials),
-        float(vf_coef),
-        float(ent_coef),
+        float(terms.vf_coef),
+        float(terms.ent_coef),
         BLOCK_P=FINISH_BLOCK,
     )
     return loss, stats
 
 
-def row_settings(
-    clip_coef: float, clip_vloss: float | None, dual_clip: float | None
-) -> dict[str, float | bool]:
+def row_settings(terms: Terms) -> dict[str, float | bool]:
     """Keyword arguments of a loss kernel that `row_losses` needs."""
+    clip_vloss, dual_clip = terms.clip_vloss, terms.dual_clip
     return {
-        "low": 1.0 - clip_coef,
-        "high": 1.0 + clip_coef,
-        "clip_coef": float(clip_coef),
+        "low": 1.0 - terms.clip_coef,
+        "high": 1.0 + terms.clip_coef,
+        "clip_coef": float(terms.clip_coef),
         "clip_vloss": 0.0 if clip_vloss is None else float(clip_vloss),
         "dual_clip": math.inf if dual_clip is None else float(dual_clip),
         "CLIP_VLOSS": clip_vloss is not None,

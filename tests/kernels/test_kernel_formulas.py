@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastppo.kernels import api, reference
+from fastppo.kernels import api
 
 distributions: Any = torch.distributions  # half typed
 
@@ -215,17 +215,17 @@ def test_reference_gradients_match_finite_differences(valid: Tensor | None, norm
     values = double(4, seed=5).requires_grad_()
     logits = double(4, 5, seed=6).requires_grad_()
     log_std = (0.1 * double(5, seed=7)).requires_grad_()
-    options = {**SMOOTH, "norm_adv": norm_adv}
+    options = {**SMOOTH, "norm_adv": norm_adv, "backend": "torch"}
 
     def discrete(logits: Tensor, values: Tensor) -> Tensor:
         actions = torch.tensor([[0, 1], [2, 0], [1, 1], [2, 1]])
-        return reference.categorical_ppo_loss(
+        return api.categorical_ppo_loss(
             logits, values, actions, **rows(4), valid=valid, nvec=(3, 2), **options
         )[0]
 
     def continuous(mean: Tensor, log_std: Tensor, values: Tensor) -> Tensor:
         actions = double(4, 5, seed=8)
-        return reference.gaussian_ppo_loss(
+        return api.gaussian_ppo_loss(
             mean, log_std, values, actions, **rows(4), valid=valid, **options
         )[0]
 
@@ -237,7 +237,9 @@ def only_row(loss_of: Loss, *arguments: Tensor, **options: Any) -> tuple[Tensor,
     """log-probability and entropy of one row; with old log-prob 0, old_approx_kl is -log p."""
     zero = torch.zeros(1, dtype=torch.float64)
     *parameters, actions = arguments
-    _, stats = loss_of(*parameters, zero, actions, *[zero] * 4, **SMOOTH, **options)
+    _, stats = loss_of(
+        *parameters, zero, actions, *[zero] * 4, backend="torch", **SMOOTH, **options
+    )
     return -stats["old_approx_kl"], stats["entropy"]
 
 
@@ -252,8 +254,8 @@ def test_reference_log_prob_and_entropy_match_torch_distributions(seed: int) -> 
     )  # -inf is outside the support that torch accepts
     normal = distributions.Normal(mean, log_std.exp())
 
-    discrete = only_row(reference.categorical_ppo_loss, logits, action, action_mask=allowed)
-    continuous = only_row(reference.gaussian_ppo_loss, mean, log_std, actions)
+    discrete = only_row(api.categorical_ppo_loss, logits, action, action_mask=allowed)
+    continuous = only_row(api.gaussian_ppo_loss, mean, log_std, actions)
 
     torch.testing.assert_close(discrete[0], masked.log_prob(action)[0])
     torch.testing.assert_close(discrete[1], masked.entropy()[0])

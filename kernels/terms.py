@@ -1,0 +1,39 @@
+"""What every PPO loss is given besides the policy's outputs."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Rows(NamedTuple):
+    """Constants of each row, [B]; rows where `valid` is False may hold anything."""
+
+    old_log_probs: Tensor
+    advantages: Tensor
+    returns: Tensor
+    old_values: Tensor
+    valid: Tensor | None
+    """bool; None means all."""
+
+    def contiguous(self) -> "Rows":
+        """The same rows, dense in memory."""
+        return Rows(
+            self.old_log_probs.contiguous(),
+            self.advantages.contiguous(),
+            self.returns.contiguous(),
+            self.old_values.contiguous(),
+            None if self.valid is None else self.valid.contiguous(),
+        )
+
+
+class Terms(NamedTuple):
+    """Which terms the loss has, and their weights; None turns an optional one off."""
+
+    clip_coef: float
+    vf_coef: float
+    ent_coef: float
+    clip_vloss: float | None
+    dual_clip: float | None
+    norm_adv: bool
+    normalizer: float | Tensor | None
+    """What sums over rows are divided by; None for the number of valid rows."""
