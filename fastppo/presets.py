@@ -16,10 +16,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         total_timesteps=500_000, num_envs=8, num_steps=128, num_minibatches=4, update_epochs=10,
         learning_rate=1e-3, gamma=0.9, clip_vloss=False, norm_obs=True, norm_reward=True,
     ),
-    # Engstrom et al. (arXiv 2005.12729) and Huang et al. (The 37 implementation details).
+    # The batch of Huang et al. (The 37 implementation details) from 8 environments, in minibatches
+    # of 256 rows and not 64, at twice the step size: Walker2d learns faster and costs less.
     "mujoco": dict(
-        total_timesteps=1_000_000, num_envs=8, num_steps=256, num_minibatches=32,
-        update_epochs=10, learning_rate=3e-4, clip_vloss=False, norm_obs=True, norm_reward=True,
+        total_timesteps=1_000_000, num_envs=8, num_steps=256, num_minibatches=8,
+        update_epochs=10, learning_rate=6e-4, clip_vloss=False, norm_obs=True, norm_reward=True,
     ),
     # Schulman et al. (arXiv 1707.06347), table 5; preprocessing of Mnih et al. (2015).
     "atari": dict(
