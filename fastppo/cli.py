@@ -13,6 +13,7 @@ from fastppo import __version__
 from fastppo.config import Config, Options
 from fastppo.errors import Diverged, Interrupted, MachineError, UserError
 
+HELP = ("-h", "--help")
 USAGE = """\
 usage: fastppo COMMAND ...
 
@@ -95,7 +96,7 @@ def _dispatch(args: list[str]) -> int:
         "doctor": _doctor,
         "bench": _bench,
     }
-    if not args or args[0] in ("-h", "--help", "help"):
+    if not args or args[0] in (*HELP, "help"):
         print(USAGE)
         return 0 if args else 2
     if args[0] in ("-V", "--version"):
@@ -113,7 +114,10 @@ def _parse(kind: Any, args: list[str], name: str, default: Any = None) -> Any:
 
 def _train(args: list[str]) -> int:
     # Parsed twice: which defaults apply is known only once the environment is.
-    typed: TrainArgs = _parse(TrainArgs, args, "train")
+    # Help waits for the second time too, to show the defaults that will apply.
+    typed: TrainArgs = _parse(TrainArgs, [a for a in args if a not in HELP], "train")
+    if typed.resume is not None or not typed.env_id:
+        _parse(TrainArgs, args, "train")
     if typed.resume is not None:
         _refuse_settings_with_resume(typed.env_id, args)
         from fastppo import session

@@ -388,3 +388,12 @@ def test_python_m_fastppo_is_the_same_command(tmp_path: Path) -> None:
     assert process.stdout == ""
     assert process.stderr.startswith("fastppo: error: env_id: 'CartPol-v1' is no EnvPool task")
     assert process.stderr.count("\n") == 1
+
+
+def test_help_shows_the_defaults_of_the_environment(command: Command) -> None:
+    general, atari = command("train", "--help"), command("train", "Pong-v5", "--help")
+
+    assert general.code == atari.code == 0
+    assert "--clip-coef" in general.out
+    assert "(default: 0.1)" not in general.out
+    assert "(default: 0.1)" in atari.out
