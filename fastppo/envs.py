@@ -8,7 +8,6 @@ not start again after a lost life.
 """
 
 import difflib
-import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -292,6 +291,4 @@ def _quietly(call: Any, *args: Any, **kwargs: Any) -> Any:
     """Gymnasium warns that float64 bounds lose precision in float32: nothing a user can change."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logger = logging.getLogger("gymnasium")
-        logger.setLevel(logging.ERROR)
         return call(*args, **kwargs)

@@ -9,7 +9,7 @@ import torch
 from fastppo import randomness, threads
 from fastppo.config import Config
 from fastppo.devices import resolve_device
-from fastppo.envs import VecEnv, describe
+from fastppo.envs import VecEnv, spec_of
 from fastppo.errors import UserError
 from fastppo.train import build_obs_normalizer, build_policy
 
@@ -44,7 +44,7 @@ def evaluate(
         raise UserError("checkpoint: belongs to another run than config.json; name one of this run")
     config = dataclasses.replace(config, episodic_life=False, sign_reward=False)
     where = resolve_device(device)
-    spec = describe(config.env_id)
+    spec = spec_of(config)
     plan = threads.plan(config, spec)
     torch.set_num_threads(plan.torch_threads)
     policy = build_policy(config, where)
