@@ -43,6 +43,10 @@ test: lint  ## lint, then the tests, then the kernel tests again in Triton's int
 	$(BIN)/pytest $(PYTEST_ARGS)
 	TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels $(PYTEST_ARGS)
 
+.PHONY: static
+static: $(STAMP)  ## compile every kernel without a GPU and compare with bench/expected
+	$(BIN)/fastppo static --check
+
 .PHONY: test-slow
 test-slow: $(STAMP)  ## only the tests marked slow
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)

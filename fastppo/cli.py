@@ -1,4 +1,4 @@
-"""The command line: `fastppo train | eval | doctor | bench`."""
+"""The command line: `fastppo train | eval | doctor | bench | static | gpu-check`."""
 
 import json
 import sys
@@ -21,7 +21,10 @@ usage: fastppo COMMAND ...
   train --resume RUN_DIR  go on from the newest checkpoint of a run
   eval RUN_DIR            play whole episodes with a trained policy
   doctor                  what is installed, which kernels serve, the thread plan; --envs: tasks
-  bench                   env steps per second, side by side with the reference trainer
+  bench quick             env steps per second, side by side with the reference trainer
+  bench kernels           every kernel beside eager and compiled torch and a plain copy
+  static                  registers, spills, widths of every kernel, without a GPU; --check gates
+  gpu-check --out DIR     all that only a GPU can tell: correctness, kernel times, rates
 
 fastppo COMMAND --help explains a command."""
 
@@ -95,6 +98,8 @@ def _dispatch(args: list[str]) -> int:
         "eval": _eval,
         "doctor": _doctor,
         "bench": _bench,
+        "static": _static,
+        "gpu-check": _gpu_check,
     }
     if not args or args[0] in (*HELP, "help"):
         print(USAGE)
@@ -194,7 +199,19 @@ def _doctor(args: list[str]) -> int:
 
 
 def _bench(args: list[str]) -> int:
+    return _reach_up("fastppo.bench.__main__", args)
+
+
+def _static(args: list[str]) -> int:
+    return _reach_up("fastppo.bench.static", args)
+
+
+def _gpu_check(args: list[str]) -> int:
+    return _reach_up("fastppo.bench.gpu_check", args)
+
+
+def _reach_up(module: str, args: list[str]) -> int:
     # by name, at run time: the one place where fastppo reaches up to bench
     import importlib
 
-    return int(importlib.import_module("fastppo.bench.__main__").main(args))
+    return int(importlib.import_module(module).main(args))

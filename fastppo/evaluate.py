@@ -14,7 +14,6 @@ from fastppo.errors import UserError
 from fastppo.train import build_obs_normalizer, build_policy
 
 MAX_ENVS = 16
-NOISE_STEPS = 256  # drawn together: a draw costs about a hundred small operations, however wide
 
 
 def evaluate(
@@ -63,8 +62,7 @@ def evaluate(
     lengths: list[int] = []
     seeds = randomness.env_seeds(seed, range(num_envs), purpose="eval")
     env = VecEnv(config, seeds, num_threads=plan.env_threads)
-    draw = randomness.gumbels if spec.is_discrete else randomness.normals
-    noise = torch.empty(0)
+    key = randomness.act_key(seed)
     obs = env.reset()
     step = 0
     while any(len(done) < wanted for done, wanted in zip(returns, share, strict=True)):
@@ -74,10 +72,7 @@ def evaluate(
         if deterministic:
             actions = policy.mode(inputs)
         else:
-            if step % NOISE_STEPS == 0:
-                steps = range(step, step + NOISE_STEPS)
-                noise = draw(seed, range(num_envs), steps, policy.noise_width, where)
-            actions = policy.act(inputs, noise[step % NOISE_STEPS]).actions
+            actions = policy.act(inputs, step, key=key).actions
         obs = env.step(actions.cpu().numpy()).obs
         step += 1
         for index, total, length in env.episodes.drain():

@@ -24,45 +24,33 @@ class RunningMoments(nn.Module):
         self.register_buffer("var", torch.ones(shape, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
-    @torch.no_grad()
-    def update(self, rows: Tensor, valid: Tensor) -> None:
+    def update(self, rows: Tensor, valid: Tensor, backend: str = "auto") -> None:
         """Merges the valid rows; anything may stand in the others.
 
         Args:
             rows: [B, *shape]
             valid: [B] bool
         """
-        mask = valid.view(-1, *[1] * self.mean.dim())
-        rows = rows.double()
-        new_count = valid.sum().double()
-        safe_count = new_count.clamp(min=1.0)
-        new_mean = torch.where(mask, rows, 0.0).sum(0) / safe_count
-        new_sq = torch.where(mask, rows - new_mean, 0.0).square().sum(0)
-        total = self.count + new_count
-        safe_total = total.clamp(min=1.0)
-        delta = new_mean - self.mean
-        old_sq = self.var * self.count
-        merged_sq = old_sq + new_sq + delta.square() * self.count * new_count / safe_total
-        merged_mean = self.mean + delta * new_count / safe_total
-        seen = new_count > 0
-        self.mean.copy_(torch.where(seen, merged_mean, self.mean))
-        self.var.copy_(torch.where(seen, merged_sq / safe_total, self.var))
-        self.count.copy_(total)
+        api.update_moments_(self.mean, self.var, self.count, rows, valid, backend=backend)
 
 
 class ObsNormalizer(nn.Module):
     """(obs - mean) / sqrt(var + 1e-8), clipped; the identity but for the clip before any data."""
 
-    def __init__(self, shape: tuple[int, ...], clip: float) -> None:
+    def __init__(self, shape: tuple[int, ...], clip: float, backend: str = "auto") -> None:
         super().__init__()
         self.moments = RunningMoments(shape)
         self.clip = clip
+        self.backend = backend
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """[..., *shape] of any dtype to float32."""
-        scale = torch.rsqrt(self.moments.var + 1e-8)
-        normal = (obs.float() - self.moments.mean.float()) * scale.float()
-        return normal.clamp_(-self.clip, self.clip)
+    def update(self, obs: Tensor, valid: Tensor) -> None:
+        """Merges the valid observations, as `RunningMoments.update`."""
+        self.moments.update(obs, valid, self.backend)
+
+    def forward(self, obs: Tensor, out: Tensor | None = None) -> Tensor:
+        """[..., *shape] of any dtype to float32, into `out` if given."""
+        mean, var = self.moments.mean, self.moments.var
+        return api.normalize(obs, mean, var, clip=self.clip, out=out, backend=self.backend)
 
 
 class RewardScaler(nn.Module):
@@ -105,6 +93,6 @@ class RewardScaler(nn.Module):
             backend=backend,
         )
         self.running.copy_(returns[0])
-        self.moments.update(returns.flip(0).reshape(-1), valid.reshape(-1))
+        self.moments.update(returns.flip(0).reshape(-1), valid.reshape(-1), backend)
         scaled = rewards * torch.rsqrt(self.moments.var + 1e-8).float()
         return scaled.clamp_(-self.clip, self.clip)

@@ -5,7 +5,7 @@ value head) and zero biases; see docs/details.md.
 """
 
 import math
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fastppo.config import Config
 from fastppo.envs import EnvSpec
 from fastppo.errors import UserError
+from fastppo.kernels import api
 
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 MIN_IMAGE = 36  # the Nature CNN's three convolutions leave nothing of a smaller image
 MAX_CHANNELS = 16
 
@@ -95,6 +95,11 @@ def is_image(obs_shape: tuple[int, ...]) -> bool:
     return min(sides) >= MIN_IMAGE
 
 
+def reads_images(spec: EnvSpec, config: Config) -> bool:
+    """Whether the run's network is the Nature CNN, which takes images scaled to [0, 1]."""
+    return is_image(spec.obs_shape) and config.network != "mlp"
+
+
 class ActorCritic(nn.Module):
     """The policy pi(a | s) and the value V(s).
 
@@ -108,12 +113,11 @@ class ActorCritic(nn.Module):
 
     def __init__(self, spec: EnvSpec, config: Config) -> None:
         super().__init__()
-        image = is_image(spec.obs_shape)
-        if config.network == "nature_cnn" and not image:
+        if config.network == "nature_cnn" and not is_image(spec.obs_shape):
             raise UserError(
                 f"network: 'nature_cnn' cannot read observations of shape {spec.obs_shape}; use mlp"
             )
-        use_cnn = image and config.network != "mlp"
+        use_cnn = reads_images(spec, config)
 
         def trunk() -> Mlp | NatureCnn:
             if use_cnn:
@@ -134,11 +138,6 @@ class ActorCritic(nn.Module):
     def uses_cnn(self) -> bool:
         return isinstance(self.actor_trunk, NatureCnn)
 
-    @property
-    def noise_width(self) -> int:
-        """Random numbers per decision: one per logit or per component."""
-        return self.actor_head.out_features
-
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, sum(nvec)] or means [B, D], and values [B]."""
         obs = obs if obs.dtype == torch.uint8 and self.uses_cnn else obs.float()
@@ -147,25 +146,36 @@ class ActorCritic(nn.Module):
         return self.actor_head(features), self.critic_head(critic_features).squeeze(-1)
 
     @torch.no_grad()
-    def act(self, obs: Tensor, noise: Tensor) -> Act:
-        """Draws actions with the given noise, [B, noise_width]: Gumbel or standard normal."""
+    def act(
+        self,
+        obs: Tensor,
+        step: Tensor | int,
+        *,
+        key: int,
+        first_env: int = 0,
+        out: Act | None = None,
+        backend: str = "auto",
+    ) -> Act:
+        """Draws actions; those of environment e at step s are a function of (key, e, s).
+
+        Args:
+            obs: [B, ...], row i of environment `first_env + i`.
+            step: decisions so far, a number or a 0-d int64 tensor on the device.
+            key: from `randomness.act_key`.
+            out: what to write, row t of a rollout; None makes new tensors.
+        """
         outputs, values = self(obs)
+        rows = None if out is None else (out.actions, out.log_probs)
+        counter: dict[str, Any] = {"key": key, "first_env": first_env, "backend": backend}
         if self.nvec is None:
-            std = self.log_std.exp()
-            actions = outputs + std * noise
-            # recomputed from the action, as the update will: noise alone differs in the last bit
-            z = (actions - outputs) / std
-            log_probs = (-0.5 * z * z - self.log_std - HALF_LOG_2PI).sum(-1)
-            return Act(actions, log_probs, values)
-        if len(self.nvec) == 1:
-            actions = (outputs + noise).argmax(-1)
-            return Act(actions, _log_prob(outputs, actions), values)
-        heads, noises = outputs.split(self.nvec, -1), noise.split(self.nvec, -1)
-        choices = [(z + n).argmax(-1) for z, n in zip(heads, noises, strict=True)]
-        log_probs = torch.stack(
-            [_log_prob(z, a) for z, a in zip(heads, choices, strict=True)], -1
-        ).sum(-1)
-        return Act(torch.stack(choices, -1), log_probs, values)
+            drawn = api.act_gaussian(outputs, self.log_std, step, out=rows, **counter)
+        else:
+            nvec = self.nvec if len(self.nvec) > 1 else None
+            drawn = api.act_categorical(outputs, step, nvec=nvec, out=rows, **counter)
+        if out is None:
+            return Act(drawn[0], drawn[1], values)
+        out.values.copy_(values)
+        return out
 
     @torch.no_grad()
     def mode(self, obs: Tensor) -> Tensor:
@@ -180,7 +190,3 @@ class ActorCritic(nn.Module):
     def value(self, obs: Tensor) -> Tensor:
         """V(s), [B]."""
         return torch.as_tensor(self(obs)[1])
-
-
-def _log_prob(logits: Tensor, actions: Tensor) -> Tensor:
-    return torch.log_softmax(logits, -1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)

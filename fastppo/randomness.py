@@ -6,7 +6,6 @@ two with 4 see the same trajectories, and a checkpoint has no generator state to
 """
 
 import hashlib
-import math
 
 import torch
 from torch import Tensor
@@ -42,36 +41,24 @@ def init_seed(seed: int) -> int:
     return _hash("weights", seed)
 
 
+def act_key(seed: int) -> int:
+    """Key of the acting noise, for `kernels.api.act_categorical` and `act_gaussian`."""
+    return _hash("act", seed)
+
+
 def uniforms(seed: int, env_ids: range, steps: range, width: int, device: torch.device) -> Tensor:
-    """Acting noise in (0, 1), [T, N, width] float32: Philox-4x32-10 keyed by `seed`.
-
-    The counter is (environment id, low and high word of the step, block of four).
-    """
-    blocks = -(-width // 4)
-    key = _hash("act", seed)
-
-    def axis(start: int, length: int, dim: int) -> Tensor:
-        shape = [1, 1, 1]
-        shape[dim] = length
-        return torch.arange(start, start + length, device=device).view(shape)
-
-    step = axis(steps.start, len(steps), 0)
-    env = axis(env_ids.start, len(env_ids), 1)
-    block = axis(0, blocks, 2)
-    words = philox.philox4x32(env, step & philox.MASK, step >> 32, block, key)
-    bits = torch.stack(torch.broadcast_tensors(*words), dim=-1)
-    return philox.to_uniform(bits.flatten(start_dim=2)[..., :width])
+    """The numbers in (0, 1) that acting draws, [T, N, width] float32, keyed by `seed`."""
+    step = torch.arange(steps.start, steps.stop, device=device)[:, None]
+    env = torch.arange(env_ids.start, env_ids.stop, device=device)
+    return philox.uniforms(env, step, width, act_key(seed))
 
 
 def gumbels(seed: int, env_ids: range, steps: range, width: int, device: torch.device) -> Tensor:
     """Standard Gumbel noise, [T, N, width]: argmax(logits + noise) draws from the softmax."""
-    return -torch.log(-torch.log(uniforms(seed, env_ids, steps, width, device)))
+    return philox.to_gumbel(uniforms(seed, env_ids, steps, width, device))
 
 
 def normals(seed: int, env_ids: range, steps: range, width: int, device: torch.device) -> Tensor:
     """Standard normal noise, [T, N, width], by Box and Muller's transform."""
-    pairs = -(-width // 2)
-    u = uniforms(seed, env_ids, steps, 2 * pairs, device)
-    radius = torch.sqrt(-2.0 * torch.log(u[..., :pairs]))
-    angle = (2.0 * math.pi) * u[..., pairs:]
-    return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], -1)[..., :width]
+    u = uniforms(seed, env_ids, steps, 2 * -(-width // 2), device)
+    return philox.to_normal(u, width)

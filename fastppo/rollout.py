@@ -2,7 +2,8 @@
 
 Row t holds the observation acted on, the action, and what the environment answered. Row T is the
 observation (and value) after the last step; it opens the next rollout. `valid` marks the rows
-that are transitions: nothing may learn from, or count, the others.
+that are transitions: nothing may learn from, or count, the others. Stacks of frames are stored as
+single frames (`frames.py`); everything else as it is.
 """
 
 from collections.abc import Iterator
@@ -16,9 +17,10 @@ from torch import Tensor
 from fastppo import randomness
 from fastppo.config import Config
 from fastppo.envs import EnvSpec, StepResult
+from fastppo.frames import IMAGE_SCALE, FrameStore, stacks_frames
 from fastppo.kernels import api
 from fastppo.normalize import ObsNormalizer, RewardScaler
-from fastppo.policy import Act
+from fastppo.policy import Act, reads_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,18 @@ class Rollout:
         self.config = config
         self.device = device
         self.obs_normalizer = obs_normalizer
-        self.obs = torch.zeros(*rows_and_last, *spec.obs_shape, dtype=obs_dtype, device=device)
+        self.frames: FrameStore | None = None
+        if stacks_frames(spec) and obs_normalizer is None:
+            self.frames = FrameStore(
+                *rows,
+                spec,
+                device,
+                scale=IMAGE_SCALE if reads_images(spec, config) else 1.0,
+                backend=config.backend,
+            )
+            self.obs = self.frames.frames  # [T + S, N, H, W]
+        else:
+            self.obs = torch.zeros(*rows_and_last, *spec.obs_shape, dtype=obs_dtype, device=device)
         # what the policy reads: a second buffer only where normalising makes it differ
         self.inputs = self.obs if obs_normalizer is None else torch.zeros_like(self.obs).float()
         if spec.nvec is None:
@@ -77,7 +90,11 @@ class Rollout:
         # what comes from the environments crosses once per rollout, from page-locked memory
         self._host_rewards = torch.zeros(rows, pin_memory=on_gpu)
         self._host_flags = torch.zeros(3, *rows, dtype=torch.bool, pin_memory=on_gpu)
-        self._host_obs = torch.zeros(self.obs.shape[1:], dtype=obs_dtype, pin_memory=on_gpu)
+        self._host_obs = torch.zeros(
+            self.obs.shape[1:] if on_gpu and self.frames is None else 0,
+            dtype=obs_dtype,
+            pin_memory=on_gpu,
+        )
 
     def write_obs(self, t: int, obs: NDArray[np.generic]) -> Tensor:
         """Writes row t of the observations, the one copy to the device.
@@ -85,6 +102,9 @@ class Rollout:
         Returns:
             The row as the policy reads it, [N, ...].
         """
+        if self.frames is not None:
+            # EnvPool resets on the step after done, and that step is no transition
+            return self.frames.write(t, obs, ~self._host_flags[2, t - 1].numpy())
         source = torch.from_numpy(obs)
         if self.device.type == "cuda":
             # The slot is free again: reading back the previous row's actions waited for it.
@@ -99,16 +119,20 @@ class Rollout:
 
         The row is normalised again: the statistics have moved since it was written.
         """
+        if self.frames is not None:
+            return self.frames.open()
         self.obs[0].copy_(self.obs[-1])
         if self.obs_normalizer is not None:
             self.inputs[0].copy_(self.obs_normalizer(self.obs[0]))
         return self.inputs[0]
 
-    def write_act(self, t: int, act: Act) -> None:
-        """Writes the decision taken on row t."""
-        self.actions[t].copy_(act.actions)
-        self.log_probs[t].copy_(act.log_probs)
-        self.values[t].copy_(act.values)
+    def row(self, t: int) -> Tensor:
+        """Row t as the policy reads it, [N, ...]."""
+        return self.inputs[t] if self.frames is None else self.frames.row(t)
+
+    def act_row(self, t: int) -> Act:
+        """Row t of actions, log-probs and values, for the decision on it to be written to."""
+        return Act(self.actions[t], self.log_probs[t], self.values[t])
 
     def write_step(self, t: int, step: StepResult) -> None:
         """Keeps what the environments answered to row t, on the host until `finish`."""
@@ -156,18 +180,18 @@ class Rollout:
         """Freshly shuffled minibatches of one epoch, invalid rows among them and marked."""
         config = self.config
         order = randomness.shuffle(config.seed, update, epoch, config.batch_size, self.device)
-        obs = self.inputs[:-1].flatten(0, 1)
-        values = self.values[:-1].flatten()
+        fields = [
+            self.actions.flatten(0, 1),
+            *(x.flatten() for x in (self.log_probs, self.advantages, self.returns)),
+            self.values[:-1].flatten(),
+            self.valid.flatten(),
+        ]
+        if self.frames is None:
+            fields.insert(0, self.inputs[:-1].flatten(0, 1))
         for rows in order.split(config.minibatch_size):
-            yield Minibatch(
-                obs=obs[rows],
-                actions=self.actions.flatten(0, 1)[rows],
-                old_log_probs=self.log_probs.flatten()[rows],
-                advantages=self.advantages.flatten()[rows],
-                returns=self.returns.flatten()[rows],
-                old_values=values[rows],
-                valid=self.valid.flatten()[rows],
-            )
+            gathered = api.gather_rows(fields, rows, backend=config.backend)
+            images = () if self.frames is None else (self.frames.gather(rows),)
+            yield Minibatch(*images, *gathered)
 
     def explained_variance(self) -> Tensor:
         """1 - Var[returns - values] / Var[returns] over valid rows; 0 if returns are constant."""

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fastppo import randomness, threads
 from fastppo.config import Config
@@ -113,13 +112,12 @@ class Trainer:
     def _collect(self) -> None:
         timer, rollout = self.timer, self.rollout
         with timer.phase("policy"):
-            noise = self._noise()
             obs = rollout.open()
+        first_step = self.update * self.config.num_steps
         for t in range(self.config.num_steps):
             self._check_stop()
             with timer.phase("policy"):
-                act = self.engine.act(obs, noise[t])
-                rollout.write_act(t, act)
+                act = self.engine.act(obs, first_step + t, rollout.act_row(t))
             with timer.phase("copy"):
                 actions = act.actions.cpu().numpy()
             with timer.phase("env"):
@@ -133,18 +131,6 @@ class Trainer:
             last_values = self.engine.value(obs)
         with timer.phase("gae"):
             rollout.finish(last_values, self.reward_scaler)
-
-    def _noise(self) -> Tensor:
-        """Acting noise of one rollout, [T, N, width], keyed by environment and step."""
-        draw = randomness.gumbels if self.spec.is_discrete else randomness.normals
-        first = self.update * self.config.num_steps
-        return draw(
-            self.config.seed,
-            range(self.config.num_envs),
-            range(first, first + self.config.num_steps),
-            self.policy.noise_width,
-            self.device,
-        )
 
     def _metrics(self, stats: dict[str, float]) -> dict[str, Any]:
         seconds = self.timer.drain()

@@ -2,11 +2,18 @@
 
 import os
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
 
 import torch
+from torch import Tensor
 
 NAMES = ("triton", "numba", "torch")
+OPERATIONS = ("act", "gae", "loss", "advantage_stats", "gather", "frames", "adam", "moments")
+_PREFIXES = {"triton": "triton", "numba": "numba", "torch": "reference"}
+_FUSED_DTYPES = (torch.float32, torch.bfloat16)
 
 
 class BackendUnavailable(RuntimeError):
@@ -36,19 +43,19 @@ def triton_is_interpreted() -> bool:
 
 
 @cache
-def _resolve(backend: str, device_type: str, dtype: torch.dtype) -> str:
+def _cached_resolve(backend: str, device_type: str, dtype: torch.dtype) -> str:
     name = backend
     if name == "auto":
-        if dtype != torch.float32 or device_type not in ("cuda", "cpu"):
+        if dtype not in _FUSED_DTYPES or device_type not in ("cuda", "cpu"):
             return "torch"
         name = "triton" if device_type == "cuda" else "numba"
     if name == "torch":
         return name
     if name not in NAMES:
         raise ValueError(f"backend={backend!r} is unknown: expected 'auto' or one of {NAMES}")
-    if dtype != torch.float32:
+    if dtype not in _FUSED_DTYPES:
         raise BackendUnavailable(
-            f"backend {name!r} computes in float32 only, got {dtype}: "
+            f"backend {name!r} serves float32 and bfloat16, got {dtype}: "
             "cast the inputs or pass backend='torch'"
         )
     reason = _missing(name)
@@ -67,17 +74,39 @@ def _resolve(backend: str, device_type: str, dtype: torch.dtype) -> str:
     return name
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _resolve(backend: str, device_type: str, dtype: torch.dtype) -> str:
+    # torch.compile calls this one while it traces; a function with a cache it would trace through
+    return _cached_resolve(backend, device_type, dtype)
+
+
 def resolve_backend(backend: str, device: torch.device | str, dtype: torch.dtype) -> str:
     """The backend ("triton", "numba" or "torch") that serves `device` and `dtype`.
 
-    "auto" means triton for float32 on CUDA, numba for float32 on the CPU, and torch for every
+    "auto" means triton on CUDA and numba on the CPU for float32 and bfloat16, and torch for every
     other dtype or device, because only torch serves those.
 
     Raises:
         BackendUnavailable: `backend` cannot serve; the message gives the reason and the remedy.
         ValueError: `backend` is not a known name.
     """
-    return _resolve(backend, torch.device(device).type, dtype)
+    return str(_resolve(backend, torch.device(device).type, dtype))
+
+
+@cache
+def _module(operation: str, name: str) -> ModuleType:
+    """Imported on demand: triton is absent on macOS."""
+    return import_module(f".{_PREFIXES[name]}_{operation}", __package__)
+
+
+def implementations(name: str) -> dict[str, ModuleType]:
+    """The modules of one backend by operation, imported."""
+    return {operation: _module(operation, name) for operation in OPERATIONS}
+
+
+def implementation(operation: str, backend: str, tensor: Tensor) -> Any:
+    """The module that runs `operation` on tensors like `tensor`; errors as `resolve_backend`."""
+    return _module(operation, resolve_backend(backend, tensor.device, tensor.dtype))
 
 
 def available_backends() -> dict[str, str | None]:

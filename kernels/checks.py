@@ -9,6 +9,7 @@ from torch import Tensor
 from .terms import Rows, Terms
 
 _INTEGERS = (torch.int64, torch.int32)
+_FUSED = (torch.float32, torch.bfloat16)
 
 
 def _expect(name: str, tensor: Tensor, like: Tensor, shape: Sequence[int], dtype: object) -> None:
@@ -37,13 +38,25 @@ def check_gae(
     truncated: Tensor,
     gamma: float,
     gae_lambda: float,
+    *,
+    lengths: Tensor | None,
+    layout: str,
 ) -> None:
     """Raises ValueError unless the arguments keep the contract of `api.gae`."""
-    _expect_floats("rewards", rewards, 2, "[T, N]")
-    num_steps, num_envs = shape = rewards.shape
-    _expect("values", values, rewards, (num_steps + 1, num_envs), rewards.dtype)
+    if layout not in ("TN", "NT"):
+        raise ValueError(f"layout={layout!r}: expected 'TN' (time-major) or 'NT'")
+    time_major = layout == "TN"
+    _expect_floats("rewards", rewards, 2, "[T, N]" if time_major else "[N, T]")
+    first, second = shape = rewards.shape
+    dtype = _FUSED if rewards.dtype in _FUSED else rewards.dtype
+    longer = (first + 1, second) if time_major else (first, second + 1)
+    _expect("values", values, rewards, longer, dtype)
     _expect("terminated", terminated, rewards, shape, torch.bool)
     _expect("truncated", truncated, rewards, shape, torch.bool)
+    if lengths is not None:
+        if time_major:
+            raise ValueError("lengths serve layout='NT' only: pass it, or truncated for a cut")
+        _expect("lengths", lengths, rewards, (first,), _INTEGERS)
     if not 0.0 <= gamma <= 1.0:
         raise ValueError(f"gamma={gamma}: expected a number in [0, 1]")
     if not 0.0 <= gae_lambda <= 1.0:
@@ -51,8 +64,20 @@ def check_gae(
 
 
 def check_rows(like: Tensor, new_values: Tensor, rows: Rows) -> None:
-    """Raises ValueError unless each is [B], with the dtype and device of `like` [B, ...]."""
-    shape, dtype = like.shape[:1], like.dtype
+    """Raises ValueError unless each is [B], with the dtype and device of `like` [B, ...].
+
+    Beside bfloat16 logits the rows may, and should, be float32.
+    """
+    shape, device = like.shape[:1], like.device
+    # the usual case at a fifth of the price: a loss is small next to what asks about it
+    for tensor in (new_values, *rows[:4]):
+        if tensor.shape != shape or tensor.dtype != like.dtype or tensor.device != device:
+            break
+    else:
+        if rows.valid is None and rows.advantage_stats is None:
+            return
+    bfloat16 = like.dtype == torch.bfloat16
+    dtype = (torch.float32, torch.bfloat16) if bfloat16 else like.dtype
     _expect("new_values", new_values, like, shape, dtype)
     _expect("old_log_probs", rows.old_log_probs, like, shape, dtype)
     _expect("advantages", rows.advantages, like, shape, dtype)
@@ -60,6 +85,9 @@ def check_rows(like: Tensor, new_values: Tensor, rows: Rows) -> None:
     _expect("old_values", rows.old_values, like, shape, dtype)
     if rows.valid is not None:
         _expect("valid", rows.valid, like, shape, torch.bool)
+    if rows.advantage_stats is not None:
+        stats_dtype = torch.float32 if bfloat16 else like.dtype
+        _expect("advantage_stats", rows.advantage_stats, like, (4,), stats_dtype)
 
 
 def check_terms(like: Tensor, terms: Terms) -> None:
@@ -106,6 +134,22 @@ def check_categorical(
         _expect("actions", actions, logits, (batch_size, len(nvec)), _INTEGERS)
     if action_mask is not None:
         _expect("action_mask", action_mask, logits, shape, torch.bool)
+
+
+def check_overwritable(logits: Tensor) -> None:
+    """Raises ValueError if two elements of the logits share memory, as after expand()."""
+    (small, inner), (large, _) = sorted(zip(logits.stride(), logits.shape, strict=True))
+    if small < 1 or (large < small * inner and 1 not in logits.shape):
+        raise ValueError(
+            f"overwrite_logits=True: logits with strides {logits.stride()} share memory between "
+            "rows: pass logits.contiguous(), or leave it off"
+        )
+
+
+def check_no_overwrite(overwrite_logits: bool, reason: str) -> None:
+    """Raises ValueError if the logits were to be overwritten where they cannot be."""
+    if overwrite_logits:
+        raise ValueError(f"overwrite_logits=True: {reason}; leave it off here")
 
 
 def check_gaussian(mean: Tensor, log_std: Tensor, actions: Tensor) -> None:

@@ -1,15 +1,24 @@
-"""GAE on the CPU: time runs backwards, and each row of environments is one SIMD loop.
+"""GAE on the CPU.
 
-[T, N] time-major keeps the environments of a step contiguous. A rollout of 128 x 64 is 0.1 MB, so
-one core streams it from its cache in the time a second thread would take to wake up.
+Time-major, time runs backwards over blocks of BLOCK environments, and each step of a block is one
+SIMD loop: a block's carry and next values (16 KB) stay in the first cache while its rows, 8 KB at a
+time, stream by. Env-major, a row is three loops: the deltas (SIMD), the scan (four rows
+take turns), the returns (SIMD).
 """
 
 from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
+from numba import carray, njit
 from torch import Tensor
+
+from .numba_memory import address, dense, pointer
+from .numba_threads import run_parts
+
+BLOCK = 2048  # environments
+GROUP = 4  # env-major rows
+THREADED = 2**20  # elements from which a second thread pays (docs/kernels.md)
 
 # No "nnan" or "ninf": a NaN reward must stay one.
 _OPTIONS: dict[str, Any] = {
@@ -18,53 +27,171 @@ _OPTIONS: dict[str, Any] = {
     "nogil": True,
     "cache": True,
 }
-_F32_ROW = "float32[::1]"
-_F32 = "float32[:, ::1]"
-_BOOL = "boolean[:, ::1]"
+_F32 = "float32[::1]"
+_U8 = "uint8[::1]"  # flags as bytes: two of them are one "or"
 _ZERO = np.float32(0.0)
 
 
-# A function of its own, not inlined by hand: LLVM then proves once per row that the six arrays do
-# not overlap, and emits one vector loop.
+# A function of its own, not inlined by hand: LLVM then proves once per row that the arrays do not
+# overlap, and emits one vector loop.
 @njit(
-    f"void({_F32_ROW}, {_F32_ROW}, {_F32_ROW}, boolean[::1], boolean[::1], {_F32_ROW}, "
-    f"float32, float32, {_F32_ROW}, {_F32_ROW})",
+    f"void({_F32}, {_F32}, {_F32}, {_U8}, {_U8}, {_F32}, float32, float32, {_F32}, {_F32})",
     **_OPTIONS,
 )
 def _step(
     rewards, values, next_values, terminated, truncated, carry, gamma, decay, advantages, returns
 ):
     for n in range(rewards.shape[0]):
-        next_value = _ZERO if terminated[n] else next_values[n]
-        trace = _ZERO if terminated[n] or truncated[n] else carry[n]
+        next_value = _ZERO if terminated[n] != 0 else next_values[n]
+        trace = _ZERO if (terminated[n] | truncated[n]) != 0 else carry[n]
         advantage = rewards[n] + gamma * next_value - values[n] + decay * trace
         advantages[n] = advantage
         returns[n] = advantage + values[n]
 
 
-@njit(
-    f"void({_F32}, {_F32}, {_BOOL}, {_BOOL}, float64, float64, {_F32}, {_F32})",
-    **_OPTIONS,
-)
-def gae_kernel(rewards, values, terminated, truncated, gamma, gae_lambda, advantages, returns):
-    num_steps, num_envs = rewards.shape
-    decay = np.float32(gamma * gae_lambda)
-    carry = np.zeros(num_envs, np.float32)
-    for i in range(num_steps):
-        t = num_steps - 1 - i
-        _step(
-            rewards[t],
-            values[t],
-            values[t + 1],
-            terminated[t],
-            truncated[t],
-            carry,
-            np.float32(gamma),
-            decay,
-            advantages[t],
-            returns[t],
-        )
-        carry = advantages[t]
+_ADDRESSES = ", ".join(["int64"] * 6)
+
+
+@njit(f"void(int64, int64, {_ADDRESSES}, int64, int64, float64, float64)", **_OPTIONS)
+def gae_kernel(
+    first,  # block of environments
+    stop,
+    rewards,  # [T, N] f32
+    values,  # [T + 1, N] f32
+    terminated,  # [T, N] bool, as truncated
+    truncated,
+    advantages,  # [T, N] f32, written, as returns
+    returns,
+    num_steps,
+    num_envs,
+    gamma,
+    decay,  # gamma * lambda
+):
+    shape = (num_steps, num_envs)
+    rewards = carray(pointer(rewards), shape, np.float32)
+    values = carray(pointer(values), (num_steps + 1, num_envs), np.float32)
+    terminated = carray(pointer(terminated), shape, np.uint8)
+    truncated = carray(pointer(truncated), shape, np.uint8)
+    advantages = carray(pointer(advantages), shape, np.float32)
+    returns = carray(pointer(returns), shape, np.float32)
+    for block in range(first, stop):
+        low = block * BLOCK
+        high = min(num_envs, low + BLOCK)
+        carry = np.zeros(high - low, np.float32)
+        for i in range(num_steps):
+            t = num_steps - 1 - i
+            _step(
+                rewards[t, low:high],
+                values[t, low:high],
+                values[t + 1, low:high],
+                terminated[t, low:high],
+                truncated[t, low:high],
+                carry,
+                np.float32(gamma),
+                np.float32(decay),
+                advantages[t, low:high],
+                returns[t, low:high],
+            )
+            carry = advantages[t, low:high]
+
+
+@njit(f"void({_F32}, {_F32}, {_U8}, float32, {_F32})", **_OPTIONS)
+def _deltas(rewards, values, terminated, gamma, deltas):
+    for t in range(rewards.shape[0]):
+        next_value = _ZERO if terminated[t] != 0 else values[t + 1]
+        deltas[t] = rewards[t] + gamma * next_value - values[t]
+
+
+@njit("void(float32[:, ::1], uint8[:, ::1], uint8[:, ::1], int64, int64, float32)", **_OPTIONS)
+def _scan(advantages, terminated, truncated, row, length, decay):
+    """Turns the deltas of a row into advantages, in place."""
+    carry = _ZERO
+    for i in range(length):
+        t = length - 1 - i
+        trace = _ZERO if (terminated[row, t] | truncated[row, t]) != 0 else carry
+        carry = advantages[row, t] + decay * trace
+        advantages[row, t] = carry
+
+
+# The scan of one row waits for its own last result; four take turns.
+@njit("void(float32[:, ::1], uint8[:, ::1], uint8[:, ::1], int64, int64, float32)", **_OPTIONS)
+def _scan_4(advantages, terminated, truncated, first, length, decay):
+    """The same for rows first .. first + 4, a delta of 0 behind the end of each."""
+    carry0 = carry1 = carry2 = carry3 = _ZERO
+    for i in range(length):
+        t = length - 1 - i
+        trace0 = _ZERO if (terminated[first, t] | truncated[first, t]) != 0 else carry0
+        trace1 = _ZERO if (terminated[first + 1, t] | truncated[first + 1, t]) != 0 else carry1
+        trace2 = _ZERO if (terminated[first + 2, t] | truncated[first + 2, t]) != 0 else carry2
+        trace3 = _ZERO if (terminated[first + 3, t] | truncated[first + 3, t]) != 0 else carry3
+        carry0 = advantages[first, t] + decay * trace0
+        carry1 = advantages[first + 1, t] + decay * trace1
+        carry2 = advantages[first + 2, t] + decay * trace2
+        carry3 = advantages[first + 3, t] + decay * trace3
+        advantages[first, t] = carry0
+        advantages[first + 1, t] = carry1
+        advantages[first + 2, t] = carry2
+        advantages[first + 3, t] = carry3
+
+
+@njit(f"void({_F32}, {_F32}, {_F32})", **_OPTIONS)
+def _add(values, advantages, returns):
+    for t in range(returns.shape[0]):
+        returns[t] = advantages[t] + values[t]
+
+
+@njit(f"void(int64, int64, {_ADDRESSES}, int64, int64, int64, float64, float64)", **_OPTIONS)
+def rows_kernel(
+    first,  # group of rows
+    stop,
+    rewards,  # [N, T] f32
+    values,  # [N, T + 1] f32
+    terminated,  # [N, T] bool, as truncated
+    truncated,
+    advantages,  # [N, T] f32, written, as returns
+    returns,
+    lengths,  # [N] i64, or 0 for all T
+    num_rows,
+    num_steps,
+    gamma,
+    decay,
+):
+    shape = (num_rows, num_steps)
+    rewards = carray(pointer(rewards), shape, np.float32)
+    values = carray(pointer(values), (num_rows, num_steps + 1), np.float32)
+    terminated = carray(pointer(terminated), shape, np.uint8)
+    truncated = carray(pointer(truncated), shape, np.uint8)
+    advantages = carray(pointer(advantages), shape, np.float32)
+    returns = carray(pointer(returns), shape, np.float32)
+    limits = carray(pointer(lengths), (num_rows if lengths != 0 else 0,), np.int64)
+    for group in range(first, stop):
+        low = group * GROUP
+        high = min(num_rows, low + GROUP)
+        longest = 0
+        for n in range(low, high):
+            length = num_steps
+            if lengths != 0:
+                length = max(0, min(num_steps, limits[n]))
+            longest = max(longest, length)
+            _deltas(
+                rewards[n, :length],
+                values[n],
+                terminated[n],
+                np.float32(gamma),
+                advantages[n, :length],
+            )
+            advantages[n, length:] = _ZERO
+        if high - low == GROUP:
+            _scan_4(advantages, terminated, truncated, low, longest, np.float32(decay))
+        else:
+            for n in range(low, high):
+                _scan(advantages, terminated, truncated, n, longest, np.float32(decay))
+        for n in range(low, high):
+            length = num_steps
+            if lengths != 0:
+                length = max(0, min(num_steps, limits[n]))
+            _add(values[n], advantages[n], returns[n, :length])
+            returns[n, length:] = _ZERO
 
 
 def gae(
@@ -72,21 +199,26 @@ def gae(
     values: Tensor,
     terminated: Tensor,
     truncated: Tensor,
+    lengths: Tensor | None = None,
     *,
     gamma: float,
     gae_lambda: float,
+    layout: str = "TN",
 ) -> tuple[Tensor, Tensor]:
-    """As `reference.gae`, for float32 on the CPU."""
-    advantages = torch.empty(rewards.shape, dtype=torch.float32)
-    returns = torch.empty(rewards.shape, dtype=torch.float32)
-    gae_kernel(
-        rewards.detach().contiguous().numpy(),
-        values.detach().contiguous().numpy(),
-        terminated.contiguous().numpy(),
-        truncated.contiguous().numpy(),
-        gamma,
-        gae_lambda,
-        advantages.numpy(),
-        returns.numpy(),
-    )
+    """As `reference_gae.gae`, for float32 and bfloat16 on the CPU."""
+    rewards, values = dense(rewards.float()), dense(values.float())
+    terminated, truncated = dense(terminated), dense(truncated)
+    shape = first, second = rewards.shape
+    advantages = torch.empty(shape, dtype=torch.float32)
+    returns = torch.empty(shape, dtype=torch.float32)
+    tensors = (rewards, values, terminated, truncated, advantages, returns)
+    addresses = [tensor.data_ptr() for tensor in tensors]
+    numbers = first, second, gamma, gamma * gae_lambda
+    serial = first * second < THREADED
+    if layout == "TN":
+        run_parts(gae_kernel, -(-second // BLOCK), *addresses, *numbers, serial=serial)
+        return advantages, returns
+    limits = None if lengths is None else dense(lengths.long())
+    groups = -(-first // GROUP)
+    run_parts(rows_kernel, groups, *addresses, address(limits), *numbers, serial=serial)
     return advantages, returns

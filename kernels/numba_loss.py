@@ -1,128 +1,62 @@
-"""Host side of the fused numba losses: contiguous views in, loss and gradients out."""
+"""Host side of the categorical losses on the CPU, and the names that every backend gives them."""
 
-import math
-from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .fused import fused_loss
-from .numba_kernels import categorical_kernel, gaussian_kernel
-from .reference import STATS, Stats
+from .numba_categorical import categorical_kernel
+from .numba_gaussian import gaussian
+from .numba_memory import address, dense
+from .numba_rows import PART, RowArguments
+from .numba_vocab import PART as VOCAB_PART
+from .numba_vocab import vocab_kernel
 from .terms import Rows, Terms
 
-Array = np.ndarray[Any, Any]
-_NO_ROWS = np.empty(0, np.bool_)
+__all__ = ["categorical", "gaussian"]
 
-
-def _array(tensor: Tensor) -> Array:
-    return tensor.detach().contiguous().numpy()
-
-
-def _numbers(terms: Terms) -> tuple[float | bool, ...]:
-    """The kernels' scalar arguments: None becomes the number that turns a term off."""
-    normalizer = terms.normalizer
-    if isinstance(normalizer, Tensor):
-        normalizer = float(normalizer.detach().numpy())
-    return (
-        float(terms.clip_coef),
-        float(terms.vf_coef),
-        float(terms.ent_coef),
-        -1.0 if terms.clip_vloss is None else float(terms.clip_vloss),
-        math.inf if terms.dual_clip is None else float(terms.dual_clip),
-        bool(terms.norm_adv),
-        -1.0 if normalizer is None else float(normalizer),
-    )
+WIDE = 128
+"""Logits of a row from which on SIMD runs along it instead of across rows."""
+PARALLEL = 1 << 18
+"""Rows times (columns + 8) from which on two threads were faster than one (docs/kernels.md)."""
 
 
 @cache
-def _head_sizes(nvec: tuple[int, ...]) -> Array:
-    return np.array(nvec, np.int64)
+def _head_sizes(nvec: tuple[int, ...]) -> Tensor:
+    return torch.tensor(nvec)
 
 
-@cache
-def _everything_allowed(width: int) -> Array:
-    return np.empty((0, width), np.bool_)
-
-
-def categorical_ppo_loss(
+def categorical(
     logits: Tensor,
     new_values: Tensor,
     actions: Tensor,
     rows: Rows,
     terms: Terms,
-    *,
-    action_mask: Tensor | None = None,
-    nvec: Sequence[int] | None = None,
-) -> tuple[Tensor, Stats]:
-    """As `reference.categorical_ppo_loss`, for float32 on the CPU."""
+    action_mask: Tensor | None,
+    nvec: tuple[int, ...] | None,
+    overwrite_logits: bool,
+) -> tuple[Tensor, ...]:
+    """Loss, STATS [6] and the gradients of logits and values, as `reference_loss`, on the CPU."""
     batch_size, width = logits.shape
-    heads = _head_sizes((width,) if nvec is None else tuple(nvec))
-    old = [_array(t) for t in (rows.old_log_probs, rows.advantages, rows.returns, rows.old_values)]
-    valid = _NO_ROWS if rows.valid is None else _array(rows.valid)
-    numbers = _numbers(terms)
-
-    def run(logits: Tensor, new_values: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        d_logits = torch.empty(logits.shape)
-        d_values = torch.empty(new_values.shape)
-        loss, stats = torch.empty(()), torch.empty(len(STATS))
-        categorical_kernel(
-            _array(logits),
-            _array(actions.long()).reshape(batch_size, len(heads)),
-            _everything_allowed(width) if action_mask is None else _array(action_mask),
-            heads,
-            *old,
-            _array(new_values),
-            valid,
-            *numbers,
-            d_logits.numpy(),
-            d_values.numpy(),
-            loss.numpy().reshape(1),
-            stats.numpy(),
-        )
-        return loss, stats, (d_logits, d_values)
-
-    return fused_loss(run, logits, new_values)
-
-
-def gaussian_ppo_loss(
-    mean: Tensor,
-    log_std: Tensor,
-    new_values: Tensor,
-    actions: Tensor,
-    rows: Rows,
-    terms: Terms,
-) -> tuple[Tensor, Stats]:
-    """As `reference.gaussian_ppo_loss`, for float32 on the CPU."""
-    old = [_array(t) for t in (rows.old_log_probs, rows.advantages, rows.returns, rows.old_values)]
-    valid = _NO_ROWS if rows.valid is None else _array(rows.valid)
-    numbers = _numbers(terms)
-
-    def run(
-        mean: Tensor, log_std: Tensor, new_values: Tensor
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        d_mean = torch.empty(mean.shape)
-        d_log_std = torch.empty(log_std.shape)
-        d_values = torch.empty(new_values.shape)
-        loss, stats = torch.empty(()), torch.empty(len(STATS))
-        matrix = (-1, mean.shape[1])
-        gaussian_kernel(
-            _array(mean),
-            _array(log_std).reshape(matrix),
-            _array(actions),
-            *old,
-            _array(new_values),
-            valid,
-            *numbers,
-            d_mean.numpy(),
-            d_log_std.numpy().reshape(matrix),
-            d_values.numpy(),
-            loss.numpy().reshape(1),
-            stats.numpy(),
-        )
-        return loss, stats, (d_mean, d_log_std, d_values)
-
-    return fused_loss(run, mean, log_std, new_values)
+    wide = width > WIDE
+    heads = _head_sizes((width,) if nvec is None else nvec)
+    z = dense(logits if wide or logits.dtype == torch.float32 else logits.float())
+    mask = None if action_mask is None else dense(action_mask)
+    choices = dense(actions if actions.dtype == torch.int64 else actions.long())
+    parallel = batch_size * (8 + width) >= PARALLEL
+    part = VOCAB_PART if wide else PART
+    arguments = RowArguments(rows, new_values, terms, part=part, parallel=parallel)
+    # `.data` has a version of its own: autograd shall not take the gradients for changed logits
+    d_logits = z.data if overwrite_logits else torch.empty(z.shape, dtype=z.dtype)
+    policy = (choices.data_ptr(), address(mask), heads.data_ptr(), d_logits.data_ptr())
+    if wide:
+        bfloat16 = z.dtype == torch.bfloat16
+        arguments.run(vocab_kernel, width, len(heads), z.data_ptr(), bfloat16, *policy)
+    else:
+        arguments.run(categorical_kernel, width, len(heads), z.data_ptr(), *policy)
+    if overwrite_logits and z is not logits:
+        logits.data.copy_(d_logits)
+        d_logits = logits.data
+    elif d_logits.dtype != logits.dtype:
+        d_logits = d_logits.to(logits.dtype)
+    return arguments.loss, arguments.stats, d_logits, arguments.d_values

@@ -14,6 +14,19 @@ class Rows(NamedTuple):
     old_values: Tensor
     valid: Tensor | None
     """bool; None means all."""
+    advantage_stats: Tensor | None = None
+    """[4], from `api.advantage_stats`; None computes it from these rows."""
+
+    def float(self) -> "Rows":
+        """The same rows in float32."""
+        return Rows(
+            self.old_log_probs.float(),
+            self.advantages.float(),
+            self.returns.float(),
+            self.old_values.float(),
+            self.valid,
+            self.advantage_stats,
+        )
 
     def contiguous(self) -> "Rows":
         """The same rows, dense in memory."""
@@ -23,6 +36,7 @@ class Rows(NamedTuple):
             self.returns.contiguous(),
             self.old_values.contiguous(),
             None if self.valid is None else self.valid.contiguous(),
+            None if self.advantage_stats is None else self.advantage_stats.contiguous(),
         )
 
 

@@ -1,4 +1,4 @@
-"""The fused PPO loss for discrete actions on the GPU: one program per BLOCK_B rows.
+"""The fused PPO loss for several heads, or for one of medium width: one program per BLOCK_B rows.
 
 A head is a tile [BLOCK_B, BLOCK_A] of logits in registers: maximum, exponentials, log-probability,
 entropy and, once the row's loss is known, the gradient. With several heads the gradient needs the
@@ -6,18 +6,17 @@ sum of all log-probabilities, so each head's logits are read twice, the second t
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .fused import fused_loss
-from .reference import Stats
-from .terms import Rows, Terms
-from .triton_rows import PARTIALS, launch_finish, launch_scales, load_ok, row_losses, row_settings
+from .triton_rows import PARTIALS, finite, load_ok, load_scale, row_losses
 
 TILE = 1024  # elements of a tile: 8 per thread of 4 warps
+MAX_WIDTH = 512  # actions of a head; at 1000 Triton 3.7.1 spills 8 bytes on sm_80
 
 
 @triton.jit
@@ -38,27 +37,26 @@ def _softmax(
     column = tl.arange(0, BLOCK_A)
     at = row[:, None] * WIDTH + START + column[None, :]
     mask = ok[:, None] & (column < SIZE)[None, :]
-    z = tl.load(logits_ptr + at, mask, other=-float("inf"))
+    z = tl.load(logits_ptr + at, mask, other=-float("inf")).to(tl.float32)
     if allowed_ptr is not None:
         z = tl.where(tl.load(allowed_ptr + at, mask, other=0) != 0, z, -float("inf"))
     z = tl.where(ok[:, None], z, 0.0)
     centred = z - tl.max(z, 1)[:, None]
-    # e**-120 is 0, and finite: 0 * -inf would be NaN
-    finite = tl.where(centred < -87.0, -120.0, centred)
-    e = tl.exp(finite)
+    kept = finite(centred)
+    e = tl.exp(kept)
     total = tl.sum(e, 1)
     log_total = tl.log(total)
-    entropy = log_total - tl.sum(e * finite, 1) / total
+    entropy = log_total - tl.sum(e * kept, 1) / total
     action = tl.load(actions_ptr + row * NUM_HEADS + HEAD, ok, other=0)
     picked = column[None, :] == action[:, None]
     chosen = tl.sum(tl.where(picked, centred, 0.0), 1) - log_total
     chosen = tl.where((action >= 0) & (action < SIZE), chosen, float("nan"))
-    return e / total[:, None], finite - log_total[:, None], entropy, chosen, picked
+    return e / total[:, None], kept - log_total[:, None], entropy, chosen, picked
 
 
 @triton.jit(do_not_specialize=["batch_size"])
 def categorical_kernel(
-    logits_ptr,  # [B, WIDTH] f32
+    logits_ptr,  # [B, WIDTH] f32 or bf16
     actions_ptr,  # [B, NUM_HEADS] i64 or i32
     allowed_ptr,  # [B, WIDTH] bool, or None for all
     old_log_probs_ptr,  # [B] f32, as the next four
@@ -67,11 +65,13 @@ def categorical_kernel(
     old_values_ptr,
     new_values_ptr,
     valid_ptr,  # [B] bool, or None for all
-    scales_ptr,  # [SCALES] f32
-    d_logits_ptr,  # [B, WIDTH] f32, written
+    moments_ptr,  # [MOMENTS] f32
+    normalizer_ptr,  # [] of any number type, or None
+    d_logits_ptr,  # as logits, written; may be logits_ptr
     d_values_ptr,  # [B] f32, written
     partials_ptr,  # [programs, 8] f32, written
     batch_size,
+    normalizer,  # used if above 0 and normalizer_ptr is None
     vf_coef,
     ent_coef,
     low,  # 1 - clip_coef
@@ -83,6 +83,7 @@ def categorical_kernel(
     STARTS: tl.constexpr,  # first column of each head
     NUM_HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
+    NORM_ADV: tl.constexpr,
     CLIP_VLOSS: tl.constexpr,
     DUAL_CLIP: tl.constexpr,
     BLOCK_B: tl.constexpr,
@@ -129,17 +130,18 @@ def categorical_kernel(
         returns_ptr,
         old_values_ptr,
         new_values_ptr,
-        scales_ptr,
+        moments_ptr,
         partials_ptr,
         low,
         high,
         clip_coef,
         clip_vloss,
         dual_clip,
+        NORM_ADV,
         CLIP_VLOSS,
         DUAL_CLIP,
     )
-    scale = tl.load(scales_ptr + 3)
+    scale = load_scale(moments_ptr, normalizer_ptr, normalizer)
     policy_grad = policy_grad * scale
     tl.store(d_values_ptr + row, tl.where(ok, vf_coef * scale * value_grad, 0.0), in_range)
     for h in tl.static_range(NUM_HEADS):
@@ -161,7 +163,8 @@ def categorical_kernel(
         column = tl.arange(0, BLOCK_A)
         at = row[:, None] * WIDTH + STARTS[h] + column[None, :]
         mask = in_range[:, None] & (column < NVEC[h])[None, :]
-        tl.store(d_logits_ptr + at, tl.where(ok[:, None], d_logits, 0.0), mask)
+        d_logits = tl.where(ok[:, None], d_logits, 0.0).to(d_logits_ptr.dtype.element_ty)
+        tl.store(d_logits_ptr + at, d_logits, mask)
 
 
 def blocks(nvec: Sequence[int]) -> tuple[int, int]:
@@ -172,55 +175,36 @@ def blocks(nvec: Sequence[int]) -> tuple[int, int]:
     return max(1, min(128, tile // block_a)), block_a
 
 
-def categorical_ppo_loss(
+def launch(
     logits: Tensor,
     new_values: Tensor,
     actions: Tensor,
-    rows: Rows,
-    terms: Terms,
-    *,
-    action_mask: Tensor | None = None,
-    nvec: Sequence[int] | None = None,
-) -> tuple[Tensor, Stats]:
-    """As `reference.categorical_ppo_loss`, for float32 on CUDA."""
+    action_mask: Tensor | None,
+    d_logits: Tensor,
+    d_values: Tensor,
+    settings: dict[str, Any],
+    nvec: Sequence[int],
+) -> Tensor:
+    """Writes both gradients; the partial sums [programs, PARTIALS]. All tensors are contiguous."""
     batch_size, width = logits.shape
-    heads = (width,) if nvec is None else tuple(nvec)
-    block_b, block_a = blocks(heads)
+    block_b, block_a = blocks(nvec)
     programs = triton.cdiv(batch_size, block_b)
-    old = rows.contiguous()
-
-    def run(logits: Tensor, new_values: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        d_logits = torch.empty(logits.shape, device=logits.device)
-        d_values = torch.empty(new_values.shape, device=logits.device)
-        partials = torch.empty(programs, PARTIALS, device=logits.device)
-        scales = launch_scales(old, terms)
-        categorical_kernel[(programs,)](
-            logits.contiguous(),
-            actions.contiguous(),
-            None if action_mask is None else action_mask.contiguous(),
-            old.old_log_probs,
-            old.advantages,
-            old.returns,
-            old.old_values,
-            new_values.contiguous(),
-            old.valid,
-            scales,
-            d_logits,
-            d_values,
-            partials,
-            batch_size,
-            float(terms.vf_coef),
-            float(terms.ent_coef),
-            NVEC=heads,
-            STARTS=tuple(sum(heads[:h]) for h in range(len(heads))),
-            NUM_HEADS=len(heads),
-            WIDTH=width,
-            BLOCK_B=block_b,
-            BLOCK_A=block_a,
-            **row_settings(terms),
-        )
-        loss, stats = launch_finish(partials, scales, terms)
-        return loss, stats, (d_logits, d_values)
-
-    with torch.cuda.device_of(logits):
-        return fused_loss(run, logits, new_values)
+    partials = torch.empty(programs, PARTIALS, device=logits.device)
+    categorical_kernel[(programs,)](
+        logits,
+        actions,
+        action_mask,
+        new_values_ptr=new_values,
+        d_logits_ptr=d_logits,
+        d_values_ptr=d_values,
+        partials_ptr=partials,
+        batch_size=batch_size,
+        NVEC=tuple(nvec),
+        STARTS=tuple(sum(nvec[:h]) for h in range(len(nvec))),
+        NUM_HEADS=len(nvec),
+        WIDTH=width,
+        BLOCK_B=block_b,
+        BLOCK_A=block_a,
+        **settings,
+    )
+    return partials

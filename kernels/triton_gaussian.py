@@ -9,12 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .fused import fused_loss
-from .reference import Stats
 from .terms import Rows, Terms
-from .triton_rows import PARTIALS, launch_finish, launch_scales, load_ok, row_losses, row_settings
+from .triton_rows import PARTIALS, finish, load_ok, load_scale, prepare, row_losses
 
-TILE = 256  # elements of a tile; at 512 Triton 3.7.1 spills 8 bytes on sm_90 (D = 17, masked)
+TILE = 512  # elements of a tile; at 256 Triton 3.7.1 spills 8 bytes on sm_90 (D = 17, masked)
 
 
 @triton.jit(do_not_specialize=["batch_size"])
@@ -28,12 +26,14 @@ def gaussian_kernel(
     old_values_ptr,
     new_values_ptr,
     valid_ptr,  # [B] bool, or None for all
-    scales_ptr,  # [SCALES] f32
+    moments_ptr,  # [MOMENTS] f32
+    normalizer_ptr,  # [] of any number type, or None
     d_mean_ptr,  # [B, WIDTH] f32, written
     d_log_std_ptr,  # [programs, WIDTH] f32 if SHARED, else [B, WIDTH]; written
     d_values_ptr,  # [B] f32, written
     partials_ptr,  # [programs, 8] f32, written
     batch_size,
+    normalizer,  # used if above 0 and normalizer_ptr is None
     vf_coef,
     ent_coef,
     low,  # 1 - clip_coef
@@ -43,6 +43,7 @@ def gaussian_kernel(
     dual_clip,
     WIDTH: tl.constexpr,
     SHARED: tl.constexpr,
+    NORM_ADV: tl.constexpr,
     CLIP_VLOSS: tl.constexpr,
     DUAL_CLIP: tl.constexpr,
     BLOCK_B: tl.constexpr,
@@ -87,17 +88,18 @@ def gaussian_kernel(
         returns_ptr,
         old_values_ptr,
         new_values_ptr,
-        scales_ptr,
+        moments_ptr,
         partials_ptr,
         low,
         high,
         clip_coef,
         clip_vloss,
         dual_clip,
+        NORM_ADV,
         CLIP_VLOSS,
         DUAL_CLIP,
     )
-    scale = tl.load(scales_ptr + 3)
+    scale = load_scale(moments_ptr, normalizer_ptr, normalizer)
     policy_grad = (policy_grad * scale)[:, None]
     tl.store(d_values_ptr + row, tl.where(ok, vf_coef * scale * value_grad, 0.0), in_range)
     writable = in_range[:, None] & in_width[None, :]
@@ -116,56 +118,41 @@ def blocks(width: int) -> tuple[int, int]:
     return max(1, min(128, TILE // block_d)), block_d
 
 
-def gaussian_ppo_loss(
+def gaussian(
     mean: Tensor,
     log_std: Tensor,
     new_values: Tensor,
     actions: Tensor,
     rows: Rows,
     terms: Terms,
-) -> tuple[Tensor, Stats]:
-    """As `reference.gaussian_ppo_loss`, for float32 on CUDA."""
+) -> tuple[Tensor, ...]:
+    """Loss, STATS [6] and the gradients of mean, log_std and values, as `reference_loss`."""
     batch_size, width = mean.shape
     block_b, block_d = blocks(width)
     programs = triton.cdiv(batch_size, block_b)
     shared = log_std.ndim == 1
-    old = rows.contiguous()
-
-    def run(
-        mean: Tensor, log_std: Tensor, new_values: Tensor
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        device = mean.device
-        d_mean = torch.empty(mean.shape, device=device)
-        d_log_std = torch.empty(programs if shared else batch_size, width, device=device)
-        d_values = torch.empty(new_values.shape, device=device)
-        partials = torch.empty(programs, PARTIALS, device=device)
-        scales = launch_scales(old, terms)
+    device = mean.device
+    d_mean = torch.empty(mean.shape, device=device)
+    d_log_std = torch.empty(programs if shared else batch_size, width, device=device)
+    d_values = torch.empty(new_values.shape, device=device)
+    partials = torch.empty(programs, PARTIALS, device=device)
+    with torch.cuda.device_of(mean):
+        settings = prepare(rows, terms)
         gaussian_kernel[(programs,)](
             mean.contiguous(),
             log_std.contiguous(),
             actions.contiguous(),
-            old.old_log_probs,
-            old.advantages,
-            old.returns,
-            old.old_values,
-            new_values.contiguous(),
-            old.valid,
-            scales,
-            d_mean,
-            d_log_std,
-            d_values,
-            partials,
-            batch_size,
-            float(terms.vf_coef),
-            float(terms.ent_coef),
+            new_values_ptr=new_values.contiguous(),
+            d_mean_ptr=d_mean,
+            d_log_std_ptr=d_log_std,
+            d_values_ptr=d_values,
+            partials_ptr=partials,
+            batch_size=batch_size,
             WIDTH=width,
             SHARED=shared,
             BLOCK_B=block_b,
             BLOCK_D=block_d,
-            **row_settings(terms),
+            **settings,
         )
-        loss, stats = launch_finish(partials, scales, terms)
-        return loss, stats, (d_mean, d_log_std.sum(0) if shared else d_log_std, d_values)
-
-    with torch.cuda.device_of(mean):
-        return fused_loss(run, mean, log_std, new_values)
+        loss, stats = finish(partials, settings)
+    return loss, stats, d_mean, d_log_std.sum(0) if shared else d_log_std, d_values

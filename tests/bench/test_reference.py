@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastppo import randomness
 from fastppo.bench.reference import Agent, Batch, ReferenceTrainer, compute_gae, update
 from fastppo.config import Config
 from fastppo.envs import EnvSpec
@@ -71,7 +72,7 @@ def random_rollout(config: Config, spec: EnvSpec, policy: ActorCritic) -> Rollou
     rollout = Rollout(config, spec, CPU)
     rows = (config.num_steps, config.num_envs)
     rollout.obs.copy_(normal(*rollout.obs.shape))
-    act = policy.act(rollout.obs[:-1].flatten(0, 1), normal(config.batch_size, policy.noise_width))
+    act = policy.act(rollout.obs[:-1].flatten(0, 1), 0, key=randomness.act_key(config.seed))
     rollout.actions.copy_(act.actions.view_as(rollout.actions))
     rollout.log_probs.copy_(act.log_probs.view(rows) + 0.2 * normal(*rows))
     rollout.values.copy_(normal(*rollout.values.shape))

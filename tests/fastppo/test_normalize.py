@@ -51,6 +51,18 @@ def test_observations_come_out_centred_scaled_and_clipped() -> None:
     torch.testing.assert_close(out, torch.tensor([[-math.sqrt(1.5)], [0.0], [5.0]]))
 
 
+def test_observations_are_normalised_into_the_row_that_is_read() -> None:
+    normalizer = ObsNormalizer((2,), clip=5.0)
+    normalizer.update(torch.randn(9, 2), torch.ones(9, dtype=torch.bool))
+    obs, inputs = torch.randn(3, 4, 2), torch.zeros(3, 4, 2)
+
+    out = normalizer(obs[1], out=inputs[1])
+
+    assert out.data_ptr() == inputs[1].data_ptr()
+    assert torch.equal(inputs[1], normalizer(obs[1]))
+    assert not inputs[[0, 2]].any()
+
+
 def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None:
     """One environment, gamma 0.5, rewards 1, 2, reset row, 4, and a second rollout of 1.
 

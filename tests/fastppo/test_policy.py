@@ -14,9 +14,10 @@ from fastppo import randomness
 from fastppo.config import Config
 from fastppo.envs import EnvSpec
 from fastppo.errors import UserError
-from fastppo.policy import ActorCritic, Mlp, NatureCnn, is_image
+from fastppo.policy import Act, ActorCritic, Mlp, NatureCnn, is_image
 
 CPU = torch.device("cpu")
+KEY = randomness.act_key(3)
 VECTOR = EnvSpec(
     env_id="X", family="mujoco", obs_shape=(5,), obs_dtype=np.dtype(np.float32), action_dim=1,
     nvec=(3,), frame_skip=1,
@@ -169,15 +170,10 @@ def peaked(spec: EnvSpec, tiny: Callable[..., Config]) -> ActorCritic:
     policy = ActorCritic(spec, tiny())
     with torch.no_grad():
         policy.actor_head.weight.mul_(100)
-        policy.actor_head.bias.copy_(torch.linspace(-1, 1, policy.noise_width))
+        policy.actor_head.bias.copy_(torch.linspace(-1, 1, policy.actor_head.out_features))
         if spec.nvec is None:
             policy.log_std.copy_(torch.tensor([-1.0, 0.0, 0.5]))
     return policy
-
-
-def noise_for(policy: ActorCritic, spec: EnvSpec, rows: int) -> Tensor:
-    draw = randomness.normals if spec.nvec is None else randomness.gumbels
-    return draw(3, range(rows), range(1), policy.noise_width, CPU)[0]
 
 
 def log_probs_by_torch(policy: ActorCritic, spec: EnvSpec, obs: Tensor, actions: Tensor) -> Tensor:
@@ -198,7 +194,7 @@ def test_log_probs_equal_those_of_torch_distributions(
     policy = peaked(spec, tiny)
     obs = torch.randn(64, 5)
 
-    act = policy.act(obs, noise_for(policy, spec, 64))
+    act = policy.act(obs, 0, key=KEY)
 
     expected = log_probs_by_torch(policy, spec, obs, act.actions).detach()
     torch.testing.assert_close(act.log_probs, expected, atol=1e-5, rtol=1e-5)
@@ -206,6 +202,54 @@ def test_log_probs_equal_those_of_torch_distributions(
     shape = {"discrete": (64,), "multi-discrete": (64, 3), "continuous": (64, 3)}[head]
     assert act.actions.shape == shape
     assert act.actions.dtype == (torch.float32 if head == "continuous" else torch.int64)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_actions_are_those_of_the_noise_that_the_run_is_keyed_by(
+    head: str, tiny: Callable[..., Config]
+) -> None:
+    """What the reference trainer draws with torch operations, the kernel draws by itself."""
+    spec = HEADS[head]
+    policy = peaked(spec, tiny)
+    obs, width = torch.randn(64, 5), policy.actor_head.out_features
+    outputs: Tensor = policy(obs)[0].detach()
+    draw = randomness.normals if spec.nvec is None else randomness.gumbels
+    noise = draw(3, range(7, 71), range(5, 6), width, CPU)[0]
+
+    actions = policy.act(obs, 5, key=randomness.act_key(3), first_env=7).actions
+
+    if spec.nvec is None:
+        torch.testing.assert_close(actions, outputs + policy.log_std.detach().exp() * noise)
+        return
+    heads = (outputs + noise).split(spec.nvec, 1)
+    assert torch.equal(actions.view(64, -1), torch.stack([z.argmax(1) for z in heads], 1))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_one_process_of_8_environments_acts_as_two_of_4(
+    head: str, tiny: Callable[..., Config]
+) -> None:
+    policy = peaked(HEADS[head], tiny)
+    obs, step = torch.randn(8, 5), torch.tensor(3)
+
+    whole = policy.act(obs, 3, key=KEY)
+    halves = [policy.act(obs[e : e + 4], step, key=KEY, first_env=e) for e in (0, 4)]
+
+    for all_rows, first, second in zip(whole, *halves, strict=True):
+        torch.testing.assert_close(all_rows, torch.cat([first, second]))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_out_is_written_and_returned(head: str, tiny: Callable[..., Config]) -> None:
+    policy = peaked(HEADS[head], tiny)
+    obs = torch.randn(4, 5)
+    made = policy.act(obs, 3, key=KEY)
+    out = Act(*(torch.zeros(2, *t.shape, dtype=t.dtype)[1] for t in made))
+
+    returned = policy.act(obs, 3, key=KEY, out=out)
+
+    assert returned is out
+    assert all(torch.equal(a, e) for a, e in zip(out, made, strict=True))
 
 
 @pytest.mark.parametrize("head", ["discrete", "multi-discrete"])
@@ -219,7 +263,7 @@ def test_choices_come_as_often_as_their_probability_says(
     obs = torch.randn(1, 5).expand(rows, -1)
     logits = policy(obs[:1])[0][0].detach()
 
-    actions = policy.act(obs, noise_for(policy, spec, rows)).actions.view(rows, -1)
+    actions = policy.act(obs, 0, key=KEY).actions.view(rows, -1)
 
     for z, drawn, choices in zip(
         logits.split(spec.nvec), actions.unbind(-1), spec.nvec, strict=True
@@ -235,7 +279,7 @@ def test_heads_are_drawn_independently(tiny: Callable[..., Config]) -> None:
     policy = peaked(spec, tiny)
     obs = torch.randn(1, 5).expand(rows, -1)
 
-    actions = policy.act(obs, noise_for(policy, spec, rows)).actions.double()
+    actions = policy.act(obs, 0, key=KEY).actions.double()
 
     correlation = torch.corrcoef(actions.T) - torch.eye(3)
     assert correlation.abs().max() < 4.5 / math.sqrt(rows)
@@ -249,7 +293,7 @@ def test_continuous_actions_have_the_mean_and_deviation_of_the_policy(
     obs = torch.randn(1, 5).expand(rows, -1)
     mean, std = policy(obs[:1])[0][0].detach(), policy.log_std.detach().exp()
 
-    actions = policy.act(obs, noise_for(policy, spec, rows)).actions
+    actions = policy.act(obs, 0, key=KEY).actions
 
     assert ((actions.mean(0) - mean).abs() < 4.5 * std / math.sqrt(rows)).all()
     assert ((actions.std(0) / std - 1).abs() < 4.5 / math.sqrt(2 * rows)).all()
@@ -265,8 +309,7 @@ def test_mode_is_the_likeliest_action(head: str, tiny: Callable[..., Config]) ->
 
     best = log_probs_by_torch(policy, spec, obs, mode)
     for key in range(5):
-        noise = torch.roll(noise_for(policy, spec, 50), key, 0)
-        drawn = policy.act(obs, noise)
+        drawn = policy.act(obs, 0, key=key)
         assert mode.shape == drawn.actions.shape
         assert (drawn.log_probs <= best + 1e-5).all()
 

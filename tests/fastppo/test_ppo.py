@@ -42,8 +42,7 @@ def make_rollout(config: Config, engine: EagerEngine, nvec: tuple[int, ...] | No
     rollout.obs.copy_(torch.randn(rollout.obs.shape, generator=generator))
     ended = torch.rand(rows, generator=generator) < 0.2
     for t in range(config.num_steps):
-        noise = torch.randn(config.num_envs, engine.policy.noise_width, generator=generator)
-        rollout.write_act(t, engine.act(rollout.inputs[t], noise))
+        engine.act(rollout.inputs[t], t, rollout.act_row(t))
         if t:
             rollout.valid[t] = ~(ended[t - 1] & rollout.valid[t - 1])
     ended &= rollout.valid
@@ -103,9 +102,10 @@ def test_a_loss_that_is_not_finite_skips_the_step_and_is_counted() -> None:
     assert not torch.equal(parameters(engine), before)
 
 
-def test_a_gradient_that_is_not_finite_skips_the_step_alone() -> None:
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_a_gradient_that_is_not_finite_skips_the_step_alone(backend: str) -> None:
     """The step, the moments and the step count stay; the next finite gradient is applied."""
-    config = make_config(learning_rate=0.1)
+    config = make_config(learning_rate=0.1, backend=backend)
     parameter = torch.nn.Parameter(torch.ones(4))
     parameter.grad = torch.tensor([1.0, NAN, 1.0, 1.0])
     optimizer = FlatAdam(parameter, config)
@@ -115,6 +115,7 @@ def test_a_gradient_that_is_not_finite_skips_the_step_alone() -> None:
 
     assert not bool(stepped)
     assert parameter.tolist() == [1.0] * 4
+    assert parameter.grad.tolist() == [0.0] * 4  # or the NaN would stay in the sum
 
     parameter.grad.fill_(1.0)
     _, stepped = optimizer.step(0.1, go)
@@ -124,9 +125,10 @@ def test_a_gradient_that_is_not_finite_skips_the_step_alone() -> None:
     torch.testing.assert_close(parameter.detach(), torch.full((4,), 0.9), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("backend", ["auto", "torch"])
 @pytest.mark.parametrize("max_grad_norm", [0.0, 0.5, 100.0])
-def test_flat_clip_and_adam_equal_torch(max_grad_norm: float) -> None:
-    config = make_config(max_grad_norm=max_grad_norm, learning_rate=1e-2)
+def test_flat_clip_and_adam_equal_torch(max_grad_norm: float, backend: str) -> None:
+    config = make_config(max_grad_norm=max_grad_norm, learning_rate=1e-2, backend=backend)
     torch.manual_seed(0)
     ours = ActorCritic(make_spec((4,)), config)
     torch.manual_seed(0)
@@ -135,7 +137,6 @@ def test_flat_clip_and_adam_equal_torch(max_grad_norm: float) -> None:
     adam = torch.optim.Adam(theirs.parameters(), lr=1e-2, eps=config.adam_eps)
     for seed in range(5):
         obs = torch.randn(32, 5, generator=torch.Generator().manual_seed(seed))
-        optimizer.zero_grad()
         adam.zero_grad()
         for policy in (ours, theirs):
             logits, values = policy(obs)
@@ -147,6 +148,25 @@ def test_flat_clip_and_adam_equal_torch(max_grad_norm: float) -> None:
 
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-6)
+
+
+def test_the_optimizer_goes_on_from_what_another_backend_has_saved() -> None:
+    steps = []
+    for first, second in (("auto", "auto"), ("auto", "torch"), ("torch", "auto")):
+        parameter = torch.nn.Parameter(torch.ones(4))
+        parameter.grad = torch.zeros(4)
+        state = FlatAdam(parameter, make_config(backend=first)).adam.state_dict()
+        for backend in (first, second):
+            optimizer = FlatAdam(parameter, make_config(backend=backend))
+            optimizer.adam.load_state_dict(state)
+            flat.gradient(parameter).copy_(torch.tensor([1.0, -2.0, 3.0, 0.5]))
+            optimizer.step(0.1, torch.zeros((), dtype=torch.bool))
+            state = optimizer.adam.state_dict()
+        assert float(optimizer.adam.state[parameter]["step"]) == 2
+        steps.append(parameter.detach().clone())
+
+    for step in steps[1:]:
+        torch.testing.assert_close(step, steps[0], rtol=1e-6, atol=1e-6)
 
 
 def test_parameters_and_gradients_are_views_of_one_buffer() -> None:

@@ -6,7 +6,6 @@ import torch
 from fastppo.config import Config
 from fastppo.envs import EnvSpec, StepResult
 from fastppo.normalize import ObsNormalizer
-from fastppo.policy import Act
 from fastppo.rollout import Rollout
 
 CPU = torch.device("cpu")
@@ -51,9 +50,7 @@ def test_time_out_in_the_last_row_bootstraps_from_the_final_observation() -> Non
     (1 + 0.5 * 8 - 2 = 3), not where it terminated (1 - 2 = -1).
     """
     rollout = Rollout(config(1, 3), SPEC, CPU)
-    rollout.write_act(
-        0, Act(torch.zeros(3, dtype=torch.int64), torch.zeros(3), torch.full((3,), 2.0))
-    )
+    rollout.act_row(0).values.fill_(2.0)
     rollout.write_step(0, step([1.0] * 3, [True, False, False], [False, True, False]))
     rollout.upload()
     rollout.finish(torch.full((3,), 8.0), None)
@@ -68,7 +65,7 @@ def test_float64_observations_are_cast_once_and_uint8_stays_uint8() -> None:
     pixels = Rollout(config(2, 1), pixels_spec, CPU)
 
     assert row.dtype == torch.float32
-    assert row.data_ptr() == floats.obs[0].data_ptr()
+    assert row.data_ptr() == floats.obs[0].data_ptr() == floats.row(0).data_ptr()
     assert pixels.write_obs(1, np.full((1, 1, 2, 2), 7, np.uint8)).dtype == torch.uint8
 
 

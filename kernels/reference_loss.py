@@ -1,4 +1,4 @@
-"""What the kernels compute, in plain torch: the specification, and the oracle of every test.
+"""The PPO losses in plain torch: the specification, and the oracle of every test.
 
 Each function works in the dtype of its inputs; called with float64 it is what the Triton and numba
 kernels are tested against. Gradients come from autograd. Clarity wins over speed here.
@@ -14,44 +14,6 @@ from .terms import Rows, Terms
 
 Stats = dict[str, Tensor]
 STATS = ("policy_loss", "value_loss", "entropy", "approx_kl", "old_approx_kl", "clip_frac")
-
-
-def gae(
-    rewards: Tensor,
-    values: Tensor,
-    terminated: Tensor,
-    truncated: Tensor,
-    *,
-    gamma: float,
-    gae_lambda: float,
-) -> tuple[Tensor, Tensor]:
-    """Advantages and returns by generalized advantage estimation, as a backward scan.
-
-        delta_t = r_t + gamma * V_{t+1} * (1 - terminated_t) - V_t
-        A_t     = delta_t + gamma * lambda * (1 - done_t) * A_{t+1}
-        done_t  = terminated_t or truncated_t
-
-    This is equation 16 of https://arxiv.org/abs/1506.02438, cut at episode ends. The products
-    with (1 - flag) are selections: what lies behind an episode end, even NaN, does not leak.
-
-    Args:
-        rewards: [T, N]
-        values: [T + 1, N]; row t + 1 is the value of the state that step t led to.
-        terminated: [T, N] bool; the episode ended in a state of value zero.
-        truncated: [T, N] bool; the episode was cut, so V_{t+1} still counts.
-
-    Returns:
-        advantages and returns (advantages + values[:T]), both [T, N].
-    """
-    done = terminated | truncated
-    next_values = torch.where(terminated, 0.0, values[1:])
-    deltas = rewards + gamma * next_values - values[:-1]
-    advantages = torch.empty_like(deltas)
-    carry = torch.zeros_like(deltas[0])
-    for t in reversed(range(rewards.shape[0])):
-        carry = deltas[t] + gamma * gae_lambda * torch.where(done[t], 0.0, carry)
-        advantages[t] = carry
-    return advantages, advantages + values[:-1]
 
 
 def categorical_ppo_loss(
@@ -183,7 +145,10 @@ def ppo_loss(
     clip_coef = terms.clip_coef
     ok = _valid(rows, new_values)
     adv = torch.where(ok, rows.advantages.detach(), 0.0)
-    if terms.norm_adv:
+    if terms.norm_adv and rows.advantage_stats is not None:
+        mean, mean_low, rstd, _ = rows.advantage_stats.detach().unbind()
+        adv = torch.where(ok, (adv - mean - mean_low) * rstd, 0.0)
+    elif terms.norm_adv:
         adv = normalized(adv, ok)
     log_ratio = log_prob - torch.where(ok, rows.old_log_probs.detach(), 0.0)
     ratio = log_ratio.exp()
@@ -209,19 +174,19 @@ def ppo_loss(
     else:
         scale = any_ok.to(adv.dtype) / normalizer
 
-    def mean(per_row: Tensor) -> Tensor:
+    def mean_of(per_row: Tensor) -> Tensor:
         return torch.where(ok, per_row, 0.0).sum() * scale
 
-    policy_loss, value_loss = mean(policy), mean(0.5 * value)
-    mean_entropy = mean(entropy)
+    policy_loss, value_loss = mean_of(policy), mean_of(0.5 * value)
+    mean_entropy = mean_of(entropy)
     loss = policy_loss + terms.vf_coef * value_loss - terms.ent_coef * mean_entropy
     with torch.no_grad():
         stats = {
             "policy_loss": policy_loss.detach(),
             "value_loss": value_loss.detach(),
             "entropy": mean_entropy.detach(),
-            "approx_kl": mean((ratio - 1.0) - log_ratio),
-            "old_approx_kl": mean(-log_ratio),
-            "clip_frac": mean(((ratio - 1.0).abs() > clip_coef).to(adv.dtype)),
+            "approx_kl": mean_of((ratio - 1.0) - log_ratio),
+            "old_approx_kl": mean_of(-log_ratio),
+            "clip_frac": mean_of(((ratio - 1.0).abs() > clip_coef).to(adv.dtype)),
         }
     return loss, stats

@@ -1,0 +1,90 @@
+"""Clocks for kernels: seconds per call on a CPU, and two kinds of them on a GPU."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+SLICE = 2e-3
+"""Seconds that a CPU slice should last: long against the clock, short against the noise."""
+COLD_BYTES = 256 * 2**20
+"""Written between cold launches; more than any L2 cache holds."""
+GRAPH_CALLS = 10
+"""Calls in one captured graph."""
+
+Measure = Callable[[], float]
+
+
+def cpu_clock(run: Callable[[], Any]) -> Measure:
+    """Wall seconds per call, averaged over as many calls as fill a slice."""
+    run()
+    start = time.perf_counter()
+    run()
+    calls = max(1, min(1000, int(SLICE / max(time.perf_counter() - start, 1e-9))))
+
+    def measure() -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            run()
+        return (time.perf_counter() - start) / calls
+
+    return measure
+
+
+class ColdClock:
+    """Device seconds of one launch with an empty L2, by events.
+
+    Overwriting the cache keeps the device busy while the host queues the call, so that what is
+    timed is the device, unless the host takes longer than that to launch it all.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cache = torch.empty(COLD_BYTES, dtype=torch.uint8, device=device)
+
+    def __call__(self, run: Callable[[], Any]) -> Measure:
+        """A measure of `run`, which is warmed up here."""
+        for _ in range(3):
+            run()
+        torch.cuda.synchronize()
+
+        def measure() -> float:
+            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            self._cache.zero_()
+            start.record()
+            run()
+            stop.record()
+            stop.synchronize()
+            return float(start.elapsed_time(stop)) * 1e-3
+
+        return measure
+
+
+def graph_clock(run: Callable[[], Any]) -> Measure:
+    """Device seconds per call in the replay of a CUDA graph: no launch costs, a warm L2.
+
+    Raises:
+        RuntimeError: `run` cannot be captured.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(GRAPH_CALLS):
+            run()
+    graph.replay()
+    torch.cuda.synchronize()
+
+    def measure() -> float:
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        graph.replay()
+        stop.record()
+        stop.synchronize()
+        return float(start.elapsed_time(stop)) * 1e-3 / GRAPH_CALLS
+
+    return measure

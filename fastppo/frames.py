@@ -1,0 +1,110 @@
+"""Atari's frame stacks stored as single frames: a quarter of the memory, and of the way to a GPU.
+
+What EnvPool 1.2.5 does with a stack (measured; `tests/fastppo/test_frames.py` repeats it): every
+step drops the oldest frame and appends one; at the start of a game, after no-op starts and FIRE,
+all frames are copies of the first that it shows; a lost life with `episodic_life` is a step like
+any other. So one frame per row and the age of its game say everything.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastppo.envs import EnvSpec
+from fastppo.kernels import api
+
+IMAGE_SCALE = 1.0 / 255.0
+
+
+def stacks_frames(spec: EnvSpec) -> bool:
+    """Whether observations are stacks of frames as EnvPool's Atari makes them."""
+    return spec.family == "atari" and spec.obs_dtype == np.uint8 and spec.obs_shape[0] > 1
+
+
+class FrameStore:
+    """The observations of T + 1 rows of N environments, as frames.
+
+    Args:
+        num_steps, num_envs: T and N.
+        spec: of a task for which `stacks_frames` holds.
+        device: where the frames live.
+        scale: what the policy's images are multiplied by.
+        backend: of the kernel that rebuilds stacks.
+    """
+
+    def __init__(
+        self,
+        num_steps: int,
+        num_envs: int,
+        spec: EnvSpec,
+        device: torch.device,
+        *,
+        scale: float,
+        backend: str,
+    ) -> None:
+        self.num_stack, height, width = spec.obs_shape
+        rows = (num_steps + 1, num_envs)
+        on_gpu = device.type == "cuda"
+        self.device = device
+        # [T + S, N, H, W]: row t + S - 1 is the newest frame of row t, S - 1 older ones in front
+        self.frames = torch.zeros(
+            num_steps + self.num_stack, num_envs, height, width, dtype=torch.uint8, device=device
+        )
+        # [T + 1, N] steps since the game began, up to S - 1
+        self.age = torch.zeros(rows, dtype=torch.uint8, device=device)
+        self._host_age = torch.zeros(rows, dtype=torch.uint8, pin_memory=on_gpu)
+        self._host_frame = torch.zeros(
+            (num_envs, height, width) if on_gpu else 0, dtype=torch.uint8, pin_memory=on_gpu
+        )
+        self._index = torch.arange(rows[0] * num_envs, device=device).view(rows)
+        self._settings: dict[str, Any] = {
+            "num_stack": self.num_stack,
+            "scale": scale,
+            "channels_last": device.type == "cpu",  # as the Nature CNN has them there
+            "backend": backend,
+        }
+
+    def write(self, t: int, obs: NDArray[np.generic], reset: NDArray[np.bool_]) -> Tensor:
+        """Writes row t.
+
+        Args:
+            obs: [N, S, H, W] the stacks as EnvPool returns them.
+            reset: [N] which of them EnvPool returned from a reset: of a game, or of a lost life.
+
+        Returns:
+            The row as the policy reads it, [N, S, H, W] scaled.
+        """
+        ages = self._host_age.numpy()
+        np.minimum(ages[t - 1] + 1, self.num_stack - 1, out=ages[t])
+        candidates = np.flatnonzero(reset)
+        if len(candidates) > 0:
+            stacks = obs[candidates]
+            # equal frames need no look back, be it a new game or one that stood still
+            still = (stacks[:, :-1] == stacks[:, -1:]).all((1, 2, 3))
+            ages[t, candidates[still]] = 0
+        newest = torch.from_numpy(obs[:, -1])
+        if self.device.type == "cuda":
+            # The slot is free again: reading back the previous row's actions waited for it.
+            newest = self._host_frame.copy_(newest)
+        self.frames[t + self.num_stack - 1].copy_(newest, non_blocking=True)
+        self.age[t].copy_(self._host_age[t], non_blocking=True)
+        return self.row(t)
+
+    def open(self) -> Tensor:
+        """Carries the last row of the previous rollout to row 0 and returns it."""
+        # a copy: with T < S the two ranges overlap
+        self.frames[: self.num_stack] = self.frames[-self.num_stack :].clone()
+        self.age[0].copy_(self.age[-1])
+        self._host_age[0].copy_(self._host_age[-1])
+        return self.row(0)
+
+    def row(self, t: int) -> Tensor:
+        """Row t as the policy reads it, [N, S, H, W] scaled."""
+        return self.gather(self._index[t])
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Rows `index` [B] of the flattened [T + 1, N], [B, S, H, W] scaled."""
+        return api.gather_frames(self.frames, self.age, index, **self._settings)

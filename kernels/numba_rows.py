@@ -1,0 +1,344 @@
+"""What the numba losses share: advantages to scales, the rows' own losses, partial sums to stats.
+
+A loss has three steps: the advantages' scales, the policy's own pass over parts of PART rows, and
+the sum over parts. One kernel does it all, or three do where the parts go to several threads.
+Within a part, ROWS rows at a time are columns of a tile `lane`, so that every loop here runs over
+rows and fills whole SIMD registers. Invalid rows, and the rows that pad the last tile, enter as
+zeros of weight zero. Statistics add up in float64, one lane per row of a tile.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numba import carray, njit
+from torch import Tensor
+
+from .numba_math import HALF, ONE, ZERO, exp
+from .numba_memory import OPTIONS, SUMMING, address, dense, kernel, pointer
+from .numba_threads import run_parts
+from .reference_loss import STATS
+from .terms import Rows, Terms
+
+ROWS = 128
+PART = 2048
+"""Rows of a part, what a thread takes at least; fixed, so that sums do not depend on threads."""
+
+
+@njit(**SUMMING)
+def _count(valid):
+    count = 0
+    for i in range(valid.shape[0]):
+        count += np.int64(valid[i])
+    return count
+
+
+@njit(**SUMMING)
+def _mean_and_deviation(advantages, valid, everywhere, count):
+    total = 0.0
+    squares = 0.0
+    if everywhere:
+        for i in range(advantages.shape[0]):
+            total += np.float64(advantages[i])
+        mean = total / count
+        for i in range(advantages.shape[0]):
+            centred = np.float64(advantages[i]) - mean
+            squares += centred * centred
+    else:
+        for i in range(advantages.shape[0]):
+            total += np.float64(advantages[i] if valid[i] else ZERO)
+        mean = total / count
+        for i in range(advantages.shape[0]):
+            centred = np.float64(advantages[i]) - mean
+            squares += centred * centred if valid[i] else 0.0
+    return mean, math.sqrt(squares / (count - 1))
+
+
+# mean of the advantages, 1 / (their std + 1e-8), 1 / divisor
+SCALES = 3
+
+
+@njit(**OPTIONS)
+def compute_scales(
+    batch_size, advantages_address, valid_address, stats_address, norm_adv, normalizer, scales
+):
+    """Fills `scales` [SCALES]; `normalizer` below 0 stands for the number of valid rows."""
+    advantages = carray(pointer(advantages_address), (batch_size,), np.float32)
+    valid = carray(pointer(valid_address), (batch_size if valid_address else 0,), np.bool_)
+    mean, rstd = 0.0, 1.0
+    if stats_address:
+        stats = carray(pointer(stats_address), (4,), np.float32)
+        count = np.int64(stats[3])
+        if norm_adv:
+            mean, rstd = np.float64(stats[0]) + np.float64(stats[1]), np.float64(stats[2])
+    else:
+        count = _count(valid) if valid_address else batch_size
+        if norm_adv and count > 1:
+            mean, std = _mean_and_deviation(advantages, valid, not valid_address, count)
+            rstd = 1.0 / (std + 1e-8)
+    scales[0], scales[1] = mean, rstd
+    scales[2] = 0.0
+    if count > 0:
+        scales[2] = 1.0 / (count if normalizer < 0.0 else normalizer)
+
+
+@kernel("void(int64, int64, int64, int64, boolean, float64, int64)")
+def scales_kernel(
+    batch_size,
+    advantages_address,  # [B] f32
+    valid_address,  # [B] bool, or 0 for all
+    stats_address,  # [4] f32 from advantage_stats, or 0 to compute them
+    norm_adv,
+    normalizer,
+    scales_address,  # [SCALES] f64, written
+):
+    scales = carray(pointer(scales_address), (SCALES,), np.float64)
+    compute_scales(
+        batch_size, advantages_address, valid_address, stats_address, norm_adv, normalizer, scales
+    )
+
+
+# Rows of the tile `lane` [LANES, ROWS]: what a row's loss needs, then what it yields.
+WEIGHT, OLD_LOG_PROB, ADVANTAGE, RETURN, OLD_VALUE, NEW_VALUE = range(6)
+LOG_PROB, ENTROPY, POLICY_GRAD, VALUE_GRAD = range(6, 10)
+TERMS = 10
+LANES = TERMS + len(STATS)
+
+
+# The loops below are functions of their own and get slices: LLVM then sees that no index is
+# negative and checks once per call that the arrays do not overlap; inlined, it gives up.
+@njit(**OPTIONS)
+def _copy(values, lane):
+    for k in range(values.shape[0]):
+        lane[k] = values[k]
+
+
+@njit(**OPTIONS)
+def _normalize(advantages, mean, rstd, lane):
+    for k in range(advantages.shape[0]):
+        lane[k] = np.float32((np.float64(advantages[k]) - mean) * rstd)
+
+
+@njit(**OPTIONS)
+def _weigh(valid, weight):
+    for k in range(valid.shape[0]):
+        weight[k] = ONE if valid[k] else ZERO
+
+
+@njit(**OPTIONS)
+def clear_invalid(weight, values):
+    """Zeros where the weight is zero, whatever stood there."""
+    for k in range(ROWS):
+        values[k] = values[k] if weight[k] > ZERO else ZERO
+
+
+@njit(**OPTIONS)
+def load_rows(
+    first, count, old_log_probs, advantages, returns, old_values, new_values, valid, scales, lane
+):
+    """Fills `lane` with rows first .. first + count; zeros behind them and where not valid."""
+    stop = first + count
+    if count < ROWS:
+        lane[:, :] = ZERO
+    lane[WEIGHT, :count] = ONE
+    _copy(old_log_probs[first:stop], lane[OLD_LOG_PROB])
+    _normalize(advantages[first:stop], scales[0], scales[1], lane[ADVANTAGE])
+    _copy(returns[first:stop], lane[RETURN])
+    _copy(old_values[first:stop], lane[OLD_VALUE])
+    _copy(new_values[first:stop], lane[NEW_VALUE])
+    if valid.shape[0] > 0:
+        _weigh(valid[first:stop], lane[WEIGHT])
+        for field in range(OLD_LOG_PROB, NEW_VALUE + 1):
+            clear_invalid(lane[WEIGHT], lane[field])
+
+
+@njit(**OPTIONS)
+def _policy_terms(lane, low, high, width, bound):
+    for k in range(ROWS):
+        weight = lane[WEIGHT, k]
+        advantage = lane[ADVANTAGE, k]
+        log_ratio = (lane[LOG_PROB, k] - lane[OLD_LOG_PROB, k]) if weight > ZERO else ZERO
+        ratio = exp(log_ratio)
+        outside = ratio < low or ratio > high
+        clipped = low if ratio < low else (high if ratio > high else ratio)
+        unclipped_loss = -advantage * ratio
+        clipped_loss = -advantage * clipped
+        policy = clipped_loss if clipped_loss > unclipped_loss else unclipped_loss
+        # At a tie torch.maximum and minimum send half of the gradient to either side.
+        tie = HALF * unclipped_loss if unclipped_loss == clipped_loss else ZERO
+        grad = tie if outside and not unclipped_loss > clipped_loss else unclipped_loss
+        worst = -bound * advantage
+        bounded = advantage < ZERO and policy >= worst
+        bounded_grad = HALF * grad if policy == worst else ZERO
+        lane[POLICY_GRAD, k] = bounded_grad if bounded else grad
+        lane[TERMS, k] = weight * (worst if bounded else policy)
+        lane[TERMS + 2, k] = weight * lane[ENTROPY, k]
+        lane[TERMS + 3, k] = (ratio - ONE) - log_ratio
+        lane[TERMS + 4, k] = -log_ratio
+        lane[TERMS + 5, k] = weight if abs(ratio - ONE) > width else ZERO
+
+
+@njit(**OPTIONS)
+def _value_terms(lane):
+    for k in range(ROWS):
+        error = lane[NEW_VALUE, k] - lane[RETURN, k]
+        lane[VALUE_GRAD, k] = error
+        lane[TERMS + 1, k] = lane[WEIGHT, k] * HALF * (error * error)
+
+
+@njit(**OPTIONS)
+def _clipped_value_terms(lane, near):
+    for k in range(ROWS):
+        error = lane[NEW_VALUE, k] - lane[RETURN, k]
+        value = error * error
+        step = lane[NEW_VALUE, k] - lane[OLD_VALUE, k]
+        far = step < -near or step > near
+        step = -near if step < -near else (near if step > near else step)
+        near_error = lane[OLD_VALUE, k] + step - lane[RETURN, k]
+        near_value = near_error * near_error
+        near_grad = ZERO if far else near_error
+        tie = HALF * (error + near_grad)
+        grad = tie if near_value == value else error
+        lane[VALUE_GRAD, k] = near_grad if near_value > value else grad
+        larger = near_value if near_value > value else value
+        lane[TERMS + 1, k] = lane[WEIGHT, k] * HALF * larger
+
+
+@njit(**OPTIONS)
+def add(total, values):
+    """Adds float32 values to float64 totals, one by one."""
+    for k in range(total.shape[0]):
+        total[k] += np.float64(values[k])
+
+
+@njit(**OPTIONS)
+def scaled(values, factor, out):
+    """The first values times a factor, as many as fit."""
+    for k in range(out.shape[0]):
+        out[k] = factor * values[k]
+
+
+@njit(**OPTIONS)
+def row_losses(lane, clip_coef, clip_vloss, dual_clip, sums):
+    """Adds the rows' terms to `sums` [6, ROWS]; writes d/d log_prob and d/d value to `lane`.
+
+    Comparisons are written so that NaN takes the branch that keeps it.
+    """
+    low, high = np.float32(1.0 - clip_coef), np.float32(1.0 + clip_coef)
+    _policy_terms(lane, low, high, np.float32(clip_coef), np.float32(dual_clip))
+    if clip_vloss >= 0.0:
+        _clipped_value_terms(lane, np.float32(clip_vloss))
+    else:
+        _value_terms(lane)
+    for s in range(sums.shape[0]):
+        add(sums[s], lane[TERMS + s])
+
+
+@njit(**OPTIONS)
+def add_parts(parts, partials, scale, vf_coef, ent_coef, loss_address, stats_address):
+    """The parts' sums [parts, 6] to the loss, [] f32, and STATS, [6] f32."""
+    loss = carray(pointer(loss_address), (1,), np.float32)
+    stats = carray(pointer(stats_address), (6,), np.float32)
+    for s in range(6):
+        total = 0.0
+        for part in range(parts):
+            total += partials[part, s]
+        partials[0, s] = total
+        stats[s] = np.float32(total * scale)
+    terms = partials[0, 0] + vf_coef * partials[0, 1] - ent_coef * partials[0, 2]
+    loss[0] = np.float32(terms * scale)
+
+
+@kernel("void(int64, int64, int64, float64, float64, int64, int64)")
+def finish_kernel(
+    parts,
+    partials_address,  # [parts, 6] f64
+    scales_address,  # [SCALES] f64
+    vf_coef,
+    ent_coef,
+    loss_address,  # [] f32, written
+    stats_address,  # [6] f32, written
+):
+    partials = carray(pointer(partials_address), (parts, 6), np.float64)
+    scale = carray(pointer(scales_address), (SCALES,), np.float64)[2]
+    add_parts(parts, partials, scale, vf_coef, ent_coef, loss_address, stats_address)
+
+
+ROWS_SIGNATURE = ", ".join(
+    [*["int64"] * 7, "boolean", *["float64"] * 6, *["int64"] * 4],
+)
+"""Of what `RowArguments.for_kernel` gives, the last arguments of a loss kernel."""
+
+
+class RowArguments:
+    """The rows of one loss as its kernels take them, and the outputs that all losses have.
+
+    Args:
+        part: rows of a part.
+        parallel: whether the parts go to threads. If not, one kernel does all three steps.
+    """
+
+    def __init__(
+        self, rows: Rows, new_values: Tensor, terms: Terms, *, part: int, parallel: bool
+    ) -> None:
+        normalizer = terms.normalizer
+        if normalizer is None:
+            normalizer = -1.0
+        elif isinstance(normalizer, Tensor):
+            normalizer = float(normalizer.detach().double().numpy())
+        batch_size = len(new_values)
+        self.batch_size = batch_size
+        self.parts = parts = -(-batch_size // part)
+        self.parallel = parallel
+        self.terms = terms
+        self.d_values = torch.empty(batch_size)
+        self.loss = torch.empty(())
+        self.stats = torch.empty(len(STATS))
+        # held here: an address does not keep its tensor alive
+        self._scratch = torch.empty(parts * 6 + SCALES, dtype=torch.float64)
+        self._inputs = [None if t is None else dense(t) for t in (*rows, new_values)]
+        old_log_probs, advantages, returns, old_values, valid, stats, values = map(
+            address, self._inputs
+        )
+        partials = self._scratch.data_ptr()
+        self._for_scales = (advantages, valid, stats, terms.norm_adv, normalizer)
+        self._scales = partials + 8 * 6 * parts
+        self.for_kernel = (
+            old_log_probs,
+            advantages,
+            returns,
+            old_values,
+            values,
+            valid,
+            stats,
+            terms.norm_adv,
+            normalizer,
+            terms.clip_coef,
+            terms.vf_coef,
+            terms.ent_coef,
+            -1.0 if terms.clip_vloss is None else terms.clip_vloss,
+            math.inf if terms.dual_clip is None else terms.dual_clip,
+            self.d_values.data_ptr(),
+            partials,
+            self.loss.data_ptr(),
+            self.stats.data_ptr(),
+        )
+
+    def run(self, loss_kernel: Callable[..., None], *policy: Any) -> None:
+        """Runs the kernel of a loss on its own arguments and these."""
+        if not self.parallel:
+            loss_kernel(0, self.parts, True, self.batch_size, *policy, *self.for_kernel)
+            return
+        scales_kernel(self.batch_size, *self._for_scales, self._scales)
+        run_parts(loss_kernel, self.parts, False, self.batch_size, *policy, *self.for_kernel)
+        finish_kernel(
+            self.parts,
+            self._scratch.data_ptr(),
+            self._scales,
+            self.terms.vf_coef,
+            self.terms.ent_coef,
+            self.loss.data_ptr(),
+            self.stats.data_ptr(),
+        )

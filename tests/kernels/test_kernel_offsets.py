@@ -1,0 +1,85 @@
+"""No Triton kernel adds a 32-bit offset to a pointer where 2**31 elements are possible."""
+
+import re
+from typing import Any
+
+import pytest
+import triton
+
+from fastppo.kernels import (
+    aot,
+    backends,
+    triton_categorical,
+    triton_gae,
+    triton_gaussian,
+    triton_narrow,
+    triton_rows,
+    triton_vocab,
+)
+
+# Within a row that a 64-bit offset led to: a row of 2**31 logits does not exist.
+ROW_RELATIVE = "vocab_kernel"
+
+pytestmark = pytest.mark.skipif(
+    backends.triton_is_interpreted(), reason="the compiler cannot run in a process that interprets"
+)
+
+
+def intermediate_code(spec: aot.KernelSpec, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Triton's first intermediate representation of a kernel."""
+    compiled: list[Any] = []
+
+    def kept(*args: Any, **kwargs: Any) -> Any:
+        compiled.append(triton.compile(*args, **kwargs))
+        return compiled[-1]
+
+    monkeypatch.setattr(aot, "triton_compile", kept)
+    aot.compile_kernel(spec, 90)
+    text: str = compiled[0].asm["ttir"]
+    return text
+
+
+def narrow_offsets(code: str) -> list[str]:
+    """Pointer additions whose offset is a block of int32, or an int32 that is no constant."""
+    additions = re.findall(r"tt\.addptr (%\S+), (%\S+) : (.*?)(?: loc\(.*)?$", code, re.M)
+    assert additions
+    return [
+        f"{pointer} + {offset} : {types}"
+        for pointer, offset, types in additions
+        if re.search(r"xi32>$|, i32$", types.strip()) and not offset.startswith("%c")
+    ]
+
+
+MODULES = (
+    triton_categorical,
+    triton_gae,
+    triton_gaussian,
+    triton_narrow,
+    triton_rows,
+    triton_vocab,
+)
+SPECS = [
+    spec
+    for spec in aot.shipped_kernels()
+    if any(spec.function in vars(module).values() for module in MODULES)
+]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_offsets_are_64_bits_wide(spec: aot.KernelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = narrow_offsets(intermediate_code(spec, monkeypatch))
+
+    if spec.function.__name__ == ROW_RELATIVE:
+        assert all("tensor" in addition for addition in narrow)  # to a row goes a scalar of 64 bits
+    else:
+        assert narrow == []
+
+
+def test_a_narrow_offset_is_found() -> None:
+    code = (
+        '%4 = tt.addptr %3, %2 : tensor<8x!tt.ptr<f32>>, tensor<8xi32> loc("x")\n'
+        "%5 = tt.addptr %arg0, %c1_i32 : !tt.ptr<f32>, i32 loc(#loc1)\n"
+        "%6 = tt.addptr %arg0, %1 : !tt.ptr<f32>, i64\n"
+    )
+
+    assert narrow_offsets(code) == ["%3 + %2 : tensor<8x!tt.ptr<f32>>, tensor<8xi32>"]
