@@ -1,11 +1,14 @@
 """Clocks for kernels: seconds per call on a CPU, and two kinds of them on a GPU."""
 
+import ctypes
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 SLICE = 2e-3
 """Seconds that a CPU slice should last: long against the clock, short against the noise."""
 COLD_BYTES = 256 * 2**20
@@ -14,6 +17,19 @@ GRAPH_CALLS = 10
 """Calls in one captured graph."""
 
 Measure = Callable[[], float]
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep what this process frees, where there is a glibc.
+
+    It hands large blocks back to the system, or not, by what was freed before. A way of computing
+    would then pay the page faults of the one that ran before it: 0.2 or 2 ms for the same GAE.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
+            mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def cpu_clock(run: Callable[[], Any]) -> Measure:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from fastppo import machine
-from fastppo.bench.clocks import ColdClock, Measure, cpu_clock, graph_clock
+from fastppo.bench.clocks import ColdClock, Measure, cpu_clock, graph_clock, keep_freed_memory
 from fastppo.bench.kernel_cases import Case, Work, cases
 from fastppo.bench.paired import Ratio, interleave, speedup
 from fastppo.errors import MachineError, UserError
@@ -220,6 +220,7 @@ def run_grid(
         NotEqual: a kernel computes something else than its oracle.
         UserError: no operation has that name.
     """
+    keep_freed_memory()
     rounds = rounds or (QUICK_ROUNDS if quick else ROUNDS)
     chosen = _chosen(device, quick, operations or [])
     timings: list[Timing] = []

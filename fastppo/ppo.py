@@ -131,6 +131,7 @@ class EagerEngine:
             "clip_vloss": clip_coef if config.clip_vloss else None,
             "dual_clip": config.dual_clip,
             "norm_adv": config.norm_adv,
+            "advantage_stats": mb.advantage_stats,
             "backend": config.backend,
         }
         rows = (new_values, mb.actions, mb.old_log_probs, mb.advantages, mb.returns, mb.old_values)

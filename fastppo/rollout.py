@@ -6,8 +6,9 @@ that are transitions: nothing may learn from, or count, the others. Stacks of fr
 single frames (`frames.py`); everything else as it is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ class Minibatch:
     returns: Tensor  # [B]
     old_values: Tensor  # [B]
     valid: Tensor  # [B] bool
+    advantage_stats: Tensor | None = None  # [4], or None for the loss to compute them
 
 
 class Rollout:
@@ -58,6 +60,9 @@ class Rollout:
         obs_dtype = torch.uint8 if spec.obs_dtype == np.uint8 else torch.float32
         self.config = config
         self.device = device
+        # one launch per epoch instead of one per minibatch; without launches to save, the loss is
+        # quicker with rows that it has in its cache (docs/kernels.md)
+        self.stats_ahead = device.type == "cuda"
         self.obs_normalizer = obs_normalizer
         self.frames: FrameStore | None = None
         if stacks_frames(spec) and obs_normalizer is None:
@@ -111,7 +116,7 @@ class Rollout:
             source = self._host_obs.copy_(source)
         self.obs[t].copy_(source, non_blocking=True)
         if self.obs_normalizer is not None:
-            self.inputs[t].copy_(self.obs_normalizer(self.obs[t]))
+            self.obs_normalizer(self.obs[t], out=self.inputs[t])
         return self.inputs[t]
 
     def open(self) -> Tensor:
@@ -123,7 +128,7 @@ class Rollout:
             return self.frames.open()
         self.obs[0].copy_(self.obs[-1])
         if self.obs_normalizer is not None:
-            self.inputs[0].copy_(self.obs_normalizer(self.obs[0]))
+            self.obs_normalizer(self.obs[0], out=self.inputs[0])
         return self.inputs[0]
 
     def row(self, t: int) -> Tensor:
@@ -174,7 +179,7 @@ class Rollout:
     def update_obs_statistics(self) -> None:
         """Merges this rollout into the observation statistics, for the next one."""
         if self.obs_normalizer is not None:
-            self.obs_normalizer.moments.update(self.obs[:-1].flatten(0, 1), self.valid.flatten())
+            self.obs_normalizer.update(self.obs[:-1].flatten(0, 1), self.valid.flatten())
 
     def minibatches(self, update: int, epoch: int) -> Iterator[Minibatch]:
         """Freshly shuffled minibatches of one epoch, invalid rows among them and marked."""
@@ -188,10 +193,16 @@ class Rollout:
         ]
         if self.frames is None:
             fields.insert(0, self.inputs[:-1].flatten(0, 1))
-        for rows in order.split(config.minibatch_size):
+        minibatches = order.view(-1, config.minibatch_size)
+        stats: Iterable[Tensor | None] = repeat(None)
+        if self.stats_ahead and config.norm_adv:
+            stats = api.advantage_stats(
+                self.advantages, self.valid, minibatches, backend=config.backend
+            )
+        for rows, row_stats in zip(minibatches, stats, strict=False):
             gathered = api.gather_rows(fields, rows, backend=config.backend)
             images = () if self.frames is None else (self.frames.gather(rows),)
-            yield Minibatch(*images, *gathered)
+            yield Minibatch(*images, *gathered, row_stats)
 
     def explained_variance(self) -> Tensor:
         """1 - Var[returns - values] / Var[returns] over valid rows; 0 if returns are constant."""

@@ -30,7 +30,8 @@ def build_obs_normalizer(config: Config, device: torch.device) -> ObsNormalizer 
     """The observation normaliser, where the run uses one."""
     if not config.norm_obs:
         return None
-    return ObsNormalizer(spec_of(config).obs_shape, config.obs_clip).to(device)
+    shape = spec_of(config).obs_shape
+    return ObsNormalizer(shape, config.obs_clip, config.backend).to(device)
 
 
 class Trainer:

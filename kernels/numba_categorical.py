@@ -164,10 +164,10 @@ def categorical_kernel(
     inverse = np.empty((num_heads, ROWS), np.float32)  # 1 / total
     shift = np.empty((num_heads, ROWS), np.float32)  # entropy - log total
     lane = np.empty((LANES, ROWS), np.float32)
-    sums = np.empty((6, ROWS), np.float64)
+    sums = np.empty(6, np.float64)
 
     for part in range(first_part, stop_part):
-        sums[:, :] = 0.0
+        sums[:] = 0.0
         for first in range(part * PART, min(part * PART + PART, batch_size), ROWS):
             rows = min(ROWS, batch_size - first)
             load_rows(
@@ -232,6 +232,6 @@ def categorical_kernel(
                 start = stop
             _transpose_back(z[:, :rows], width, d_logits[block])
         for s in range(6):
-            partials[part, s] = sums[s].sum()
+            partials[part, s] = sums[s]
     if whole:
         add_parts(num_parts, partials, scales[2], vf_coef, ent_coef, loss_address, stats_address)

@@ -25,7 +25,6 @@ from .numba_rows import (
     VALUE_GRAD,
     WEIGHT,
     RowArguments,
-    add,
     add_parts,
     compute_scales,
     load_rows,
@@ -35,7 +34,7 @@ from .numba_rows import (
 from .terms import Rows, Terms
 
 _HALF_LOG_2PI = np.float32(0.5 * math.log(2.0 * math.pi))
-PARALLEL = 1 << 18
+PARALLEL = 3 << 18
 """Rows times (columns + 8) from which on two threads were faster than one (docs/kernels.md)."""
 
 
@@ -94,6 +93,12 @@ def _gradients(grad, u, inverse, entropy_scale, d_mean, d_scale):
     for x in range(u.shape[0]):
         d_mean[x] = grad[x] * u[x] * inverse[x]
         d_scale[x] = grad[x] * (u[x] * u[x] - ONE) - entropy_scale
+
+
+@njit(**OPTIONS)
+def _add(total, values):
+    for x in range(total.shape[0]):
+        total[x] += np.float64(values[x])
 
 
 @njit(**OPTIONS)
@@ -184,7 +189,7 @@ def gaussian_kernel(
     squares = np.zeros(ROWS, np.float32)
     log_stds = np.zeros(ROWS, np.float32)  # their sum over a row
     lane = np.empty((LANES, ROWS), np.float32)
-    sums = np.empty((6, ROWS), np.float64)
+    sums = np.empty(6, np.float64)
 
     if shared:
         for k in range(ROWS):
@@ -192,7 +197,7 @@ def gaussian_kernel(
         _row_sums(inverse, width, log_stds)
         _invert(inverse, inverse)
     for part in range(first_part, stop_part):
-        sums[:, :] = 0.0
+        sums[:] = 0.0
         d_total[:] = 0.0
         for first in range(part * PART, min(part * PART + PART, batch_size), ROWS):
             rows = min(ROWS, batch_size - first)
@@ -228,14 +233,14 @@ def gaussian_kernel(
             if valid_address:
                 _forget_invalid(lane[WEIGHT], width, d_here, d_scale[:here])
             if shared:
-                add(d_total[:here], d_scale[:here])
+                _add(d_total[:here], d_scale[:here])
             else:
                 d_log_std[start:stop] = d_scale[:here]
         if shared:
             for j in range(width):
                 d_shared[part, j] = d_total[j::width].sum()
         for s in range(6):
-            partials[part, s] = sums[s].sum()
+            partials[part, s] = sums[s]
     if whole and shared:
         for j in range(width):
             total = 0.0

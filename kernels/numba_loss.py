@@ -17,7 +17,7 @@ __all__ = ["categorical", "gaussian"]
 
 WIDE = 128
 """Logits of a row from which on SIMD runs along it instead of across rows."""
-PARALLEL = 1 << 18
+PARALLEL = 3 << 18
 """Rows times (columns + 8) from which on two threads were faster than one (docs/kernels.md)."""
 
 

@@ -4,7 +4,7 @@ A loss has three steps: the advantages' scales, the policy's own pass over parts
 the sum over parts. One kernel does it all, or three do where the parts go to several threads.
 Within a part, ROWS rows at a time are columns of a tile `lane`, so that every loop here runs over
 rows and fills whole SIMD registers. Invalid rows, and the rows that pad the last tile, enter as
-zeros of weight zero. Statistics add up in float64, one lane per row of a tile.
+zeros of weight zero. Statistics add up in float32 within a tile, in float64 over tiles.
 """
 
 import math
@@ -207,22 +207,23 @@ def _clipped_value_terms(lane, near):
 
 
 @njit(**OPTIONS)
-def add(total, values):
-    """Adds float32 values to float64 totals, one by one."""
-    for k in range(total.shape[0]):
-        total[k] += np.float64(values[k])
-
-
-@njit(**OPTIONS)
 def scaled(values, factor, out):
     """The first values times a factor, as many as fit."""
     for k in range(out.shape[0]):
         out[k] = factor * values[k]
 
 
+@njit(**SUMMING)
+def _lane_sum(values):
+    total = ZERO
+    for k in range(ROWS):
+        total += values[k]
+    return np.float64(total)
+
+
 @njit(**OPTIONS)
 def row_losses(lane, clip_coef, clip_vloss, dual_clip, sums):
-    """Adds the rows' terms to `sums` [6, ROWS]; writes d/d log_prob and d/d value to `lane`.
+    """Adds the rows' terms to `sums` [6]; writes d/d log_prob and d/d value to `lane`.
 
     Comparisons are written so that NaN takes the branch that keeps it.
     """
@@ -233,7 +234,7 @@ def row_losses(lane, clip_coef, clip_vloss, dual_clip, sums):
     else:
         _value_terms(lane)
     for s in range(sums.shape[0]):
-        add(sums[s], lane[TERMS + s])
+        sums[s] += _lane_sum(lane[TERMS + s])
 
 
 @njit(**OPTIONS)

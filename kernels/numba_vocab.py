@@ -5,8 +5,6 @@ for the gradient. The exponentials are computed again rather than kept: a row of
 exponentials leave the cache together, one alone stays.
 """
 
-from typing import Any
-
 import numpy as np
 from numba import carray, njit
 
@@ -33,9 +31,6 @@ PART = 8
 BLOCK = 1024
 """Columns that add up in float32 before they join a float64 sum."""
 
-# A NaN may or may not win here; it survives as the difference to whatever did.
-_MAXIMUM: dict[str, Any] = OPTIONS | {"fastmath": {"nnan", "nsz", "reassoc"}}
-
 
 @njit(**OPTIONS)
 def _widened(halves, out):
@@ -54,28 +49,57 @@ def _rounded(values, out):
         out[j] = np.uint16(0x7FC0 if values[j] != values[j] else near)
 
 
-@njit(**_MAXIMUM)
-def _maximum(z):
-    top = np.float32(-np.inf)
+@njit(**OPTIONS)
+def _raise_to(top, values):
+    for x in range(values.shape[0]):
+        top[x] = values[x] if values[x] > top[x] else top[x]
+
+
+@njit(**OPTIONS)
+def _maximum(z, top):
+    """Largest of a row, -inf if there is none; top: [BLOCK] scratch.
+
+    A NaN never wins; it survives as the difference to whatever did.
+    """
+    top[:] = -np.inf
+    for first in range(0, z.shape[0], BLOCK):
+        block = z[first : first + BLOCK]
+        _raise_to(top[: block.shape[0]], block)
+    largest = top[0]
+    for x in range(1, min(BLOCK, z.shape[0])):
+        largest = top[x] if top[x] > largest else largest
+    return largest
+
+
+@njit(**OPTIONS)
+def _exponentials(z, top, p, pq):
+    """p = exp q and p * q of q = z - top."""
     for j in range(z.shape[0]):
-        top = z[j] if z[j] > top else top
-    return top
+        q = z[j] - top
+        p[j] = exp_of_negative(q)
+        # finite, so that 0 * q is no NaN
+        pq[j] = p[j] * (NO_CHANCE if q < LOG_MIN else q)
 
 
 @njit(**SUMMING)
-def _sums(z, top):
-    """Sums of p and p * q over q = z - top, p = exp q."""
+def _sum(values):
+    total = ZERO
+    for j in range(values.shape[0]):
+        total += values[j]
+    return np.float64(total)
+
+
+# "reassoc" must not reach into an exponential, so what is added up is written down first
+@njit(**OPTIONS)
+def _sums(z, top, p, pq):
+    """Sums of p and p * q over a row; p, pq: [BLOCK] scratch."""
     total, weighted = 0.0, 0.0
     for first in range(0, z.shape[0], BLOCK):
-        block_total, block_weighted = ZERO, ZERO
-        for j in range(first, min(first + BLOCK, z.shape[0])):
-            q = z[j] - top
-            p = exp_of_negative(q)
-            q = NO_CHANCE if q < LOG_MIN else q
-            block_total += p
-            block_weighted += p * q
-        total += np.float64(block_total)
-        weighted += np.float64(block_weighted)
+        block = z[first : first + BLOCK]
+        size = block.shape[0]
+        _exponentials(block, top, p[:size], pq[:size])
+        total += _sum(p[:size])
+        weighted += _sum(pq[:size])
     return np.float32(total), np.float32(weighted)
 
 
@@ -159,16 +183,17 @@ def vocab_kernel(
     entropy_scale = np.float32(ent_coef * scales[2])
 
     row = np.empty(width, np.float32)
+    p, pq = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     top = np.empty((ROWS, num_heads), np.float32)
     inverse = np.empty((ROWS, num_heads), np.float32)  # 1 / sum of exponentials
     shift = np.empty((ROWS, num_heads), np.float32)  # entropy - log of that sum
     lane = np.empty((LANES, ROWS), np.float32)
-    sums = np.empty((6, ROWS), np.float64)
+    sums = np.empty(6, np.float64)
 
     for part in range(first_part, stop_part):
         first = part * PART
         rows = min(PART, batch_size - first)
-        sums[:, :] = 0.0
+        sums[:] = 0.0
         load_rows(
             first,
             rows,
@@ -197,8 +222,8 @@ def vocab_kernel(
             start = 0
             for h in range(num_heads):
                 z = row[start : start + nvec[h]]
-                top[k, h] = _maximum(z)
-                total, weighted = _sums(z, top[k, h])
+                top[k, h] = _maximum(z, p)
+                total, weighted = _sums(z, top[k, h], p, pq)
                 log_total = log(total)
                 inverse[k, h] = ONE / total
                 shift[k, h] = -weighted * inverse[k, h]
@@ -240,6 +265,6 @@ def vocab_kernel(
             else:
                 d_logits[i] = row
         for s in range(6):
-            partials[part, s] = sums[s].sum()
+            partials[part, s] = sums[s]
     if whole:
         add_parts(num_parts, partials, scales[2], vf_coef, ent_coef, loss_address, stats_address)

@@ -232,3 +232,22 @@ def test_learning_rate_and_clip_reach_the_update() -> None:
         moved.append(float((parameters(engine) - before).abs().max()))
 
     assert moved[1] < 0.2 * moved[0]
+
+
+@pytest.mark.parametrize("nvec", [(4,), None], ids=["discrete", "continuous"])
+def test_statistics_of_an_epoch_ahead_change_nothing(nvec: tuple[int, ...] | None) -> None:
+    """As on a GPU, where one launch per epoch normalises the advantages of all minibatches."""
+    config = make_config(learning_rate=1e-2)
+    results = []
+    for ahead in (False, True):
+        engine = make_engine(config, nvec)
+        rollout = make_rollout(config, engine, nvec)
+        rollout.finish(torch.zeros(config.num_envs), None)
+        rollout.stats_ahead = ahead
+        mb = next(rollout.minibatches(0, 0))
+        assert (mb.advantage_stats is not None) == ahead
+        stats = engine.update(rollout, 0).to_host()
+        results.append((parameters(engine), stats))
+
+    torch.testing.assert_close(results[1][0], results[0][0], rtol=1e-5, atol=1e-6)
+    assert results[1][1] == pytest.approx(results[0][1], rel=1e-4, abs=1e-6)
