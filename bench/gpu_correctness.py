@@ -130,6 +130,42 @@ def _gaussian(draw: _Draw, batch_size: int, width: int, shared: bool) -> None:
     _loss(api.gaussian_ppo_loss, 3, inputs, 2e-3)
 
 
+def _adam(draw: _Draw, size: int, misaligned: int, zero_grad: bool) -> None:
+    """Three steps; buffer number `misaligned` begins 4 bytes past a multiple of 16."""
+    names = ("param", "grad", "exp_avg", "exp_avg_sq")
+    values = [draw.normal(size) for _ in names]
+    values[3] = values[3].square()
+    states: dict[str, list[Tensor]] = {}
+    for label in ("first", "again", "oracle"):
+        dtype = torch.float64 if label == "oracle" else torch.float32
+        buffers = [torch.empty(size + 1, dtype=dtype, device=draw.device) for _ in names]
+        state = [b[1:] if i == misaligned else b[:-1] for i, b in enumerate(buffers)]
+        for tensor, value in zip(state, values, strict=True):
+            tensor.copy_(value)
+        param, grad, exp_avg, exp_avg_sq = state
+        step = torch.zeros((), dtype=torch.float32, device=draw.device)
+        for _ in range(3):
+            norm, taken = api.clip_adam_(
+                param,
+                grad,
+                exp_avg,
+                exp_avg_sq,
+                step,
+                lr=3e-4,
+                max_grad_norm=0.5,
+                zero_grad=zero_grad,
+                backend="torch" if label == "oracle" else "auto",
+            )
+            assert bool(taken), "a step was skipped"
+            if zero_grad:
+                assert not grad.any(), "the gradient is not zero"
+                grad.copy_(values[1])
+        states[label] = [*state, norm, step]
+    for name, a, b, expected in zip((*names, "norm", "step"), *states.values(), strict=True):
+        _close(name, a, expected, 1e-5)
+        assert torch.equal(a, b), f"{name}: two runs differ"
+
+
 def checks(device: torch.device) -> Iterator[tuple[str, Check]]:
     """Named checks; each raises AssertionError where the kernel is wrong."""
 
@@ -151,6 +187,11 @@ def checks(device: torch.device) -> Iterator[tuple[str, Check]]:
             for shared in (True, False):
                 label = f"gaussian B={batch_size} D={width} shared={shared}"
                 yield named(label, _gaussian, batch_size, width, shared)
+    for size in (1, 33, 5000, 16384, 100_003):
+        for misaligned in (-1, 0, 1):
+            for zero_grad in (False, True):
+                label = f"adam P={size} misaligned={misaligned} zero_grad={zero_grad}"
+                yield named(label, _adam, size, misaligned, zero_grad)
     for width, dtype in ((50257, floats), (131072, halves), (131072, floats)):
         for masked in (False, True):
             label = f"vocabulary A={width} {dtype} masked={masked}"

@@ -17,11 +17,29 @@ _STYLES = {
 _LABELS = {COPY: "limit: copy of the same bytes"}
 
 
-def _family(timing: Timing) -> str:
-    """What stays the same along a line: every size but the one that grows."""
-    growing = "N" if timing.case.operation == "gae" else "B"
-    fixed = [f"{name}={value}" for name, value in timing.case.shape if name != growing]
-    return " ".join([*fixed, timing.clock])
+_GROWING = {"gae": "N", "adam": "P"}
+_CLOCKS = {"wall": "", "cold": "cold L2", "graph": "graph replay"}
+
+
+def _family(timing: Timing) -> tuple[tuple[tuple[str, int | str], ...], str]:
+    """What stays the same along a line: every size but the one that grows, and the clock."""
+    growing = _GROWING.get(timing.case.operation, "B")
+    fixed = tuple(item for item in timing.case.shape if item[0] != growing)
+    return fixed, timing.clock
+
+
+def _title(family: tuple[tuple[tuple[str, int | str], ...], str]) -> str:
+    fixed, clock = family
+    return " ".join([*(f"{name}={value}" for name, value in fixed), _CLOCKS[clock]])
+
+
+def _abscissa(operation: str) -> str:
+    return {
+        "gae": "T x N",
+        "adam": "parameters",
+        "vocabulary": "B x A",
+        "advantage_stats": "M x B",
+    }.get(operation, "rows B")
 
 
 def draw(timings: list[Timing], folder: Path) -> Iterator[Path]:
@@ -30,18 +48,23 @@ def draw(timings: list[Timing], folder: Path) -> Iterator[Path]:
     ordered = sorted(timings, key=lambda timing: timing.case.operation)
     for operation, group in groupby(ordered, key=lambda timing: timing.case.operation):
         members = sorted(group, key=lambda timing: (_family(timing), timing.case.size))
-        families = [(name, list(part)) for name, part in groupby(members, key=_family)]
-        figure = Figure(figsize=(4.2 * len(families), 3.6), layout="constrained")
+        families = [(family, list(part)) for family, part in groupby(members, key=_family)]
+        figure = Figure(figsize=(max(5.0, 4.0 * len(families)), 4.0), layout="constrained")
         axes = figure.subplots(1, len(families), squeeze=False, sharey=True)[0]
-        for axis, (name, part) in zip(axes, families, strict=True):
+        for axis, (family, part) in zip(axes, families, strict=True):
             for way, style in _STYLES.items():
                 points = [(t.case.size, t.microseconds(way)) for t in part if way in t.samples]
                 if points:
                     axis.plot(*zip(*points, strict=True), label=_LABELS.get(way, way), **style)
-            axis.set(title=name, xscale="log", yscale="log", xlabel="size")
+            axis.set(title=_title(family), xscale="log", yscale="log", xlabel=_abscissa(operation))
             axis.grid(visible=True, which="both", alpha=0.25)
         axes[0].set_ylabel("microseconds per call")
-        axes[0].legend(fontsize="small")
+        handles = {
+            label: handle
+            for axis in axes
+            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
         figure.suptitle(operation)
         for suffix in ("png", "svg"):
             path = folder / f"{operation}.{suffix}"

@@ -9,6 +9,7 @@ single frames (`frames.py`); everything else as it is.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 import torch
@@ -201,8 +202,9 @@ class Rollout:
             )
         for rows, row_stats in zip(minibatches, stats, strict=False):
             gathered = api.gather_rows(fields, rows, backend=config.backend)
-            images = () if self.frames is None else (self.frames.gather(rows),)
-            yield Minibatch(*images, *gathered, row_stats)
+            images = [] if self.frames is None else [self.frames.gather(rows)]
+            tensors: list[Any] = [*images, *gathered, row_stats]
+            yield Minibatch(*tensors)
 
     def explained_variance(self) -> Tensor:
         """1 - Var[returns - values] / Var[returns] over valid rows; 0 if returns are constant."""

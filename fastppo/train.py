@@ -58,6 +58,8 @@ class Trainer:
         self.config = config
         self.spec = spec
         self.device = resolve_device(config.device)
+        if self.device.index is not None:  # where events and streams are made, unless told
+            torch.cuda.set_device(self.device)
         self.backend = check_backend(config, self.device)
         self.thread_plan = threads.plan(config, spec)
         torch.set_num_threads(self.thread_plan.torch_threads)

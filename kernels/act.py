@@ -5,6 +5,7 @@ from typing import TypeVar, overload
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from . import checks_act
 from .backends import implementation
@@ -28,7 +29,7 @@ def _run_categorical(
     log_probs: Tensor,
     entropy: Tensor | None,
 ) -> None:
-    counter = Counter(key, step_number if step is None else step, first_env, env_ids)
+    counter = Counter(key, int(step_number) if step is None else step, int(first_env), env_ids)
     module = implementation("act", backend, logits)
     module.categorical(logits, counter, nvec, action_mask, actions, log_probs, entropy)
 
@@ -46,7 +47,7 @@ def _run_gaussian(
     log_probs: Tensor,
     entropy: Tensor | None,
 ) -> None:
-    counter = Counter(key, step_number if step is None else step, first_env, env_ids)
+    counter = Counter(key, int(step_number) if step is None else step, int(first_env), env_ids)
     module = implementation("act", backend, mean)
     module.gaussian(mean, log_std, counter, actions, log_probs, entropy)
 
@@ -73,6 +74,7 @@ _gaussian = register(
 
 def _signed(key: int) -> int:
     """The same 64 bits as an operation takes them."""
+    key = int(key)
     return key - 2**64 if key >= 2**63 else key
 
 
@@ -158,6 +160,7 @@ def act_categorical(
         ValueError: a shape, dtype, device or number is off; the message names it.
         BackendUnavailable: `backend` cannot serve these tensors.
     """
+    nvec = None if nvec is None else tuple(int(n) for n in nvec)  # a space's are numpy's
     checks_act.check_categorical(logits, nvec, action_mask)
     checks_act.check_counter(logits, key, step, first_env, env_ids)
     shape = logits.shape[:1] if nvec is None else (logits.shape[0], len(nvec))
@@ -166,12 +169,13 @@ def act_categorical(
     else:
         checks_act.check_out(out, logits, shape, torch.int64)
     step_tensor, number = (step, 0) if isinstance(step, Tensor) else (None, step)
-    run = _categorical if torch.compiler.is_compiling() else _run_categorical
+    compiling = torch.compiler.is_compiling()
+    run = _categorical if compiling else _run_categorical
     run(
         backend,
         logits.detach(),
         action_mask,
-        logits.shape[1:] if nvec is None else tuple(nvec),
+        logits.shape[1:] if nvec is None else nvec,
         _signed(key),
         step_tensor,
         number,
@@ -181,6 +185,9 @@ def act_categorical(
         out[1],
         out[2] if len(out) == 3 else None,
     )
+    if not compiling:
+        # Autograd must learn of the writes, which go past torch.
+        increment_version(out)
     return out
 
 
@@ -248,7 +255,8 @@ def act_gaussian(
     else:
         checks_act.check_out(out, mean, mean.shape, checks_act.float_dtype(mean))
     step_tensor, number = (step, 0) if isinstance(step, Tensor) else (None, step)
-    run = _gaussian if torch.compiler.is_compiling() else _run_gaussian
+    compiling = torch.compiler.is_compiling()
+    run = _gaussian if compiling else _run_gaussian
     run(
         backend,
         mean.detach(),
@@ -262,4 +270,7 @@ def act_gaussian(
         out[1],
         out[2] if len(out) == 3 else None,
     )
+    if not compiling:
+        # Autograd must learn of the writes, which go past torch.
+        increment_version(out)
     return out

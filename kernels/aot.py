@@ -28,6 +28,7 @@ from . import (
     triton_gaussian,
     triton_moments,
     triton_narrow,
+    triton_options,
     triton_rows,
     triton_vocab,
 )
@@ -80,6 +81,8 @@ def compile_kernel(spec: KernelSpec, arch: int) -> KernelInfo:
     aligned = [["tt.divisibility", 16]]
     attributes: dict[tuple[int, ...], Any] = {}
     for i, n in enumerate(names):
+        if spec.function.params[i].do_not_specialize_on_alignment:
+            continue
         if isinstance(signature[n], tuple):
             attributes |= {(i, j): aligned for j in range(len(signature[n]))}
         elif signature[n].startswith("*") or n in spec.multiples_of_16:
@@ -90,7 +93,7 @@ def compile_kernel(spec: KernelSpec, arch: int) -> KernelInfo:
     compiled = triton_compile(
         source,
         target=GPUTarget("cuda", arch, 32),
-        options={"num_warps": spec.num_warps, "enable_fp_fusion": True},
+        options={"num_warps": spec.num_warps, **triton_options.OPTIONS},
     )
     cubin: bytes = compiled.asm["cubin"]
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from .backends import implementation
 from .gather import check_index, implementation_for_bytes
@@ -162,6 +163,7 @@ def gather_frames(
             device, the Triton kernel reads nothing for such a row and fills it with NaN.
         BackendUnavailable: `backend` cannot serve these tensors.
     """
+    num_stack = int(num_stack)  # numpy's would fail where a kernel is compiled for it
     dtype = dtype if out is None else out.dtype
     _check(frames, age, index, num_stack, dtype)
     compiling = torch.compiler.is_compiling()
@@ -174,4 +176,7 @@ def gather_frames(
     _check_out(out, frames, (index.shape[0], num_stack, *frames.shape[2:]), channels_last)
     run_out = _operation_out if compiling else _run_out
     run_out(frames, age, index, num_stack, channels_last, float(scale), out, backend)
+    if not compiling:
+        # Autograd must learn of the writes, which go past torch.
+        increment_version(out)
     return out

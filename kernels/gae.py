@@ -76,7 +76,7 @@ def gae(
         terminated, truncated: [T, N] bool.
         gamma, gae_lambda: in [0, 1].
         lengths: [N] int64 or int32, for layout "NT" only. Steps from lengths[n] on are padding:
-            never read, 0 in both results; values[n, lengths[n]] is the bootstrap value. A length
+            never used, 0 in both results; values[n, lengths[n]] is the bootstrap value. A length
             outside 0 .. T counts as the nearer of the two: looking would stall a GPU.
         layout: "TN" (time-major), or "NT": rewards and flags [N, T], values [N, T + 1], as
             sequences of tokens come.

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from .backends import implementation
 from .registry import register
@@ -14,7 +15,7 @@ from .registry import register
 @cache
 def _bytes_on(device: torch.device) -> Tensor:
     """Stands for data that is moved and not computed with: every backend that has float32."""
-    return torch.zeros(0, device=device)
+    return torch.zeros(0, dtype=torch.float32, device=device)
 
 
 def implementation_for_bytes(operation: str, backend: str, device: torch.device) -> Any:
@@ -115,4 +116,7 @@ def gather_rows(
             cast(list[Tensor], (_operation if compiling else _run)(fields, index, backend))
         )
     (_operation_out if compiling else _run_out)(fields, index, list(out), backend)
+    if not compiling:
+        # Autograd must learn of the writes, which go past torch.
+        increment_version(out)
     return tuple(out)

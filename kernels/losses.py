@@ -237,7 +237,8 @@ def categorical_ppo_loss(
         ValueError: a shape, dtype, device or number is off; the message names it.
         BackendUnavailable: `backend` cannot serve these tensors.
     """
-    nvec = None if nvec is None else tuple(nvec)
+    # numpy's integers would reach the kernels, too
+    nvec = None if nvec is None else tuple(int(n) for n in nvec)
     checks.check_categorical(logits, actions, action_mask, nvec)
     rows = Rows(old_log_probs, advantages, returns, old_values, valid, advantage_stats)
     terms = Terms(clip_coef, vf_coef, ent_coef, clip_vloss, dual_clip, norm_adv, normalizer)

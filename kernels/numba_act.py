@@ -184,7 +184,7 @@ def gaussian_kernel(
 
 @cache
 def _head_sizes(nvec: tuple[int, ...]) -> Tensor:
-    return torch.tensor(nvec)
+    return torch.tensor(nvec, dtype=torch.int64, device="cpu")
 
 
 def categorical(

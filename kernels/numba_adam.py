@@ -6,7 +6,6 @@ passes, and a gradient that is to be zeroed is zeroed block by block, while it i
 """
 
 import math
-from typing import Any
 
 import numba
 import numpy as np
@@ -14,21 +13,12 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from .numba_memory import pointer
+from .numba_memory import OPTIONS, SUMMING, kernel, pointer
 
 BLOCK = 4096
 
-_OPTIONS: dict[str, Any] = {
-    "fastmath": {"contract"},
-    "error_model": "numpy",
-    "nogil": True,
-    "cache": True,
-}
-_F32 = "float32[::1]"
 
-
-# "reassoc" lets the sum run on all SIMD lanes; the order is still fixed at compile time.
-@njit(f"float64({_F32})", **(_OPTIONS | {"fastmath": {"contract", "reassoc"}}))
+@njit(**SUMMING)
 def _squares(grad):
     total = 0.0
     for i in range(grad.shape[0]):
@@ -38,11 +28,7 @@ def _squares(grad):
 
 
 # A function of its own, not inlined by hand: LLVM then proves once that the buffers do not overlap.
-@njit(
-    f"void({_F32}, {_F32}, {_F32}, {_F32}, float32, float32, float32, float32, float32, float32, "
-    "float32, float32)",
-    **_OPTIONS,
-)
+@njit(**OPTIONS)
 def _adam(
     param, grad, exp_avg, exp_avg_sq, scale, step_size, root, beta1, rest1, beta2, rest2, eps
 ):
@@ -55,10 +41,9 @@ def _adam(
         param[i] -= step_size * m / (np.sqrt(v) * root + eps)
 
 
-@njit(
+@kernel(
     "void(int64, int64, int64, int64, int64, int64, int64, int64, float64, float64, float64, "
-    "float64, float64, boolean, int64, int64)",
-    **_OPTIONS,
+    "float64, float64, boolean, int64, int64)"
 )
 def clip_adam_kernel(
     param_at,  # [P] f32, updated, as are the two moments
@@ -133,8 +118,8 @@ def clip_adam_(
     zero_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     """As `reference_adam.clip_adam_`, for float32 on the CPU."""
-    norm = torch.empty((), dtype=torch.float32)
-    taken = torch.empty((), dtype=torch.bool)
+    norm = torch.empty((), dtype=torch.float32, device="cpu")
+    taken = torch.empty((), dtype=torch.bool, device="cpu")
     lr_at, lr = (lr.data_ptr(), 0.0) if isinstance(lr, Tensor) else (0, lr)
     clip_adam_kernel(
         param.data_ptr(),

@@ -6,7 +6,6 @@ all SIMD lanes, in float64. One thread: a second one did not pay at half a milli
 """
 
 import math
-from typing import Any
 
 import numba
 import numpy as np
@@ -14,18 +13,10 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from .numba_memory import dense, pointer
-
-# "reassoc" lets the sums run on all SIMD lanes; the order is still fixed at compile time.
-_OPTIONS: dict[str, Any] = {
-    "fastmath": {"contract", "reassoc"},
-    "error_model": "numpy",
-    "nogil": True,
-    "cache": True,
-}
+from .numba_memory import OPTIONS, SUMMING, dense, kernel, pointer
 
 
-@njit("float64(float32[::1], int64)", **_OPTIONS)
+@njit(**SUMMING)
 def _total(rows, count):
     total = 0.0
     for i in range(count):
@@ -33,7 +24,7 @@ def _total(rows, count):
     return total
 
 
-@njit("float64(float32[::1], int64, float64)", **_OPTIONS)
+@njit(**SUMMING)
 def _squares(rows, count, mean):
     squares = 0.0
     for i in range(count):
@@ -42,7 +33,7 @@ def _squares(rows, count, mean):
     return squares
 
 
-@njit("int64(float32[::1], boolean[::1], int64[::1], float32[::1])", **_OPTIONS)
+@njit(**OPTIONS)
 def _gather(advantages, valid, index, rows):
     """Packs the valid rows of a minibatch to the front of `rows`; their number."""
     num_rows = advantages.shape[0]
@@ -57,7 +48,7 @@ def _gather(advantages, valid, index, rows):
     return count
 
 
-@njit("int64(float32[::1], boolean[::1], float32[::1])", **_OPTIONS)
+@njit(**OPTIONS)
 def _pack(advantages, valid, rows):
     """As `_gather`, of all rows in order."""
     count = 0
@@ -67,7 +58,7 @@ def _pack(advantages, valid, rows):
     return count
 
 
-@njit("void(int64, int64, int64, int64, int64, int64, int64)", **_OPTIONS)
+@kernel("void(int64, int64, int64, int64, int64, int64, int64)")
 def advantage_stats_kernel(
     advantages_at,  # [R] f32
     valid_at,  # [R] bool, or 0 for all
@@ -108,7 +99,7 @@ def advantage_stats(advantages: Tensor, valid: Tensor | None, index: Tensor | No
     valid = None if valid is None else dense(valid)
     index = None if index is None else dense(index)
     minibatches, batch_size = (1, advantages.numel()) if index is None else index.shape
-    stats = torch.empty((minibatches, 4), dtype=torch.float32)
+    stats = torch.empty((minibatches, 4), dtype=torch.float32, device="cpu")
     advantage_stats_kernel(
         advantages.data_ptr(),
         0 if valid is None else valid.data_ptr(),

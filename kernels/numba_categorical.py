@@ -13,16 +13,14 @@ from .numba_rows import (
     ENTROPY,
     LANES,
     LOG_PROB,
-    PART,
     POLICY_GRAD,
     ROWS,
     ROWS_SIGNATURE,
-    SCALES,
     VALUE_GRAD,
     WEIGHT,
-    add_parts,
     clear_invalid,
     compute_scales,
+    finish,
     load_rows,
     row_losses,
     scaled,
@@ -90,14 +88,8 @@ def _gradients(z, e, factor, entropy_scale, tail):
         z[k] = factor[k] * e[k] * (entropy_scale * z[k] + tail[k])
 
 
-@kernel(
-    "void(int64, int64, boolean, int64, int64, int64, int64, int64, int64, int64, int64, "
-    f"{ROWS_SIGNATURE})"
-)
+@kernel(f"void(int64, int64, int64, int64, int64, int64, int64, int64, {ROWS_SIGNATURE})")
 def categorical_kernel(
-    first_part,
-    stop_part,
-    whole,  # all parts are here: compute the scales, and the loss from the sums
     batch_size,
     width,  # W
     num_heads,  # H
@@ -121,7 +113,6 @@ def categorical_kernel(
     clip_vloss,  # below 0: off
     dual_clip,  # inf: off
     d_values_address,  # [B] f32, written
-    partials_address,  # [parts, 6] f64, then [SCALES]: scratch
     loss_address,  # [] f32, written
     stats_address,  # [6] f32, written
 ):
@@ -139,21 +130,11 @@ def categorical_kernel(
     valid = carray(pointer(valid_address), (batch_size if valid_address else 0,), np.bool_)
     d_logits = carray(pointer(d_logits_address), (batch_size * width,), np.float32)
     d_values = carray(pointer(d_values_address), (batch_size,), np.float32)
-    num_parts = (batch_size + PART - 1) // PART
-    partials = carray(pointer(partials_address), (num_parts, 6), np.float64)
-    scales = carray(pointer(partials_address + 8 * 6 * num_parts), (SCALES,), np.float64)
-    if whole:
-        compute_scales(
-            batch_size,
-            advantages_address,
-            valid_address,
-            given_stats_address,
-            norm_adv,
-            normalizer,
-            scales,
-        )
-    policy_scale, value_scale = np.float32(scales[2]), np.float32(vf_coef * scales[2])
-    entropy_scale = np.float32(ent_coef * scales[2])
+    adv_mean, adv_rstd, scale = compute_scales(
+        advantages, valid, given_stats_address, norm_adv, normalizer
+    )
+    policy_scale, value_scale = np.float32(scale), np.float32(vf_coef * scale)
+    entropy_scale = np.float32(ent_coef * scale)
 
     z = np.empty((width, ROWS), np.float32)  # logits, then logits - their maximum, then gradients
     e = np.empty((width, ROWS), np.float32)  # exp of these
@@ -164,74 +145,70 @@ def categorical_kernel(
     inverse = np.empty((num_heads, ROWS), np.float32)  # 1 / total
     shift = np.empty((num_heads, ROWS), np.float32)  # entropy - log total
     lane = np.empty((LANES, ROWS), np.float32)
-    sums = np.empty(6, np.float64)
+    sums = np.zeros(6, np.float64)
 
-    for part in range(first_part, stop_part):
-        sums[:] = 0.0
-        for first in range(part * PART, min(part * PART + PART, batch_size), ROWS):
-            rows = min(ROWS, batch_size - first)
-            load_rows(
-                first,
-                rows,
-                old_log_probs,
-                advantages,
-                returns,
-                old_values,
-                new_values,
-                valid,
-                scales,
-                lane,
-            )
-            block = slice(first * width, (first + rows) * width)
-            if rows < ROWS:
-                z[:, :] = ZERO
-            _transpose(logits[block], width, z[:, :rows])
-            if allowed_address:
-                _forbid(allowed[block], width, z[:, :rows])
-            lane[LOG_PROB, :] = ZERO
-            lane[ENTROPY, :] = ZERO
-            start = 0
-            for h in range(num_heads):
-                stop = start + nvec[h]
-                for k in range(ROWS):
-                    action = actions[first + k, h] if lane[WEIGHT, k] > ZERO else 0
-                    in_range = action >= 0 and action < nvec[h]
-                    chosen[h, k] = start + (action if in_range else 0)
-                    lane[LOG_PROB, k] += ZERO if in_range else np.float32(np.nan)
-                if valid_address:
-                    for j in range(start, stop):
-                        clear_invalid(lane[WEIGHT], z[j])
-                top[:] = z[start]
-                total[:] = ZERO
-                weighted[:] = ZERO
-                for j in range(start + 1, stop):
-                    _raise_to(top, z[j])
-                for k in range(ROWS):
-                    lane[LOG_PROB, k] += z[chosen[h, k], k] - top[k]
+    for first in range(0, batch_size, ROWS):
+        rows = min(ROWS, batch_size - first)
+        load_rows(
+            first,
+            rows,
+            old_log_probs,
+            advantages,
+            returns,
+            old_values,
+            new_values,
+            valid,
+            adv_mean,
+            adv_rstd,
+            lane,
+        )
+        block = slice(first * width, (first + rows) * width)
+        if rows < ROWS:
+            z[:, :] = ZERO
+        _transpose(logits[block], width, z[:, :rows])
+        if allowed_address:
+            _forbid(allowed[block], width, z[:, :rows])
+        lane[LOG_PROB, :] = ZERO
+        lane[ENTROPY, :] = ZERO
+        start = 0
+        for h in range(num_heads):
+            stop = start + nvec[h]
+            for k in range(ROWS):
+                action = actions[first + k, h] if lane[WEIGHT, k] > ZERO else 0
+                in_range = action >= 0 and action < nvec[h]
+                chosen[h, k] = start + (action if in_range else 0)
+                lane[LOG_PROB, k] += ZERO if in_range else np.float32(np.nan)
+            if valid_address:
                 for j in range(start, stop):
-                    _exponentials(z[j], top, e[j])
-                    _sums(e[j], z[j], total, weighted)
-                _head_ends(total, weighted, inverse[h], shift[h], lane)
-                start = stop
+                    clear_invalid(lane[WEIGHT], z[j])
+            top[:] = z[start]
+            total[:] = ZERO
+            weighted[:] = ZERO
+            for j in range(start + 1, stop):
+                _raise_to(top, z[j])
+            for k in range(ROWS):
+                lane[LOG_PROB, k] += z[chosen[h, k], k] - top[k]
+            for j in range(start, stop):
+                _exponentials(z[j], top, e[j])
+                _sums(e[j], z[j], total, weighted)
+            _head_ends(total, weighted, inverse[h], shift[h], lane)
+            start = stop
 
-            row_losses(lane, clip_coef, clip_vloss, dual_clip, sums)
+        row_losses(lane, clip_coef, clip_vloss, dual_clip, sums)
 
-            scaled(lane[VALUE_GRAD], value_scale, d_values[first : first + rows])
-            scaled(lane[POLICY_GRAD], policy_scale, lane[POLICY_GRAD])
-            # d loss / d z = pg * (chosen - p) + es * p * (log p + H), and log p + H = q + shift
-            start = 0
-            for h in range(num_heads):
-                stop = start + nvec[h]
-                for k in range(ROWS):
-                    total[k] = inverse[h, k] * lane[WEIGHT, k]
-                    weighted[k] = entropy_scale * shift[h, k] - lane[POLICY_GRAD, k]
-                for j in range(start, stop):
-                    _gradients(z[j], e[j], total, entropy_scale, weighted)
-                for k in range(ROWS):
-                    z[chosen[h, k], k] += lane[POLICY_GRAD, k] * lane[WEIGHT, k]
-                start = stop
-            _transpose_back(z[:, :rows], width, d_logits[block])
-        for s in range(6):
-            partials[part, s] = sums[s]
-    if whole:
-        add_parts(num_parts, partials, scales[2], vf_coef, ent_coef, loss_address, stats_address)
+        scaled(lane[VALUE_GRAD], value_scale, d_values[first : first + rows])
+        scaled(lane[POLICY_GRAD], policy_scale, lane[POLICY_GRAD])
+        # d loss / d z = pg * (chosen - p) + es * p * (log p + H), and log p + H = q + shift
+        start = 0
+        for h in range(num_heads):
+            stop = start + nvec[h]
+            for k in range(ROWS):
+                total[k] = inverse[h, k] * lane[WEIGHT, k]
+                weighted[k] = entropy_scale * shift[h, k] - lane[POLICY_GRAD, k]
+            for j in range(start, stop):
+                _gradients(z[j], e[j], total, entropy_scale, weighted)
+            for k in range(ROWS):
+                z[chosen[h, k], k] += lane[POLICY_GRAD, k] * lane[WEIGHT, k]
+            start = stop
+        _transpose_back(z[:, :rows], width, d_logits[block])
+    finish(sums, scale, vf_coef, ent_coef, loss_address, stats_address)

@@ -7,21 +7,18 @@ memory: a second one gained nothing (docs/kernels.md).
 """
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
 from numba import carray, njit
 from torch import Tensor
 
-from .numba_memory import dense, pointer
+from .numba_memory import OPTIONS, dense, kernel, pointer
 
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "cache": True}
-_BYTES = "uint8[::1]"
 _TILE = 1024  # pixels
 
 
-@njit("boolean(int64, int64, int64)", **_OPTIONS)
+@kernel("boolean(int64, int64, int64)")
 def out_of_range_kernel(index_address, batch_size, num_rows):
     index = carray(pointer(index_address), batch_size, np.int64)
     bad = 0
@@ -30,19 +27,19 @@ def out_of_range_kernel(index_address, batch_size, num_rows):
     return bad > 0
 
 
-@njit(f"void({_BYTES}, float32[::1], float32)", **_OPTIONS)
+@njit(**OPTIONS)
 def _scale(source, target, factor):
     for i in range(target.shape[0]):
         target[i] = np.float32(source[i]) * factor
 
 
-@njit(f"void({_BYTES}, uint16[::1], uint16[::1])", **_OPTIONS)
+@njit(**OPTIONS)
 def _look_up(source, target, table):
     for i in range(target.shape[0]):
         target[i] = table[source[i]]
 
 
-@njit(f"void({_BYTES}, {_BYTES}, {_BYTES}, {_BYTES}, uint32[::1])", **_OPTIONS)
+@njit(**OPTIONS)
 def _interleave_4(first, second, third, fourth, target):
     for i in range(first.shape[0]):
         low = np.uint32(first[i]) | np.uint32(np.uint32(second[i]) << np.uint32(8))
@@ -50,16 +47,15 @@ def _interleave_4(first, second, third, fourth, target):
         target[i] = low | np.uint32(high << np.uint32(16))
 
 
-@njit(f"void({_BYTES}, {_BYTES}, int64)", **_OPTIONS)
+@njit(**OPTIONS)
 def _spread(source, target, stride):
     for i in range(source.shape[0]):
         target[i * stride] = source[i]
 
 
-@njit(
+@kernel(
     "void(int64, int64, int64, int64, int64, int64, int64, int64, int64, int64, float32, int64,"
-    " boolean)",
-    **_OPTIONS,
+    " boolean)"
 )
 def frames_kernel(
     frames_address, age_address, index_address, out_address, batch_size, num_rows, num_envs,
@@ -116,7 +112,7 @@ def frames_kernel(
 @cache
 def _table(scale: float, dtype: torch.dtype) -> Tensor:
     """What each byte becomes, [256]: numba computes with neither of the 16-bit floats."""
-    return (torch.arange(256).float() * scale).to(dtype)
+    return (torch.arange(256, device="cpu").float() * scale).to(dtype)
 
 
 def gather_frames(
@@ -139,7 +135,7 @@ def gather_frames(
     if out is None:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         shape = (index.shape[0], num_stack, height, width)
-        out = torch.empty(shape, dtype=dtype, memory_format=layout)
+        out = torch.empty(shape, dtype=dtype, device="cpu", memory_format=layout)
     element_size = out.element_size()
     table = _table(scale, torch.bfloat16 if element_size == 4 else dtype)
     frames_kernel(

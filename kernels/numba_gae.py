@@ -6,38 +6,21 @@ time, stream by. Env-major, a row is three loops: the deltas (SIMD), the scan (f
 take turns), the returns (SIMD).
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from numba import carray, njit
 from torch import Tensor
 
-from .numba_memory import address, dense, pointer
-from .numba_threads import run_parts
+from .numba_memory import OPTIONS, address, dense, kernel, pointer
 
 BLOCK = 2048  # environments
 GROUP = 4  # env-major rows
-THREADED = 2**20  # elements from which a second thread pays (docs/kernels.md)
-
-# No "nnan" or "ninf": a NaN reward must stay one.
-_OPTIONS: dict[str, Any] = {
-    "fastmath": {"contract"},
-    "error_model": "numpy",
-    "nogil": True,
-    "cache": True,
-}
-_F32 = "float32[::1]"
-_U8 = "uint8[::1]"  # flags as bytes: two of them are one "or"
 _ZERO = np.float32(0.0)
 
 
 # A function of its own, not inlined by hand: LLVM then proves once per row that the arrays do not
 # overlap, and emits one vector loop.
-@njit(
-    f"void({_F32}, {_F32}, {_F32}, {_U8}, {_U8}, {_F32}, float32, float32, {_F32}, {_F32})",
-    **_OPTIONS,
-)
+@njit(**OPTIONS)
 def _step(
     rewards, values, next_values, terminated, truncated, carry, gamma, decay, advantages, returns
 ):
@@ -49,16 +32,11 @@ def _step(
         returns[n] = advantage + values[n]
 
 
-_ADDRESSES = ", ".join(["int64"] * 6)
-
-
-@njit(f"void(int64, int64, {_ADDRESSES}, int64, int64, float64, float64)", **_OPTIONS)
+@kernel("void(" + ", ".join(["int64"] * 8) + ", float64, float64)")
 def gae_kernel(
-    first,  # block of environments
-    stop,
     rewards,  # [T, N] f32
     values,  # [T + 1, N] f32
-    terminated,  # [T, N] bool, as truncated
+    terminated,  # [T, N] bool, as truncated; read as bytes: two flags are one "or"
     truncated,
     advantages,  # [T, N] f32, written, as returns
     returns,
@@ -74,8 +52,7 @@ def gae_kernel(
     truncated = carray(pointer(truncated), shape, np.uint8)
     advantages = carray(pointer(advantages), shape, np.float32)
     returns = carray(pointer(returns), shape, np.float32)
-    for block in range(first, stop):
-        low = block * BLOCK
+    for low in range(0, num_envs, BLOCK):
         high = min(num_envs, low + BLOCK)
         carry = np.zeros(high - low, np.float32)
         for i in range(num_steps):
@@ -95,14 +72,14 @@ def gae_kernel(
             carry = advantages[t, low:high]
 
 
-@njit(f"void({_F32}, {_F32}, {_U8}, float32, {_F32})", **_OPTIONS)
+@njit(**OPTIONS)
 def _deltas(rewards, values, terminated, gamma, deltas):
     for t in range(rewards.shape[0]):
         next_value = _ZERO if terminated[t] != 0 else values[t + 1]
         deltas[t] = rewards[t] + gamma * next_value - values[t]
 
 
-@njit("void(float32[:, ::1], uint8[:, ::1], uint8[:, ::1], int64, int64, float32)", **_OPTIONS)
+@njit(**OPTIONS)
 def _scan(advantages, terminated, truncated, row, length, decay):
     """Turns the deltas of a row into advantages, in place."""
     carry = _ZERO
@@ -114,7 +91,7 @@ def _scan(advantages, terminated, truncated, row, length, decay):
 
 
 # The scan of one row waits for its own last result; four take turns.
-@njit("void(float32[:, ::1], uint8[:, ::1], uint8[:, ::1], int64, int64, float32)", **_OPTIONS)
+@njit(**OPTIONS)
 def _scan_4(advantages, terminated, truncated, first, length, decay):
     """The same for rows first .. first + 4, a delta of 0 behind the end of each."""
     carry0 = carry1 = carry2 = carry3 = _ZERO
@@ -134,16 +111,14 @@ def _scan_4(advantages, terminated, truncated, first, length, decay):
         advantages[first + 3, t] = carry3
 
 
-@njit(f"void({_F32}, {_F32}, {_F32})", **_OPTIONS)
+@njit(**OPTIONS)
 def _add(values, advantages, returns):
     for t in range(returns.shape[0]):
         returns[t] = advantages[t] + values[t]
 
 
-@njit(f"void(int64, int64, {_ADDRESSES}, int64, int64, int64, float64, float64)", **_OPTIONS)
+@kernel("void(" + ", ".join(["int64"] * 9) + ", float64, float64)")
 def rows_kernel(
-    first,  # group of rows
-    stop,
     rewards,  # [N, T] f32
     values,  # [N, T + 1] f32
     terminated,  # [N, T] bool, as truncated
@@ -164,8 +139,7 @@ def rows_kernel(
     advantages = carray(pointer(advantages), shape, np.float32)
     returns = carray(pointer(returns), shape, np.float32)
     limits = carray(pointer(lengths), (num_rows if lengths != 0 else 0,), np.int64)
-    for group in range(first, stop):
-        low = group * GROUP
+    for low in range(0, num_rows, GROUP):
         high = min(num_rows, low + GROUP)
         longest = 0
         for n in range(low, high):
@@ -209,16 +183,14 @@ def gae(
     rewards, values = dense(rewards.float()), dense(values.float())
     terminated, truncated = dense(terminated), dense(truncated)
     shape = first, second = rewards.shape
-    advantages = torch.empty(shape, dtype=torch.float32)
-    returns = torch.empty(shape, dtype=torch.float32)
+    advantages = torch.empty(shape, dtype=torch.float32, device="cpu")
+    returns = torch.empty(shape, dtype=torch.float32, device="cpu")
     tensors = (rewards, values, terminated, truncated, advantages, returns)
     addresses = [tensor.data_ptr() for tensor in tensors]
-    numbers = first, second, gamma, gamma * gae_lambda
-    serial = first * second < THREADED
+    numbers = first, second, float(gamma), float(gamma) * float(gae_lambda)
     if layout == "TN":
-        run_parts(gae_kernel, -(-second // BLOCK), *addresses, *numbers, serial=serial)
+        gae_kernel(*addresses, *numbers)
         return advantages, returns
     limits = None if lengths is None else dense(lengths.long())
-    groups = -(-first // GROUP)
-    run_parts(rows_kernel, groups, *addresses, address(limits), *numbers, serial=serial)
+    rows_kernel(*addresses, address(limits), *numbers)
     return advantages, returns

@@ -7,26 +7,23 @@ ends; only two sums per row, and the row's gradient that goes back to its compon
 import math
 
 import numpy as np
-import torch
 from numba import carray, njit
 from torch import Tensor
 
 from .numba_math import HALF, ONE, ZERO, exp
-from .numba_memory import OPTIONS, SUMMING, address, dense, kernel, pointer
+from .numba_memory import OPTIONS, SUMMING, dense, empty, kernel, pointer
 from .numba_rows import (
     ENTROPY,
     LANES,
     LOG_PROB,
-    PART,
     POLICY_GRAD,
     ROWS,
     ROWS_SIGNATURE,
-    SCALES,
     VALUE_GRAD,
     WEIGHT,
     RowArguments,
-    add_parts,
     compute_scales,
+    finish,
     load_rows,
     row_losses,
     scaled,
@@ -34,8 +31,6 @@ from .numba_rows import (
 from .terms import Rows, Terms
 
 _HALF_LOG_2PI = np.float32(0.5 * math.log(2.0 * math.pi))
-PARALLEL = 3 << 18
-"""Rows times (columns + 8) from which on two threads were faster than one (docs/kernels.md)."""
 
 
 # Functions that get slices, for the reason given in numba_rows.
@@ -110,14 +105,8 @@ def _forget_invalid(weight, width, d_mean, d_scale):
                 d_scale[k * width + j] = ZERO
 
 
-@kernel(
-    "void(int64, int64, boolean, int64, int64, int64, int64, boolean, int64, int64, int64, int64, "
-    f"{ROWS_SIGNATURE})"
-)
+@kernel(f"void(int64, int64, int64, int64, boolean, int64, int64, int64, {ROWS_SIGNATURE})")
 def gaussian_kernel(
-    first_part,
-    stop_part,
-    whole,  # all parts are here: compute the scales, and the loss from the sums
     batch_size,
     width,  # D
     mean_address,  # [B, D] f32
@@ -125,8 +114,7 @@ def gaussian_kernel(
     shared,
     actions_address,  # [B, D] f32
     d_mean_address,  # [B, D] f32, written
-    d_log_std_address,  # as log_std, written; if shared, only where `whole`
-    d_shared_address,  # [parts, D] f64 if shared: scratch
+    d_log_std_address,  # as log_std, written
     old_log_probs_address,  # this and the next four: [B] f32
     advantages_address,
     returns_address,
@@ -142,7 +130,6 @@ def gaussian_kernel(
     clip_vloss,  # below 0: off
     dual_clip,  # inf: off
     d_values_address,  # [B] f32, written
-    partials_address,  # [parts, 6] f64, then [SCALES]: scratch
     loss_address,  # [] f32, written
     stats_address,  # [6] f32, written
 ):
@@ -161,94 +148,70 @@ def gaussian_kernel(
     d_log_std = carray(
         pointer(d_log_std_address), (width if shared else batch_size * width,), np.float32
     )
-    d_shared = carray(pointer(d_shared_address), (stop_part if shared else 0, width), np.float64)
     d_values = carray(pointer(d_values_address), (batch_size,), np.float32)
-    num_parts = (batch_size + PART - 1) // PART
-    partials = carray(pointer(partials_address), (num_parts, 6), np.float64)
-    scales = carray(pointer(partials_address + 8 * 6 * num_parts), (SCALES,), np.float64)
-    if whole:
-        compute_scales(
-            batch_size,
-            advantages_address,
-            valid_address,
-            given_stats_address,
-            norm_adv,
-            normalizer,
-            scales,
-        )
-    policy_scale, value_scale = np.float32(scales[2]), np.float32(vf_coef * scales[2])
-    entropy_scale = np.float32(ent_coef * scales[2])
+    adv_mean, adv_rstd, scale = compute_scales(
+        advantages, valid, given_stats_address, norm_adv, normalizer
+    )
+    policy_scale, value_scale = np.float32(scale), np.float32(vf_coef * scale)
+    entropy_scale = np.float32(ent_coef * scale)
 
     size = ROWS * width
     inverse = np.empty(size, np.float32)  # 1 / std
     u = np.empty(size, np.float32)  # (action - mean) / std
     spread = np.empty(size, np.float32)  # d loss / d log_prob of the component's row
     d_scale = np.empty(size, np.float32)  # d loss / d log_std
-    d_total = np.empty(size, np.float64)  # its sum over the tiles of a part
+    d_total = np.zeros(size, np.float64)  # its sum over the tiles
     row_grad = np.empty(ROWS, np.float32)
     squares = np.zeros(ROWS, np.float32)
     log_stds = np.zeros(ROWS, np.float32)  # their sum over a row
     lane = np.empty((LANES, ROWS), np.float32)
-    sums = np.empty(6, np.float64)
+    sums = np.zeros(6, np.float64)
 
     if shared:
         for k in range(ROWS):
             inverse[k * width : (k + 1) * width] = log_std
         _row_sums(inverse, width, log_stds)
         _invert(inverse, inverse)
-    for part in range(first_part, stop_part):
-        sums[:] = 0.0
-        d_total[:] = 0.0
-        for first in range(part * PART, min(part * PART + PART, batch_size), ROWS):
-            rows = min(ROWS, batch_size - first)
-            load_rows(
-                first,
-                rows,
-                old_log_probs,
-                advantages,
-                returns,
-                old_values,
-                new_values,
-                valid,
-                scales,
-                lane,
-            )
-            start, stop, here = first * width, (first + rows) * width, rows * width
-            if not shared:
-                _row_sums(log_std[start:stop], width, log_stds[:rows])
-                _invert(log_std[start:stop], inverse[:here])
-            _standardize(actions[start:stop], mean[start:stop], inverse[:here], u[:here])
-            _row_squares(u[:here], width, squares[:rows])
-            _log_probs(lane, squares, log_stds, np.float32(width))
+    for first in range(0, batch_size, ROWS):
+        rows = min(ROWS, batch_size - first)
+        load_rows(
+            first,
+            rows,
+            old_log_probs,
+            advantages,
+            returns,
+            old_values,
+            new_values,
+            valid,
+            adv_mean,
+            adv_rstd,
+            lane,
+        )
+        start, stop, here = first * width, (first + rows) * width, rows * width
+        if not shared:
+            _row_sums(log_std[start:stop], width, log_stds[:rows])
+            _invert(log_std[start:stop], inverse[:here])
+        _standardize(actions[start:stop], mean[start:stop], inverse[:here], u[:here])
+        _row_squares(u[:here], width, squares[:rows])
+        _log_probs(lane, squares, log_stds, np.float32(width))
 
-            row_losses(lane, clip_coef, clip_vloss, dual_clip, sums)
+        row_losses(lane, clip_coef, clip_vloss, dual_clip, sums)
 
-            scaled(lane[VALUE_GRAD], value_scale, d_values[first : first + rows])
-            scaled(lane[POLICY_GRAD], policy_scale, row_grad)
-            _spread(row_grad[:rows], width, spread[:here])
-            d_here = d_mean[start:stop]
-            _gradients(
-                spread[:here], u[:here], inverse[:here], entropy_scale, d_here, d_scale[:here]
-            )
-            if valid_address:
-                _forget_invalid(lane[WEIGHT], width, d_here, d_scale[:here])
-            if shared:
-                _add(d_total[:here], d_scale[:here])
-            else:
-                d_log_std[start:stop] = d_scale[:here]
+        scaled(lane[VALUE_GRAD], value_scale, d_values[first : first + rows])
+        scaled(lane[POLICY_GRAD], policy_scale, row_grad)
+        _spread(row_grad[:rows], width, spread[:here])
+        d_here = d_mean[start:stop]
+        _gradients(spread[:here], u[:here], inverse[:here], entropy_scale, d_here, d_scale[:here])
+        if valid_address:
+            _forget_invalid(lane[WEIGHT], width, d_here, d_scale[:here])
         if shared:
-            for j in range(width):
-                d_shared[part, j] = d_total[j::width].sum()
-        for s in range(6):
-            partials[part, s] = sums[s]
-    if whole and shared:
+            _add(d_total[:here], d_scale[:here])
+        else:
+            d_log_std[start:stop] = d_scale[:here]
+    if shared:
         for j in range(width):
-            total = 0.0
-            for part in range(num_parts):
-                total += d_shared[part, j]
-            d_log_std[j] = np.float32(total)
-    if whole:
-        add_parts(num_parts, partials, scales[2], vf_coef, ent_coef, loss_address, stats_address)
+            d_log_std[j] = np.float32(d_total[j::width].sum())
+    finish(sums, scale, vf_coef, ent_coef, loss_address, stats_address)
 
 
 def gaussian(
@@ -261,23 +224,18 @@ def gaussian(
 ) -> tuple[Tensor, ...]:
     """Loss, STATS [6] and the gradients of mean, log_std and values, as `reference_loss`."""
     batch_size, width = mean.shape
-    shared = log_std.ndim == 1
     mean, log_std, actions = dense(mean), dense(log_std), dense(actions)
-    parallel = batch_size * (8 + width) >= PARALLEL
-    arguments = RowArguments(rows, new_values, terms, part=PART, parallel=parallel)
-    d_mean, d_log_std = torch.empty(mean.shape), torch.empty(log_std.shape)
-    d_shared = torch.empty(arguments.parts, width, dtype=torch.float64) if shared else None
-    arguments.run(
-        gaussian_kernel,
+    arguments = RowArguments(rows, new_values, terms)
+    d_mean, d_log_std = empty(*mean.shape), empty(*log_std.shape)
+    gaussian_kernel(
+        batch_size,
         width,
         mean.data_ptr(),
         log_std.data_ptr(),
-        shared,
+        log_std.ndim == 1,
         actions.data_ptr(),
         d_mean.data_ptr(),
         d_log_std.data_ptr(),
-        address(d_shared),
+        *arguments.for_kernel,
     )
-    if parallel and d_shared is not None:
-        d_log_std.copy_(d_shared.sum(0))
     return arguments.loss, arguments.stats, d_mean, d_log_std, arguments.d_values

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from .numba_categorical import categorical_kernel
 from .numba_gaussian import gaussian
-from .numba_memory import address, dense
-from .numba_rows import PART, RowArguments
-from .numba_vocab import PART as VOCAB_PART
+from .numba_memory import address, dense, empty
+from .numba_rows import RowArguments
 from .numba_vocab import vocab_kernel
 from .terms import Rows, Terms
 
@@ -17,13 +16,11 @@ __all__ = ["categorical", "gaussian"]
 
 WIDE = 128
 """Logits of a row from which on SIMD runs along it instead of across rows."""
-PARALLEL = 3 << 18
-"""Rows times (columns + 8) from which on two threads were faster than one (docs/kernels.md)."""
 
 
 @cache
 def _head_sizes(nvec: tuple[int, ...]) -> Tensor:
-    return torch.tensor(nvec)
+    return torch.tensor(nvec, device="cpu")
 
 
 def categorical(
@@ -43,17 +40,15 @@ def categorical(
     z = dense(logits if wide or logits.dtype == torch.float32 else logits.float())
     mask = None if action_mask is None else dense(action_mask)
     choices = dense(actions if actions.dtype == torch.int64 else actions.long())
-    parallel = batch_size * (8 + width) >= PARALLEL
-    part = VOCAB_PART if wide else PART
-    arguments = RowArguments(rows, new_values, terms, part=part, parallel=parallel)
+    arguments = RowArguments(rows, new_values, terms)
     # `.data` has a version of its own: autograd shall not take the gradients for changed logits
-    d_logits = z.data if overwrite_logits else torch.empty(z.shape, dtype=z.dtype)
+    d_logits = z.data if overwrite_logits else empty(*z.shape, dtype=z.dtype)
+    sizes = (batch_size, width, len(heads), z.data_ptr())
     policy = (choices.data_ptr(), address(mask), heads.data_ptr(), d_logits.data_ptr())
     if wide:
-        bfloat16 = z.dtype == torch.bfloat16
-        arguments.run(vocab_kernel, width, len(heads), z.data_ptr(), bfloat16, *policy)
+        vocab_kernel(*sizes, z.dtype == torch.bfloat16, *policy, *arguments.for_kernel)
     else:
-        arguments.run(categorical_kernel, width, len(heads), z.data_ptr(), *policy)
+        categorical_kernel(*sizes, *policy, *arguments.for_kernel)
     if overwrite_logits and z is not logits:
         logits.data.copy_(d_logits)
         d_logits = logits.data

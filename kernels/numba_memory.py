@@ -11,6 +11,7 @@ from pathlib import Path
 from types import CellType, FunctionType
 from typing import Any
 
+import torch
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -68,6 +69,11 @@ def pointer(_context: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
     return types.voidptr(address), generate
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A new tensor in the memory that kernels write, whatever torch's defaults are."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def dense(tensor: Tensor) -> Tensor:

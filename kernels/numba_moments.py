@@ -6,7 +6,6 @@ written once for the four.
 """
 
 import math
-from typing import Any
 
 import numba
 import numpy as np
@@ -14,21 +13,12 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from .numba_memory import dense, pointer
-
-_OPTIONS: dict[str, Any] = {
-    "fastmath": {"contract"},
-    "error_model": "numpy",
-    "nogil": True,
-    "cache": True,
-}
-_F32 = "float32[::1]"
-_F64 = "float64[::1]"
+from .numba_memory import OPTIONS, dense, kernel, pointer
 
 
 # Functions of their own, not inlined by hand: LLVM then proves once per call that the arrays do
 # not overlap, and emits one vector loop.
-@njit(f"void({_F32}, {_F64}, {_F64}, {_F64})", **_OPTIONS)
+@njit(**OPTIONS)
 def _add_row(row, shift, sums, squares):
     for d in range(row.shape[0]):
         x = np.float64(row[d]) - shift[d]
@@ -36,7 +26,7 @@ def _add_row(row, shift, sums, squares):
         squares[d] += x * x
 
 
-@njit(f"void({_F32}, {_F32}, {_F32}, {_F32}, {_F64}, {_F64}, {_F64})", **_OPTIONS)
+@njit(**OPTIONS)
 def _add_four_rows(row0, row1, row2, row3, shift, sums, squares):
     for d in range(row0.shape[0]):
         x0 = np.float64(row0[d]) - shift[d]
@@ -47,7 +37,7 @@ def _add_four_rows(row0, row1, row2, row3, shift, sums, squares):
         squares[d] += (x0 * x0 + x1 * x1) + (x2 * x2 + x3 * x3)
 
 
-@njit("void(int64, int64, int64, int64, int64, int64, int64)", **_OPTIONS)
+@kernel("void(int64, int64, int64, int64, int64, int64, int64)")
 def update_moments_kernel(
     mean_at,  # [D] f64, updated, as are the next two
     var_at,  # [D] f64
@@ -98,7 +88,7 @@ def update_moments_kernel(
     count[0] = total
 
 
-@njit(f"void({_F32}, {_F32}, {_F32}, {_F32}, float32, {_F32})", **_OPTIONS)
+@njit(**OPTIONS)
 def _normalize_row(row, mean, mean_low, scale, clip, out):
     for d in range(row.shape[0]):
         y = (row[d] - mean[d] - mean_low[d]) * scale[d]
@@ -106,7 +96,7 @@ def _normalize_row(row, mean, mean_low, scale, clip, out):
         out[d] = clip if y > clip else y
 
 
-@njit("void(int64, int64, int64, int64, int64, int64, float64, float64)", **_OPTIONS)
+@kernel("void(int64, int64, int64, int64, int64, int64, float64, float64)")
 def normalize_kernel(
     out_at,  # [B, D] f32, written
     rows_at,  # [B, D] f32

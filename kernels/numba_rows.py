@@ -1,30 +1,23 @@
-"""What the numba losses share: advantages to scales, the rows' own losses, partial sums to stats.
+"""What the numba losses share: advantages to scales, the rows' own losses, their sums to stats.
 
-A loss has three steps: the advantages' scales, the policy's own pass over parts of PART rows, and
-the sum over parts. One kernel does it all, or three do where the parts go to several threads.
-Within a part, ROWS rows at a time are columns of a tile `lane`, so that every loop here runs over
-rows and fills whole SIMD registers. Invalid rows, and the rows that pad the last tile, enter as
-zeros of weight zero. Statistics add up in float32 within a tile, in float64 over tiles.
+ROWS rows at a time are columns of a tile `lane`, so that every loop here runs over rows and fills
+whole SIMD registers. Invalid rows, and the rows that pad the last tile, enter as zeros of weight
+zero. Statistics add up in float32 within a tile, in float64 over tiles. One thread does it all: a
+second one, beside the threads that torch keeps spinning, won nothing at any size (docs/kernels.md).
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import torch
 from numba import carray, njit
 from torch import Tensor
 
 from .numba_math import HALF, ONE, ZERO, exp
-from .numba_memory import OPTIONS, SUMMING, address, dense, kernel, pointer
-from .numba_threads import run_parts
+from .numba_memory import OPTIONS, SUMMING, address, dense, empty, pointer
 from .reference_loss import STATS
 from .terms import Rows, Terms
 
 ROWS = 128
-PART = 2048
-"""Rows of a part, what a thread takes at least; fixed, so that sums do not depend on threads."""
 
 
 @njit(**SUMMING)
@@ -56,48 +49,28 @@ def _mean_and_deviation(advantages, valid, everywhere, count):
     return mean, math.sqrt(squares / (count - 1))
 
 
-# mean of the advantages, 1 / (their std + 1e-8), 1 / divisor
-SCALES = 3
-
-
 @njit(**OPTIONS)
-def compute_scales(
-    batch_size, advantages_address, valid_address, stats_address, norm_adv, normalizer, scales
-):
-    """Fills `scales` [SCALES]; `normalizer` below 0 stands for the number of valid rows."""
-    advantages = carray(pointer(advantages_address), (batch_size,), np.float32)
-    valid = carray(pointer(valid_address), (batch_size if valid_address else 0,), np.bool_)
+def compute_scales(advantages, valid, stats_address, norm_adv, normalizer):
+    """Mean of the advantages, 1 / (their std + 1e-8), 1 / divisor.
+
+    A `normalizer` below 0 stands for the number of valid rows.
+    """
     mean, rstd = 0.0, 1.0
+    everywhere = valid.shape[0] == 0
     if stats_address:
         stats = carray(pointer(stats_address), (4,), np.float32)
         count = np.int64(stats[3])
         if norm_adv:
             mean, rstd = np.float64(stats[0]) + np.float64(stats[1]), np.float64(stats[2])
     else:
-        count = _count(valid) if valid_address else batch_size
+        count = advantages.shape[0] if everywhere else _count(valid)
         if norm_adv and count > 1:
-            mean, std = _mean_and_deviation(advantages, valid, not valid_address, count)
+            mean, std = _mean_and_deviation(advantages, valid, everywhere, count)
             rstd = 1.0 / (std + 1e-8)
-    scales[0], scales[1] = mean, rstd
-    scales[2] = 0.0
+    scale = 0.0
     if count > 0:
-        scales[2] = 1.0 / (count if normalizer < 0.0 else normalizer)
-
-
-@kernel("void(int64, int64, int64, int64, boolean, float64, int64)")
-def scales_kernel(
-    batch_size,
-    advantages_address,  # [B] f32
-    valid_address,  # [B] bool, or 0 for all
-    stats_address,  # [4] f32 from advantage_stats, or 0 to compute them
-    norm_adv,
-    normalizer,
-    scales_address,  # [SCALES] f64, written
-):
-    scales = carray(pointer(scales_address), (SCALES,), np.float64)
-    compute_scales(
-        batch_size, advantages_address, valid_address, stats_address, norm_adv, normalizer, scales
-    )
+        scale = 1.0 / (count if normalizer < 0.0 else normalizer)
+    return mean, rstd, scale
 
 
 # Rows of the tile `lane` [LANES, ROWS]: what a row's loss needs, then what it yields.
@@ -136,7 +109,17 @@ def clear_invalid(weight, values):
 
 @njit(**OPTIONS)
 def load_rows(
-    first, count, old_log_probs, advantages, returns, old_values, new_values, valid, scales, lane
+    first,
+    count,
+    old_log_probs,
+    advantages,
+    returns,
+    old_values,
+    new_values,
+    valid,
+    mean,
+    rstd,
+    lane,
 ):
     """Fills `lane` with rows first .. first + count; zeros behind them and where not valid."""
     stop = first + count
@@ -144,7 +127,7 @@ def load_rows(
         lane[:, :] = ZERO
     lane[WEIGHT, :count] = ONE
     _copy(old_log_probs[first:stop], lane[OLD_LOG_PROB])
-    _normalize(advantages[first:stop], scales[0], scales[1], lane[ADVANTAGE])
+    _normalize(advantages[first:stop], mean, rstd, lane[ADVANTAGE])
     _copy(returns[first:stop], lane[RETURN])
     _copy(old_values[first:stop], lane[OLD_VALUE])
     _copy(new_values[first:stop], lane[NEW_VALUE])
@@ -238,74 +221,36 @@ def row_losses(lane, clip_coef, clip_vloss, dual_clip, sums):
 
 
 @njit(**OPTIONS)
-def add_parts(parts, partials, scale, vf_coef, ent_coef, loss_address, stats_address):
-    """The parts' sums [parts, 6] to the loss, [] f32, and STATS, [6] f32."""
+def finish(sums, scale, vf_coef, ent_coef, loss_address, stats_address):
+    """The sums over all rows [6] to the loss, [] f32, and STATS, [6] f32."""
     loss = carray(pointer(loss_address), (1,), np.float32)
     stats = carray(pointer(stats_address), (6,), np.float32)
     for s in range(6):
-        total = 0.0
-        for part in range(parts):
-            total += partials[part, s]
-        partials[0, s] = total
-        stats[s] = np.float32(total * scale)
-    terms = partials[0, 0] + vf_coef * partials[0, 1] - ent_coef * partials[0, 2]
-    loss[0] = np.float32(terms * scale)
+        stats[s] = np.float32(sums[s] * scale)
+    loss[0] = np.float32((sums[0] + vf_coef * sums[1] - ent_coef * sums[2]) * scale)
 
 
-@kernel("void(int64, int64, int64, float64, float64, int64, int64)")
-def finish_kernel(
-    parts,
-    partials_address,  # [parts, 6] f64
-    scales_address,  # [SCALES] f64
-    vf_coef,
-    ent_coef,
-    loss_address,  # [] f32, written
-    stats_address,  # [6] f32, written
-):
-    partials = carray(pointer(partials_address), (parts, 6), np.float64)
-    scale = carray(pointer(scales_address), (SCALES,), np.float64)[2]
-    add_parts(parts, partials, scale, vf_coef, ent_coef, loss_address, stats_address)
-
-
-ROWS_SIGNATURE = ", ".join(
-    [*["int64"] * 7, "boolean", *["float64"] * 6, *["int64"] * 4],
-)
+ROWS_SIGNATURE = ", ".join([*["int64"] * 7, "boolean", *["float64"] * 6, *["int64"] * 3])
 """Of what `RowArguments.for_kernel` gives, the last arguments of a loss kernel."""
 
 
 class RowArguments:
-    """The rows of one loss as its kernels take them, and the outputs that all losses have.
+    """The rows of one loss as its kernel takes them, and the outputs that all losses have."""
 
-    Args:
-        part: rows of a part.
-        parallel: whether the parts go to threads. If not, one kernel does all three steps.
-    """
-
-    def __init__(
-        self, rows: Rows, new_values: Tensor, terms: Terms, *, part: int, parallel: bool
-    ) -> None:
+    def __init__(self, rows: Rows, new_values: Tensor, terms: Terms) -> None:
         normalizer = terms.normalizer
         if normalizer is None:
             normalizer = -1.0
         elif isinstance(normalizer, Tensor):
             normalizer = float(normalizer.detach().double().numpy())
-        batch_size = len(new_values)
-        self.batch_size = batch_size
-        self.parts = parts = -(-batch_size // part)
-        self.parallel = parallel
-        self.terms = terms
-        self.d_values = torch.empty(batch_size)
-        self.loss = torch.empty(())
-        self.stats = torch.empty(len(STATS))
+        self.d_values = empty(len(new_values))
+        self.loss = empty()
+        self.stats = empty(len(STATS))
         # held here: an address does not keep its tensor alive
-        self._scratch = torch.empty(parts * 6 + SCALES, dtype=torch.float64)
         self._inputs = [None if t is None else dense(t) for t in (*rows, new_values)]
         old_log_probs, advantages, returns, old_values, valid, stats, values = map(
             address, self._inputs
         )
-        partials = self._scratch.data_ptr()
-        self._for_scales = (advantages, valid, stats, terms.norm_adv, normalizer)
-        self._scales = partials + 8 * 6 * parts
         self.for_kernel = (
             old_log_probs,
             advantages,
@@ -322,24 +267,6 @@ class RowArguments:
             -1.0 if terms.clip_vloss is None else terms.clip_vloss,
             math.inf if terms.dual_clip is None else terms.dual_clip,
             self.d_values.data_ptr(),
-            partials,
-            self.loss.data_ptr(),
-            self.stats.data_ptr(),
-        )
-
-    def run(self, loss_kernel: Callable[..., None], *policy: Any) -> None:
-        """Runs the kernel of a loss on its own arguments and these."""
-        if not self.parallel:
-            loss_kernel(0, self.parts, True, self.batch_size, *policy, *self.for_kernel)
-            return
-        scales_kernel(self.batch_size, *self._for_scales, self._scales)
-        run_parts(loss_kernel, self.parts, False, self.batch_size, *policy, *self.for_kernel)
-        finish_kernel(
-            self.parts,
-            self._scratch.data_ptr(),
-            self._scales,
-            self.terms.vf_coef,
-            self.terms.ent_coef,
             self.loss.data_ptr(),
             self.stats.data_ptr(),
         )

@@ -17,17 +17,14 @@ from .numba_rows import (
     POLICY_GRAD,
     ROWS,
     ROWS_SIGNATURE,
-    SCALES,
     VALUE_GRAD,
     WEIGHT,
-    add_parts,
     compute_scales,
+    finish,
     load_rows,
     row_losses,
 )
 
-PART = 8
-"""Rows of a part, what a thread takes at least."""
 BLOCK = 1024
 """Columns that add up in float32 before they join a float64 sum."""
 
@@ -113,14 +110,8 @@ def _gradient(z, top, entropy_scale, shift, factor):
         z[j] = factor * p * (entropy_scale * q + shift)
 
 
-@kernel(
-    "void(int64, int64, boolean, int64, int64, int64, int64, boolean, int64, int64, int64, int64, "
-    f"{ROWS_SIGNATURE})"
-)
+@kernel(f"void(int64, int64, int64, int64, boolean, int64, int64, int64, int64, {ROWS_SIGNATURE})")
 def vocab_kernel(
-    first_part,
-    stop_part,
-    whole,  # all parts are here: compute the scales, and the loss from the sums
     batch_size,
     width,  # W
     num_heads,  # H
@@ -145,7 +136,6 @@ def vocab_kernel(
     clip_vloss,  # below 0: off
     dual_clip,  # inf: off
     d_values_address,  # [B] f32, written
-    partials_address,  # [parts, 6] f64, then [SCALES]: scratch
     loss_address,  # [] f32, written
     stats_address,  # [6] f32, written
 ):
@@ -166,21 +156,11 @@ def vocab_kernel(
     new_values = carray(pointer(new_values_address), (batch_size,), np.float32)
     valid = carray(pointer(valid_address), (batch_size if valid_address else 0,), np.bool_)
     d_values = carray(pointer(d_values_address), (batch_size,), np.float32)
-    num_parts = (batch_size + PART - 1) // PART
-    partials = carray(pointer(partials_address), (num_parts, 6), np.float64)
-    scales = carray(pointer(partials_address + 8 * 6 * num_parts), (SCALES,), np.float64)
-    if whole:
-        compute_scales(
-            batch_size,
-            advantages_address,
-            valid_address,
-            given_stats_address,
-            norm_adv,
-            normalizer,
-            scales,
-        )
-    policy_scale, value_scale = np.float32(scales[2]), np.float32(vf_coef * scales[2])
-    entropy_scale = np.float32(ent_coef * scales[2])
+    adv_mean, adv_rstd, scale = compute_scales(
+        advantages, valid, given_stats_address, norm_adv, normalizer
+    )
+    policy_scale, value_scale = np.float32(scale), np.float32(vf_coef * scale)
+    entropy_scale = np.float32(ent_coef * scale)
 
     row = np.empty(width, np.float32)
     p, pq = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
@@ -188,12 +168,10 @@ def vocab_kernel(
     inverse = np.empty((ROWS, num_heads), np.float32)  # 1 / sum of exponentials
     shift = np.empty((ROWS, num_heads), np.float32)  # entropy - log of that sum
     lane = np.empty((LANES, ROWS), np.float32)
-    sums = np.empty(6, np.float64)
+    sums = np.zeros(6, np.float64)
 
-    for part in range(first_part, stop_part):
-        first = part * PART
-        rows = min(PART, batch_size - first)
-        sums[:] = 0.0
+    for first in range(0, batch_size, ROWS):
+        rows = min(ROWS, batch_size - first)
         load_rows(
             first,
             rows,
@@ -203,7 +181,8 @@ def vocab_kernel(
             old_values,
             new_values,
             valid,
-            scales,
+            adv_mean,
+            adv_rstd,
             lane,
         )
         lane[LOG_PROB, :] = ZERO
@@ -264,7 +243,4 @@ def vocab_kernel(
                 _rounded(row, d_halves[i])
             else:
                 d_logits[i] = row
-        for s in range(6):
-            partials[part, s] = sums[s]
-    if whole:
-        add_parts(num_parts, partials, scales[2], vf_coef, ent_coef, loss_address, stats_address)
+    finish(sums, scale, vf_coef, ent_coef, loss_address, stats_address)

@@ -98,5 +98,8 @@ def row_uniforms(counter: Counter, rows: int, width: int, device: torch.device) 
     env = counter.env_ids
     if env is None:
         env = torch.arange(counter.first_env, counter.first_env + rows, device=device)
-    step = torch.as_tensor(counter.step, device=device)
+    step = counter.step
+    if not isinstance(step, Tensor):
+        # filled on the device: a copy from the host would wait for it
+        step = torch.full((), step, dtype=torch.int64, device=device)
     return uniforms(env & MASK, step, width, counter.key)

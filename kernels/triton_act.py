@@ -16,10 +16,16 @@ import triton.language as tl
 from torch import Tensor
 
 from .philox import Counter
+from .triton_options import OPTIONS
 from .triton_philox import normal, uniform, unit, words
 
 TILE = 1024  # elements of a tile: 8 per thread of 4 warps
 MAX_BLOCK = 1024  # columns of a tile
+NUMBERS = ["num_rows", "first_env", "step_low", "step_high", "key_low", "key_high"]
+# Of row t of a buffer: with an odd number of environments its alignment changes with t, and every
+# combination would be compiled in the middle of a rollout. The Gaussian's actions stay out: stored
+# in another layout than computed they would go through shared memory, aligned or not.
+ONE_PER_ROW = ["log_probs_ptr", "entropy_ptr"]
 
 
 @triton.jit
@@ -97,8 +103,7 @@ def _head(
     return choice, log_prob, entropy
 
 
-@triton.jit(do_not_specialize=["num_rows", "first_env", "step_low", "step_high", "key_low",
-                               "key_high"])  # fmt: skip
+@triton.jit(do_not_specialize=NUMBERS, do_not_specialize_on_alignment=["actions_ptr", *ONE_PER_ROW])
 def categorical_act_kernel(
     logits_ptr,  # [B, WIDTH] f32 or bf16
     allowed_ptr,  # [B, WIDTH] bool, or None for all
@@ -152,8 +157,7 @@ def categorical_act_kernel(
         tl.store(entropy_ptr + row, entropy, in_range)
 
 
-@triton.jit(do_not_specialize=["num_rows", "first_env", "step_low", "step_high", "key_low",
-                               "key_high"])  # fmt: skip
+@triton.jit(do_not_specialize=NUMBERS, do_not_specialize_on_alignment=ONE_PER_ROW)
 def gaussian_act_kernel(
     mean_ptr,  # [B, WIDTH] f32 or bf16
     log_std_ptr,  # [WIDTH] or [B, WIDTH] f32 or bf16
@@ -258,6 +262,7 @@ def categorical(
             WIDTH=width,
             BLOCK_B=block_b,
             BLOCK_A=block_a,
+            **OPTIONS,
         )
 
 
@@ -285,4 +290,5 @@ def gaussian(
             SHARED=log_std.ndim == 1,
             BLOCK_B=block_b,
             BLOCK_D=block_d,
+            **OPTIONS,
         )

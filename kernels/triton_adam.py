@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .triton_options import OPTIONS
+
 SMALL = 16384
 SMALL_BLOCK = 4096
 BLOCK = 1024
@@ -69,6 +71,9 @@ def _update(
     tl.store(exp_avg_sq_ptr + at, v, mask)
     tl.store(param_ptr + at, param, mask)
     if ZERO_GRAD:
+        # The zeros do not wait for the gradient's load. At an alignment of its own the gradient is
+        # loaded in another layout than stored, and a thread would zero what another has to read.
+        tl.debug_barrier()
         tl.store(grad_ptr + at, tl.zeros_like(g), at < num_params)
 
 
@@ -243,16 +248,16 @@ def clip_adam_(
 ) -> tuple[Tensor, Tensor]:
     """As `reference_adam.clip_adam_`, for float32 on CUDA. The norm overflows above 1.8e19."""
     size = param.numel()
-    norm = torch.empty((), device=param.device)
+    norm = torch.empty((), dtype=torch.float32, device=param.device)
     taken = torch.empty((), dtype=torch.bool, device=param.device)
     on_device = isinstance(lr, Tensor)
     buffers = (param, grad, exp_avg, exp_avg_sq, step, skip, lr if on_device else None)
     numbers = (
         0.0 if on_device else float(lr),
         float(beta1),
-        1.0 - beta1,
+        1.0 - float(beta1),
         float(beta2),
-        1.0 - beta2,
+        1.0 - float(beta2),
         math.log(beta1) if beta1 > 0.0 else -math.inf,
         math.log(beta2) if beta2 > 0.0 else -math.inf,
         float(eps),
@@ -269,12 +274,13 @@ def clip_adam_(
                 ZERO_GRAD=zero_grad,
                 BLOCK_P=SMALL_BLOCK,
                 num_warps=16,
+                **OPTIONS,
             )
             return norm, taken
         blocks = triton.cdiv(size, BLOCK)
         count = min(blocks, MAX_PARTIALS)
-        partials = torch.empty(count + 1, device=param.device)
-        norm_kernel[(count,)](grad, step, partials, size, BLOCK_P=BLOCK)
+        partials = torch.empty(count + 1, dtype=torch.float32, device=param.device)
+        norm_kernel[(count,)](grad, step, partials, size, BLOCK_P=BLOCK, **OPTIONS)
         update_kernel[(blocks,)](
             *buffers,
             partials,
@@ -286,5 +292,6 @@ def clip_adam_(
             ZERO_GRAD=zero_grad,
             BLOCK_N=triton.next_power_of_2(count),
             BLOCK_P=BLOCK,
+            **OPTIONS,
         )
     return norm, taken

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .triton_options import OPTIONS
 from .triton_rows import load_ok
 
 MAX_BLOCK = 8192
@@ -106,7 +107,7 @@ def tiling(batch_size: int) -> dict[str, int]:
 def advantage_stats(advantages: Tensor, valid: Tensor | None, index: Tensor | None) -> Tensor:
     """As `reference_advantage_stats.advantage_stats`, for float32 on CUDA."""
     minibatches, batch_size = (1, advantages.numel()) if index is None else index.shape
-    stats = torch.empty((minibatches, 4), device=advantages.device)
+    stats = torch.empty((minibatches, 4), dtype=torch.float32, device=advantages.device)
     with torch.cuda.device_of(advantages):
         advantage_stats_kernel[(minibatches,)](
             advantages.contiguous(),
@@ -116,5 +117,6 @@ def advantage_stats(advantages: Tensor, valid: Tensor | None, index: Tensor | No
             advantages.numel(),
             batch_size,
             **tiling(batch_size),
+            **OPTIONS,
         )
     return stats

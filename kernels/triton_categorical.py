@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .triton_options import OPTIONS
 from .triton_rows import PARTIALS, finite, load_ok, load_scale, row_losses
 
 TILE = 1024  # elements of a tile: 8 per thread of 4 warps
@@ -189,7 +190,7 @@ def launch(
     batch_size, width = logits.shape
     block_b, block_a = blocks(nvec)
     programs = triton.cdiv(batch_size, block_b)
-    partials = torch.empty(programs, PARTIALS, device=logits.device)
+    partials = torch.empty(programs, PARTIALS, dtype=torch.float32, device=logits.device)
     categorical_kernel[(programs,)](
         logits,
         actions,
@@ -206,5 +207,6 @@ def launch(
         BLOCK_B=block_b,
         BLOCK_A=block_a,
         **settings,
+        **OPTIONS,
     )
     return partials

@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .triton_options import OPTIONS
+
 
 @triton.jit
 def _load(frames_ptr, newest, back, age, num_envs, pixels, known, NUM_PIXELS: tl.constexpr):
@@ -105,5 +107,6 @@ def gather_frames(
                 NUM_STACK=num_stack,
                 CHANNELS_LAST=channels_last,
                 **constants,
+                **OPTIONS,
             )
     return out

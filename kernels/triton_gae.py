@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .triton_options import OPTIONS
+
 
 @triton.jit
 def _apply(a, b, x):
@@ -220,8 +222,8 @@ def gae(
 ) -> tuple[Tensor, Tensor]:
     """As `reference_gae.gae`, for float32 and bfloat16 on CUDA."""
     first, second = rewards.shape
-    advantages = torch.empty(rewards.shape, device=rewards.device)
-    returns = torch.empty(rewards.shape, device=rewards.device)
+    advantages = torch.empty(rewards.shape, dtype=torch.float32, device=rewards.device)
+    returns = torch.empty(rewards.shape, dtype=torch.float32, device=rewards.device)
     inputs = (rewards, values, terminated, truncated)
     with torch.cuda.device_of(rewards):
         if layout == "TN":
@@ -233,8 +235,9 @@ def gae(
                 first,
                 second,
                 float(gamma),
-                gamma * gae_lambda,
+                float(gamma) * float(gae_lambda),
                 **constants,
+                **OPTIONS,
             )
             return advantages, returns
         inputs = tuple(_dense_rows(tensor) for tensor in inputs)
@@ -247,7 +250,8 @@ def gae(
             *(tensor.stride(0) for tensor in inputs),
             second,
             float(gamma),
-            gamma * gae_lambda,
+            float(gamma) * float(gae_lambda),
             **row_tiling(second),
+            **OPTIONS,
         )
     return advantages, returns

@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .triton_options import OPTIONS
+
 TILE = 1024  # elements that a program copies at a time
 
 
@@ -32,7 +34,8 @@ def _copy(
         tl.store(target_ptr + b[:, None] * WIDTH + column, value, given)
 
 
-@triton.jit
+# a minibatch's part of a shuffle begins at any row
+@triton.jit(do_not_specialize_on_alignment=["index_ptr"])
 def gather_kernel(
     sources,  # tuple of [R, width]
     targets,  # tuple of [B, width], written
@@ -97,6 +100,7 @@ def gather_rows(
                 batch_size,
                 num_rows,
                 **constants,
+                **OPTIONS,
             )
     for target, given in zip(targets, out, strict=True):
         if target is not given:

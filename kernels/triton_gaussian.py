@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .terms import Rows, Terms
+from .triton_options import OPTIONS
 from .triton_rows import PARTIALS, finish, load_ok, load_scale, prepare, row_losses
 
 TILE = 512  # elements of a tile; at 256 Triton 3.7.1 spills 8 bytes on sm_90 (D = 17, masked)
@@ -132,10 +133,11 @@ def gaussian(
     programs = triton.cdiv(batch_size, block_b)
     shared = log_std.ndim == 1
     device = mean.device
-    d_mean = torch.empty(mean.shape, device=device)
-    d_log_std = torch.empty(programs if shared else batch_size, width, device=device)
-    d_values = torch.empty(new_values.shape, device=device)
-    partials = torch.empty(programs, PARTIALS, device=device)
+    d_mean = torch.empty(mean.shape, dtype=torch.float32, device=device)
+    parts = programs if shared else batch_size
+    d_log_std = torch.empty(parts, width, dtype=torch.float32, device=device)
+    d_values = torch.empty(new_values.shape, dtype=torch.float32, device=device)
+    partials = torch.empty(programs, PARTIALS, dtype=torch.float32, device=device)
     with torch.cuda.device_of(mean):
         settings = prepare(rows, terms)
         gaussian_kernel[(programs,)](
@@ -153,6 +155,7 @@ def gaussian(
             BLOCK_B=block_b,
             BLOCK_D=block_d,
             **settings,
+            **OPTIONS,
         )
         loss, stats = finish(partials, settings)
     return loss, stats, d_mean, d_log_std.sum(0) if shared else d_log_std, d_values

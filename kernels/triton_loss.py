@@ -44,7 +44,7 @@ def categorical(
         d_logits = logits.data
     else:
         d_logits = torch.empty(source.shape, dtype=source.dtype, device=source.device)
-    d_values = torch.empty(new_values.shape, device=new_values.device)
+    d_values = torch.empty(new_values.shape, dtype=torch.float32, device=new_values.device)
     if action_mask is not None:
         action_mask = _dense_rows(action_mask) if vocab else action_mask.contiguous()
     arguments = (source, new_values.contiguous(), actions.contiguous(), action_mask)

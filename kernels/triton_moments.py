@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .triton_options import OPTIONS
 from .triton_rows import load_ok
 
 MAX_PARTS = 64
@@ -174,9 +175,18 @@ def update_moments(
             num_rows,
             width,
             **tile,
+            **OPTIONS,
         )
         finish_moments_kernel[(column_blocks,)](
-            mean, var, count, partials, old_count, parts, width, BLOCK_D=tile["BLOCK_D"]
+            mean,
+            var,
+            count,
+            partials,
+            old_count,
+            parts,
+            width,
+            BLOCK_D=tile["BLOCK_D"],
+            **OPTIONS,
         )
 
 
@@ -199,4 +209,5 @@ def normalize(
             float(clip),
             float(epsilon),
             **tile,
+            **OPTIONS,
         )

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .triton_options import OPTIONS
 from .triton_rows import PARTIALS, finite, load_ok, load_scale, row_losses
 
 MAX_WIDTH = 32  # logits that a thread holds
@@ -133,7 +134,7 @@ def launch(
     """Writes both gradients; the partial sums [programs, PARTIALS]. All tensors are contiguous."""
     batch_size, width = logits.shape
     programs = triton.cdiv(batch_size, BLOCK_B)
-    partials = torch.empty(programs, PARTIALS, device=logits.device)
+    partials = torch.empty(programs, PARTIALS, dtype=torch.float32, device=logits.device)
     narrow_kernel[(programs,)](
         logits,
         actions,
@@ -146,5 +147,6 @@ def launch(
         WIDTH=width,
         BLOCK_B=BLOCK_B,
         **settings,
+        **OPTIONS,
     )
     return partials

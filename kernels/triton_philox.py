@@ -6,18 +6,21 @@ import triton.language as tl
 
 @triton.jit
 def _philox(c0, c1, c2, c3, k0, k1):
-    """Philox-4x32-10 on uint32 counters; the words of philox.philox4x32."""
+    """Philox-4x32-10 on uint32 counters; the words of philox.philox4x32.
+
+    Products and sums wrap by design: without a word TRITON_DEBUG would assert that they do not.
+    """
     for _ in tl.static_range(10):
         high_a = tl.umulhi(c0, 0xD2511F53)
         high_b = tl.umulhi(c2, 0xCD9E8D57)
-        low_a = c0 * 0xD2511F53
-        low_b = c2 * 0xCD9E8D57
+        low_a = tl.mul(c0, 0xD2511F53, sanitize_overflow=False)
+        low_b = tl.mul(c2, 0xCD9E8D57, sanitize_overflow=False)
         c0 = high_b ^ c1 ^ k0
         c1 = low_b
         c2 = high_a ^ c3 ^ k1
         c3 = low_a
-        k0 = k0 + 0x9E3779B9
-        k1 = k1 + 0xBB67AE85
+        k0 = tl.add(k0, 0x9E3779B9, sanitize_overflow=False)
+        k1 = tl.add(k1, 0xBB67AE85, sanitize_overflow=False)
     return c0, c1, c2, c3
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .reference_loss import STATS
 from .terms import Rows, Terms
+from .triton_options import OPTIONS
 
 MOMENTS = 4  # floats of `advantage_stats`: mean, mean_low, 1 / (std + 1e-8), count
 PARTIALS = 8  # floats per program, of which len(STATS) are used: tiles are powers of two
@@ -229,7 +230,7 @@ def prepare(rows: Rows, terms: Terms) -> dict[str, Any]:
     rows = rows.contiguous()
     moments = rows.advantage_stats
     if moments is None:
-        moments = torch.empty(MOMENTS, device=rows.advantages.device)
+        moments = torch.empty(MOMENTS, dtype=torch.float32, device=rows.advantages.device)
         moments_kernel[(1,)](
             rows.advantages,
             rows.valid,
@@ -237,6 +238,7 @@ def prepare(rows: Rows, terms: Terms) -> dict[str, Any]:
             len(rows.advantages),
             NORM_ADV=terms.norm_adv,
             BLOCK_B=MOMENTS_BLOCK,
+            **OPTIONS,
         )
     normalizer, clip_vloss, dual_clip = terms.normalizer, terms.clip_vloss, terms.dual_clip
     on_device = isinstance(normalizer, Tensor)
@@ -251,8 +253,8 @@ def prepare(rows: Rows, terms: Terms) -> dict[str, Any]:
         "normalizer": 0.0 if normalizer is None or on_device else float(normalizer),
         "vf_coef": float(terms.vf_coef),
         "ent_coef": float(terms.ent_coef),
-        "low": 1.0 - terms.clip_coef,
-        "high": 1.0 + terms.clip_coef,
+        "low": 1.0 - float(terms.clip_coef),
+        "high": 1.0 + float(terms.clip_coef),
         "clip_coef": float(terms.clip_coef),
         "clip_vloss": 0.0 if clip_vloss is None else float(clip_vloss),
         "dual_clip": math.inf if dual_clip is None else float(dual_clip),
@@ -264,8 +266,8 @@ def prepare(rows: Rows, terms: Terms) -> dict[str, Any]:
 
 def finish(partials: Tensor, settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """The loss, 0-d, and STATS [6]."""
-    loss = torch.empty((), device=partials.device)
-    stats = torch.empty(len(STATS), device=partials.device)
+    loss = torch.empty((), dtype=torch.float32, device=partials.device)
+    stats = torch.empty(len(STATS), dtype=torch.float32, device=partials.device)
     finish_kernel[(1,)](
         partials,
         loss_ptr=loss,
@@ -273,5 +275,6 @@ def finish(partials: Tensor, settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
         num_partials=len(partials),
         **{name: settings[name] for name in _FINISH_ARGUMENTS},
         BLOCK_P=FINISH_BLOCK,
+        **OPTIONS,
     )
     return loss, stats

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .triton_options import OPTIONS
 from .triton_rows import PARTIALS, finite, load_ok, load_scale, row_losses
 
 
@@ -180,7 +181,7 @@ def launch(
     The rows of logits, mask and d_logits are dense, and may lie any distance apart.
     """
     batch_size, width = logits.shape
-    partials = torch.empty(batch_size, PARTIALS, device=logits.device)
+    partials = torch.empty(batch_size, PARTIALS, dtype=torch.float32, device=logits.device)
     mask_stride = 0 if action_mask is None else action_mask.stride(0)
     constants = tiling(width, logits.element_size(), mask_stride)
     vocab_kernel[(batch_size,)](
@@ -198,5 +199,6 @@ def launch(
         d_logits_stride=d_logits.stride(0),
         **constants,
         **settings,
+        **OPTIONS,
     )
     return partials

@@ -145,6 +145,14 @@ def small_gpu_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_check, "WORKLOADS", {"CartPole-v1": {"num_envs": 4, "num_steps": 8}})
 
 
+@pytest.mark.parametrize("misaligned", [-1, 0, 1])
+@pytest.mark.parametrize("zero_grad", [True, False])
+def test_adam_is_checked_at_every_alignment(misaligned: int, zero_grad: bool) -> None:
+    label = f"adam P=33 misaligned={misaligned} zero_grad={zero_grad}"
+
+    dict(gpu_correctness.checks(torch.device("cpu")))[label]()
+
+
 @pytest.mark.usefixtures("small_gpu_check")
 def test_a_rehearsal_on_the_cpu_fills_every_section(tmp_path: Path) -> None:
     arguments = ["--out", str(tmp_path), "--device", "cpu", "--quick", "--seconds", "4"]

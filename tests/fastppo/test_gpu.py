@@ -32,7 +32,7 @@ def test_the_update_never_waits_for_the_device(env_id: str) -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         last_values = run.engine.value(run.rollout.row(run.config.num_steps))
-        run.rollout.finish(last_values, None)
+        run.rollout.finish(last_values, run.reward_scaler)
         stats = run.engine.update(run.rollout, 1)
         run.rollout.update_obs_statistics()
     finally:

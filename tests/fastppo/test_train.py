@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastppo import presets
+from fastppo import presets, train
 from fastppo.config import Config
 from fastppo.envs import StepResult, describe
 from fastppo.errors import Diverged
@@ -58,6 +58,22 @@ def test_same_seed_gives_the_same_bits(env_id: str) -> None:
 
     assert runs[0][0] == runs[1][0]
     assert torch.equal(runs[0][1], runs[1][1])
+
+
+def test_a_gpu_named_by_number_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events and streams are made on the current device; the timer's must be on the run's own."""
+
+    class Chosen(Exception):
+        pass
+
+    def choose(device: torch.device) -> None:
+        raise Chosen(device.index)
+
+    monkeypatch.setattr(train, "resolve_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "set_device", choose)
+
+    with pytest.raises(Chosen, match=r"^1$"):
+        Trainer(small("CartPole-v1", device="cuda:1"))
 
 
 def test_another_seed_gives_another_run() -> None:

@@ -121,3 +121,26 @@ def test_compiles_into_one_graph(backend: str) -> None:
         torch.testing.assert_close(result, act(logits, torch.tensor(t), *expected_row))
         assert torch.equal(buffer[t], expected_row[0])
         assert torch.equal(log_probs[t], expected_row[1])
+
+
+@pytest.mark.parametrize("discrete", [True, False])
+def test_autograd_notices_a_row_that_is_written_again(backend: str, discrete: bool) -> None:
+    actions = torch.zeros(4).long() if discrete else torch.zeros(4, 3)
+    out = (actions, torch.zeros(4), torch.zeros(4))
+
+    def write(step: int) -> None:
+        options: dict[str, Any] = {"key": 1, "out": out, "backend": backend}
+        if discrete:
+            api.act_categorical(LOGITS, step, **options)
+        else:
+            api.act_gaussian(MEAN, torch.zeros(3), step, **options)
+
+    write(0)
+    versions = [tensor._version for tensor in out]
+    weight = torch.ones(4, requires_grad=True)
+    product = (weight * out[1]).sum()  # keeps out[1]
+    write(1)
+
+    assert all(t._version > before for t, before in zip(out, versions, strict=True))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fastppo.kernels import aot, backends
+from fastppo.kernels import aot, backends, triton_act, triton_gather
 
 SPECS = aot.shipped_kernels()
 
@@ -34,3 +34,17 @@ def test_every_kernel_is_in_the_list() -> None:
     kernels = {v for m in modules for n, v in vars(m).items() if n.endswith("_kernel")}
 
     assert kernels == {spec.function for spec in SPECS}
+
+
+def test_rows_of_a_buffer_are_compiled_for_once() -> None:
+    """With an odd number of environments the alignment of a row changes from step to step."""
+    kernels = (
+        triton_act.categorical_act_kernel,
+        triton_act.gaussian_act_kernel,
+        triton_gather.gather_kernel,
+    )
+
+    one_per_row = {"log_probs_ptr", "entropy_ptr"}
+    assert [
+        {p.name for p in kernel.params if p.do_not_specialize_on_alignment} for kernel in kernels
+    ] == [{"actions_ptr", *one_per_row}, one_per_row, {"index_ptr"}]

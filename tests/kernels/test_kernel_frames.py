@@ -215,3 +215,20 @@ def test_compiles_into_one_graph(backend: str) -> None:
     compiled = torch.compile(rebuild, fullgraph=True, backend="aot_eager")
 
     assert torch.equal(compiled(torch.arange(4)), stacks.flatten(0, 1).float() + 1.0)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_autograd_notices_a_buffer_that_is_written_again(backend: str, channels_last: bool) -> None:
+    """A convolution keeps its input for its backward pass."""
+    frames, age, _ = played(3, 2, (4, 4), 2, 0, 0.2)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    out = torch.zeros(2, 2, 4, 4).to(memory_format=layout)
+    options: dict[str, Any] = {"num_stack": 2, "channels_last": channels_last, "backend": backend}
+    convolution = torch.nn.Conv2d(2, 1, 3)
+    api.gather_frames(frames, age, torch.tensor([0, 1]), **options, out=out)
+    images = convolution(out).sum()
+
+    api.gather_frames(frames, age, torch.tensor([4, 5]), **options, out=out)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        images.backward()

@@ -367,22 +367,6 @@ def test_compiles_into_one_graph(backend: str) -> None:
     assert torch.equal(compiled(*inputs), advantages(*inputs))
 
 
-@pytest.mark.skipif(INTERPRETED, reason="of the numba kernels")
-@pytest.mark.parametrize("layout", ["TN", "NT"])
-def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
-    from fastppo.kernels import numba_gae
-
-    inputs = rollout(3, 5000, seed=4)
-    inputs = env_major(inputs) if layout == "NT" else inputs
-    alone = api.gae(*inputs, **DISCOUNT, layout=layout, backend="numba")
-    monkeypatch.setattr(numba_gae, "THREADED", 0)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-
-    together = api.gae(*inputs, **DISCOUNT, layout=layout, backend="numba")
-
-    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
-
-
 def far_apart(memory: mmap.mmap, dtype: torch.dtype, start: int, stride: int) -> list[Tensor]:
     """Three views [8] of untouched memory, `stride` elements apart."""
     size = torch.empty((), dtype=dtype).element_size()

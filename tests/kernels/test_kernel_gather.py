@@ -117,6 +117,18 @@ def test_no_gradient_flows(backend: str) -> None:
     assert not rows.requires_grad
 
 
+def test_autograd_notices_a_buffer_that_is_written_again(backend: str) -> None:
+    out = [torch.zeros(2)]
+    weight = torch.ones(2, requires_grad=True)
+    api.gather_rows([torch.ones(3)], torch.tensor([0, 1]), out=out, backend=backend)
+    product = (weight * out[0]).sum()  # keeps out[0]
+
+    api.gather_rows([torch.ones(3)], torch.tensor([2, 1]), out=out, backend=backend)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
 @pytest.mark.parametrize(
     ("fields", "index", "out", "message"),
     [

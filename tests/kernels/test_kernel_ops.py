@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastppo.kernels import api, backends, losses, numba_gaussian, numba_loss
+from fastppo.kernels import api, backends, losses
 from fastppo.kernels.terms import Rows, Terms
 
 TERMS: dict[str, Any] = {"clip_coef": 0.2, "vf_coef": 0.5, "ent_coef": 0.01, "clip_vloss": 0.2}
@@ -151,23 +151,6 @@ def test_given_advantage_stats_replace_the_loss_own(backend: str, discrete: bool
 
     for a, b in zip(given, own, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("case", ["tile", "wide", "gaussian", "per_row"])
-def test_threads_change_no_bit(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    discrete = case in ("tile", "wide")
-    arguments = draw(5000, 200 if case == "wide" else 3, discrete=discrete)
-    if case == "per_row":
-        arguments[1] = torch.full((5000, 3), -0.5).requires_grad_()
-    for module in (numba_loss, numba_gaussian):
-        monkeypatch.setattr(module, "PARALLEL", 0)
-    results = []
-    for threads in (1, 2, 3):
-        monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: n)
-        results.append(evaluate(arguments, discrete=discrete, backend="numba"))
-
-    for parallel in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(parallel, results[0], strict=True))
 
 
 def test_numba_recompiles_when_a_helper_in_another_file_changes(tmp_path: Path) -> None:

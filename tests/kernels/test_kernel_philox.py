@@ -1,13 +1,17 @@
 """The generator of every backend, bit for bit, against the vectors published with Random123."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 import triton
 import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
 from fastppo.kernels import philox
-from fastppo.kernels.triton_philox import unit, words
+from fastppo.kernels.triton_philox import _philox, unit, words
 
 ONES = 2**32 - 1
 # kat_vectors, philox4x32 with 10 rounds: counter, key, words
@@ -67,3 +71,38 @@ def test_numbers_are_the_published_words(
     draw = {"triton": by_triton, "numba": by_numba, "torch": by_torch}[backend]
 
     assert draw(counter, key) == [((word >> 9) + 0.5) / 2**23 for word in expected]
+
+
+@triton.jit
+def rounds_kernel(words_ptr, key_low, key_high):  # type: ignore[no-untyped-def]
+    at = words_ptr + tl.arange(0, 4)
+    word = tl.load(at)
+    w0, w1, w2, w3 = _philox(word, word, word, word, key_low, key_high)
+    tl.store(at, w0 ^ w1 ^ w2 ^ w3)
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="of the compiler")
+def test_debugging_does_not_object_to_wrapping() -> None:
+    """TRITON_DEBUG asserts that integers do not overflow; these do by design."""
+    types = {"words_ptr": "*u32", "key_low": "u32", "key_high": "u32"}
+    source = ASTSource(fn=rounds_kernel, signature=types, constexprs={}, attrs={})
+
+    compiled = triton.compile(
+        source,
+        target=GPUTarget("cuda", 90, 32),
+        options={"debug": True, "sanitize_overflow": True},
+    )
+
+    assert "overflow" not in compiled.asm["ttir"]
+
+
+def test_a_step_that_is_a_number_is_not_copied_to_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both make a tensor on the host; from there to a GPU the host would wait."""
+    for name in ("as_tensor", "tensor"):
+        monkeypatch.delattr(torch, name)
+
+    drawn = philox.row_uniforms(philox.Counter(1, 5, 0), 2, 3, torch.device("cpu"))
+
+    assert drawn.shape == (2, 3)
