@@ -159,7 +159,12 @@ def _run(args: argparse.Namespace) -> int:
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise MachineError("device: torch sees no GPU; --device cpu rehearses the command")
     device = resolve_device(args.device)
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out: cannot make {args.out}: {error.strerror}; name another folder"
+        ) from None
     outcomes = correctness(device, args.quick)
     wrong = [outcome for outcome in outcomes if not outcome["passed"]]
     print(f"correctness: {len(outcomes) - len(wrong)} of {len(outcomes)} checks passed")

@@ -23,6 +23,7 @@ from fastppo.bench.clocks import ColdClock, Measure, cpu_clock, graph_clock, kee
 from fastppo.bench.kernel_cases import Case, Work, cases
 from fastppo.bench.paired import Ratio, interleave, speedup
 from fastppo.errors import MachineError, UserError
+from fastppo.rundir import write_atomic
 
 SCHEMA = "fastppo.result/1"
 ROUNDS, QUICK_ROUNDS = 21, 9
@@ -158,6 +159,7 @@ def _ratio(ratio: Ratio | None) -> tuple[str, str]:
     return f"{ratio.value:.{digits}f}", f"{ratio.low:.{digits}f}-{ratio.high:.{digits}f}"
 
 
+WIDE = 90  # columns of a terminal that shows the intervals
 HEADINGS = ("kernel", "us", "x eager", "95%", "x compile", "95%", "of copy")
 
 
@@ -191,13 +193,16 @@ def print_table(timings: list[Timing]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
+    # a narrow window keeps the numbers, and leaves out their intervals
+    columns = [i for i, name in enumerate(HEADINGS) if name != "95%" or console.width >= WIDE]
     table = Table(box=None, pad_edge=False)
     table.add_column(HEADINGS[0], overflow="fold")
-    for name in HEADINGS[1:]:
-        table.add_column(name, justify="right", no_wrap=True)
+    for i in columns[1:]:
+        table.add_column(HEADINGS[i], justify="right", no_wrap=True)
     for row in table_rows(timings):
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*(row[i] for i in columns))
+    console.print(table)
     for line in failures(timings):
         print(line)
 
@@ -263,6 +268,12 @@ def run(
     from fastppo.devices import resolve_device
 
     where = resolve_device(device)
+    if json_path is not None and not json_path.parent.is_dir():
+        raise UserError(f"--json: {json_path.parent} is no folder; make it first")
+    if json_path is not None and json_path.is_dir():
+        raise UserError(f"--json: {json_path} is a folder; name a file")
+    if pictures is not None and pictures.exists() and not pictures.is_dir():
+        raise UserError(f"--pictures: {pictures} is a file; name a folder")
     facts = machine.machine()
     gpus = ", ".join(facts["gpus"]) or "no GPU"
     threads = torch.get_num_threads()
@@ -270,7 +281,7 @@ def run(
     timings = run_grid(where, quick=quick, operations=operations, rounds=rounds)
     print_table(timings)
     if json_path is not None:
-        json_path.write_text(json.dumps(result(timings)))
+        write_atomic(json_path, json.dumps(result(timings)))
         print(f"samples: {json_path}")
     if pictures is not None:
         from fastppo.bench.pictures import draw

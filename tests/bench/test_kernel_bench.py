@@ -75,6 +75,21 @@ def test_timing_reports_ratios_and_the_share_of_a_copy() -> None:
     ]
 
 
+@pytest.mark.parametrize("width", [60, 100])
+def test_the_table_fits_the_window(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    samples = {kernels.OURS: [2e-6], kernels.TEXTBOOK: [20e-6], kernels.COPY: [1e-6]}
+
+    kernels.print_table([kernels.Timing(a_case(), "wall", samples)])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines) <= width
+    assert "gae T=128 N=8" in lines[1]
+    assert ("95%" in lines[0]) == (width == 100)
+
+
 def test_a_baseline_that_fails_is_told_and_the_rest_measured() -> None:
     case = a_case()
 
@@ -119,6 +134,9 @@ def test_the_command_writes_samples_and_pictures(
         (["nothing"], "operation: 'nothing' matches nothing; there are gae, categorical"),
         (["--rounds", "0"], "--rounds: 0 must be at least 1"),
         (["--device", "tpu"], "device: 'tpu'"),
+        (["--json", "/no/such/x.json"], "--json: /no/such is no folder; make it first"),
+        (["--json", "/"], "--json: / is a folder; name a file"),
+        (["--pictures", "/dev/null"], "--pictures: /dev/null is a file; name a folder"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -201,3 +219,5 @@ def test_no_gpu_is_could_not_measure(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").touch()
     assert gpu_check.main(["--out", str(tmp_path / "file"), "--device", "cpu"]) == 2
+    assert gpu_check.main(["--out", "/proc/nowhere", "--device", "cpu"]) == 2
+    assert "cannot make /proc/nowhere" in capsys.readouterr().err
