@@ -189,7 +189,7 @@ def gae_rows_kernel(
 def tiling(num_steps: int, num_envs: int) -> dict[str, int]:
     """Constants of the kernel, and its warps, for this shape.
 
-    Not measured on a GPU yet. By the model in research/triton.md: from some 32k environments on,
+    Not measured on a GPU yet. By a model of latencies and bandwidth: from some 32k environments on,
     one thread each fills the machine; below, chunks of time add the threads that are missing.
     """
     if num_envs >= 32768:
