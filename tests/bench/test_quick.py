@@ -188,14 +188,19 @@ def test_the_table_fits_80_columns(terminal: bool) -> None:
 
 
 def quick_process(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "fastppo.bench", "quick", "--env-id", "CartPole-v1", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # spinning torch threads take seconds for what takes milliseconds on a busy machine
-        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
-    )
+    # a shell's background job ignores SIGINT and hands that on; a handler it cannot hand on
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fastppo.bench", "quick", "--env-id", "CartPole-v1", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # spinning torch threads take seconds for what takes milliseconds on a busy machine
+            env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_real_run_ends_with_a_table_and_a_record(tmp_path: Path) -> None:
