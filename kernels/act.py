@@ -1,6 +1,6 @@
 """Acting: a policy's outputs to actions, log-probabilities and entropies in one launch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar, overload
 
 import torch
@@ -90,6 +90,29 @@ def _make_out(
     )
 
 
+def _draw(
+    registered: Callable[..., None],
+    direct: Callable[..., None],
+    backend: str,
+    outputs: tuple[object, ...],
+    key: int,
+    step: Tensor | int,
+    first_env: int,
+    env_ids: Tensor | None,
+    out: tuple[Tensor, ...],
+) -> None:
+    """Calls the operation on the policy's `outputs`; two results in `out` spare the entropy."""
+    compiling = torch.compiler.is_compiling()
+    run = registered if compiling else direct
+    step_tensor, number = (step, 0) if isinstance(step, Tensor) else (None, step)
+    entropy = out[2] if len(out) == 3 else None
+    counter = (_signed(key), step_tensor, number, first_env, env_ids)
+    run(backend, *outputs, *counter, out[0], out[1], entropy)
+    if not compiling:
+        # Autograd must learn of the writes, which go past torch.
+        increment_version(out)
+
+
 @overload
 def act_categorical(
     logits: Tensor,
@@ -168,26 +191,9 @@ def act_categorical(
         out = _make_out(logits, shape, torch.int64)
     else:
         checks_act.check_out(out, logits, shape, torch.int64)
-    step_tensor, number = (step, 0) if isinstance(step, Tensor) else (None, step)
-    compiling = torch.compiler.is_compiling()
-    run = _categorical if compiling else _run_categorical
-    run(
-        backend,
-        logits.detach(),
-        action_mask,
-        logits.shape[1:] if nvec is None else nvec,
-        _signed(key),
-        step_tensor,
-        number,
-        first_env,
-        env_ids,
-        out[0],
-        out[1],
-        out[2] if len(out) == 3 else None,
-    )
-    if not compiling:
-        # Autograd must learn of the writes, which go past torch.
-        increment_version(out)
+    widths = logits.shape[1:] if nvec is None else nvec
+    outputs = (logits.detach(), action_mask, widths)
+    _draw(_categorical, _run_categorical, backend, outputs, key, step, first_env, env_ids, out)
     return out
 
 
@@ -254,23 +260,6 @@ def act_gaussian(
         out = _make_out(mean, mean.shape, None)
     else:
         checks_act.check_out(out, mean, mean.shape, checks_act.float_dtype(mean))
-    step_tensor, number = (step, 0) if isinstance(step, Tensor) else (None, step)
-    compiling = torch.compiler.is_compiling()
-    run = _gaussian if compiling else _run_gaussian
-    run(
-        backend,
-        mean.detach(),
-        log_std.detach(),
-        _signed(key),
-        step_tensor,
-        number,
-        first_env,
-        env_ids,
-        out[0],
-        out[1],
-        out[2] if len(out) == 3 else None,
-    )
-    if not compiling:
-        # Autograd must learn of the writes, which go past torch.
-        increment_version(out)
+    outputs = (mean.detach(), log_std.detach())
+    _draw(_gaussian, _run_gaussian, backend, outputs, key, step, first_env, env_ids, out)
     return out
