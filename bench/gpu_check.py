@@ -6,7 +6,6 @@ DIR/gpu-check.md is the same as tables, for docs/results.md. Needs no package be
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fastppo.bench import kernels
+from fastppo.bench import kernels, result
 from fastppo.bench.gpu_correctness import checks
 from fastppo.bench.kernel_cases import cases
 from fastppo.devices import resolve_device
@@ -176,13 +175,13 @@ def _run(args: argparse.Namespace) -> int:
     left = max(3.0, args.seconds - (time.monotonic() - start))
     share = left / (2 * len(WORKLOADS))  # the other half: environments, compilation, warm-up
     runs = [training(env_id, device, share) for env_id in WORKLOADS] if not wrong else []
-    record = kernels.result(timings) | {
+    record = kernels.record_of(timings) | {
         "kind": "gpu-check",
         "seconds": time.monotonic() - start,
         "correctness": outcomes,
         "training": runs,
     }
-    write_atomic(args.out / "gpu-check.json", json.dumps(record))
+    result.write(args.out / "gpu-check.json", record)
     text = markdown(record, timings)
     write_atomic(args.out / "gpu-check.md", text)
     print(text)

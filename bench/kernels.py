@@ -5,12 +5,11 @@ are reported, and each time stands beside the time that this machine, in the sam
 copy as many bytes as the operation must move.
 """
 
-import json
+import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
 from statistics import median
@@ -19,13 +18,12 @@ from typing import Any
 import torch
 
 from fastppo import machine
+from fastppo.bench import result
 from fastppo.bench.clocks import ColdClock, Measure, cpu_clock, graph_clock, keep_freed_memory
 from fastppo.bench.kernel_cases import Case, Work, cases
 from fastppo.bench.paired import Ratio, interleave, speedup
 from fastppo.errors import MachineError, UserError
-from fastppo.rundir import write_atomic
 
-SCHEMA = "fastppo.result/1"
 ROUNDS, QUICK_ROUNDS = 21, 9
 OURS, TEXTBOOK, COMPILED, COPY = "fastppo", "eager", "compile", "copy"
 
@@ -238,27 +236,25 @@ def run_grid(
     return timings
 
 
-def result(timings: list[Timing]) -> dict[str, Any]:
+def record_of(timings: list[Timing]) -> dict[str, Any]:
     """The result file of these timings."""
-    return {
-        "schema": SCHEMA,
-        "kind": "kernel",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        **machine.record(),
-        "threads": torch.get_num_threads(),
-        "results": [entry for timing in timings for entry in timing.record()],
-    }
+    entries = [entry for timing in timings for entry in timing.record()]
+    return result.new("kernel", entries, threads=torch.get_num_threads())
 
 
-def run(
-    *,
-    device: str,
-    quick: bool,
-    operations: list[str],
-    rounds: int | None,
-    json_path: Path | None,
-    pictures: Path | None,
-) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `fastppo bench kernels`."""
+    add = parser.add_argument
+    add("operations", nargs="*", metavar="OP", help="only these: gae, gather_*")
+    add("--quick", action="store_true", help="the ends of the grid, fewer rounds")
+    add("--rounds", type=int, metavar="R", help="interleaved slices of each way")
+    add("--threads", type=int, metavar="T", help="of torch; default: all cores")
+    add("--device", default="auto", help="cpu, cuda or auto")
+    add("--json", type=Path, metavar="F", help="write the raw samples here")
+    add("--pictures", type=Path, metavar="DIR", help="draw time against size here")
+
+
+def run(args: argparse.Namespace) -> int:
     """Times the grid, prints the table, and writes what was asked for.
 
     Raises:
@@ -267,24 +263,28 @@ def run(
     """
     from fastppo.devices import resolve_device
 
-    where = resolve_device(device)
-    if json_path is not None and not json_path.parent.is_dir():
-        raise UserError(f"--json: {json_path.parent} is no folder; make it first")
-    if json_path is not None and json_path.is_dir():
-        raise UserError(f"--json: {json_path} is a folder; name a file")
-    if pictures is not None and pictures.exists() and not pictures.is_dir():
-        raise UserError(f"--pictures: {pictures} is a file; name a folder")
+    for name in ("rounds", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name}: {value} must be at least 1")
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    where = resolve_device(args.device)
+    result.check_writable(args.json)
+    if args.pictures is not None and args.pictures.exists() and not args.pictures.is_dir():
+        raise UserError(f"--pictures: {args.pictures} is a file; name a folder")
     facts = machine.machine()
     gpus = ", ".join(facts["gpus"]) or "no GPU"
     threads = torch.get_num_threads()
     print(f"{facts['cpu']}, {facts['cores']} cores, {threads} threads, {gpus}")
-    timings = run_grid(where, quick=quick, operations=operations, rounds=rounds)
+    timings = run_grid(where, quick=args.quick, operations=args.operations, rounds=args.rounds)
     print_table(timings)
-    if json_path is not None:
-        write_atomic(json_path, json.dumps(result(timings)))
-        print(f"samples: {json_path}")
-    if pictures is not None:
+    if args.json is not None:
+        result.write(args.json, record_of(timings))
+        print(f"samples: {args.json}")
+    if args.pictures is not None:
         from fastppo.bench.pictures import draw
 
-        for path in draw(timings, pictures):
+        for path in draw(timings, args.pictures):
             print(f"picture: {path}")
+    return 0

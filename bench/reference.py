@@ -8,13 +8,13 @@ normalisation or kernel. tests/bench/test_reference.py holds the two equal.
 
 Where habits differ, this file errs on the side of speed: images stay uint8 in the buffer,
 distributions do not validate their arguments, and reset rows are dropped before the forward pass.
-Threads are left as torch and EnvPool choose them; `bench quick` tries others.
+Threads are left as torch and EnvPool choose them; `fastppo bench train` tries others.
 """
 
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -321,13 +321,21 @@ class ReferenceTrainer:
     Args:
         config: the same settings as for `fastppo.train.Trainer`.
         env_threads: EnvPool's threads; 0, as users have it, lets EnvPool choose.
+        clock: seconds, for the times that are reported.
 
     Raises:
         UserError: the environment cannot be had.
     """
 
-    def __init__(self, config: Config, *, env_threads: int = 0) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        env_threads: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.config = config
+        self._clock = clock
         self.spec = spec = spec_of(config)
         default = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(default if config.device == "auto" else config.device)
@@ -371,17 +379,17 @@ class ReferenceTrainer:
         Raises:
             Diverged: `max_skipped_steps` optimizer steps were skipped since the start.
         """
-        start = time.perf_counter()
+        start = self._clock()
         seconds = {"env": 0.0, "policy": 0.0}
         actions = self._collect(seconds)
-        collected = time.perf_counter()
+        collected = self._clock()
         batch = self._make_batch(actions)
-        batched = time.perf_counter()
+        batched = self._clock()
         stats = update(self.agent, self.optimizer, batch, self.config, self.update_index)
         if self.config.norm_obs:
             # merged once per rollout: one rollout is acted and learned on under the same scale
             self.obs_stats.update(self.raw_obs[self.valid.cpu().numpy()])
-        updated = time.perf_counter()
+        updated = self._clock()
         seconds |= {"gae": batched - collected, "update": updated - batched}
         seconds |= {"total": updated - start, "other": updated - start - sum(seconds.values())}
 
@@ -417,7 +425,7 @@ class ReferenceTrainer:
         noise = draw(config.seed, range(config.num_envs), steps, width, self.device)
         actions = []
         for t in range(config.num_steps):
-            begin = time.perf_counter()
+            begin = self._clock()
             self.raw_obs[t] = self.next_obs
             self.obs[t] = self._to_input(self.next_obs)
             with torch.no_grad():
@@ -426,10 +434,10 @@ class ReferenceTrainer:
                 )
             actions.append(action)
             env_action = self._to_env(action.cpu().numpy())
-            acted = time.perf_counter()
+            acted = self._clock()
             self.next_obs, rewards, terminated, truncated, info = self.pool.step(env_action)
             seconds["policy"] += acted - begin
-            seconds["env"] += time.perf_counter() - acted
+            seconds["env"] += self._clock() - acted
 
             # EnvPool resets on the step after done; that row ignores its action: no transition
             valid = ~self.done

@@ -14,7 +14,8 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from fastppo.bench.kernel_cases import Case, Work, cases
-from fastppo.bench.kernels import COMPILED, OURS, SCHEMA, TEXTBOOK, check
+from fastppo.bench.kernels import COMPILED, OURS, TEXTBOOK, check
+from fastppo.bench.result import SCHEMA
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -1,171 +1,119 @@
-"""The child of `bench quick`: one implementation in a fresh process, run slice by slice on demand.
+"""The children of `fastppo bench` that are ours: `python -m fastppo.bench.worker WHAT`.
 
-`python -m fastppo.bench.worker NAME` reads JSON requests from stdin and answers each with one JSON
-line on stdout; at the end of stdin it stops. A request with a config opens a trainer in place of
-the one before, the others run it:
-
-    {"config": {...}, "env_threads": 0}   -> {"num_parameters": ..., "env_threads": ..., ...}
-    {"seconds": 0.5, "torch_threads": 1}  -> {"env_steps": ..., "updates": ..., ...}
-
-Between requests it blocks on stdin, so that only one worker computes at a time.
+WHAT is fastppo, reference, ceilings, or the `module:function` of a user, called with the request
+and a Reporter. They speak the contract of `contract.py`.
 """
 
-import json
+import importlib
 import os
 import sys
-import time
 import warnings
-from collections.abc import Iterable
-from typing import IO, Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import numpy as np
-
-from fastppo.bench.samples import PHASES
+from fastppo.bench import contract
+from fastppo.bench.contract import Reporter
 from fastppo.config import Config
-from fastppo.envs import make_pool
 
-IMPLEMENTATIONS = ("fastppo", "reference", "envpool")
-
-
-class Runner(Protocol):
-    """What a worker times."""
-
-    def run_update(self) -> dict[str, Any]:
-        """One rollout, learned from; metrics with `env_steps`."""
-        ...
-
-    def close(self) -> None: ...
+Request = Mapping[str, Any]
 
 
-class RandomActions:
-    """EnvPool alone: the ceiling of any trainer that steps it with these threads."""
-
-    def __init__(self, config: Config, env_threads: int) -> None:
-        self.config = config
-        self.pool = make_pool(config, range(config.num_envs), num_threads=env_threads)
-        self._actions = self._draw(num_rows=64)
-        self._done = np.zeros(config.num_envs, bool)
-        self.pool.reset()
-
-    def run_update(self) -> dict[str, Any]:
-        """T steps of N environments; nothing is kept."""
-        env_steps = 0
-        for t in range(self.config.num_steps):
-            _, _, terminated, truncated, _ = self.pool.step(self._actions[t % 64])
-            env_steps += int((~self._done).sum())
-            # a game over cut by the time limit is done either way: no need to tell them apart
-            self._done = terminated | truncated
-        return {"env_steps": env_steps}
-
-    def close(self) -> None:
-        self.pool.close()
-
-    def _draw(self, num_rows: int) -> np.ndarray[Any, Any]:
-        """Uniform actions, [num_rows, N, ...], drawn before the clock starts."""
-        space = self.pool.action_space
-        space.seed(self.config.seed)
-        dtype = self.pool.spec.action_array_spec["action"].dtype
-        rows = [[space.sample() for _ in range(self.config.num_envs)] for _ in range(num_rows)]
-        return np.asarray(rows, dtype=dtype)
+def config_of(request: Request) -> Config:
+    """The settings asked for, on the device and with the EnvPool threads asked for."""
+    values = dict(request["config"]) | {
+        "device": request["device"],
+        "env_threads": request["env_threads"],
+        "torch_threads": request["torch_threads"][0],
+    }
+    return Config.from_dict(values)
 
 
-def open_runner(name: str, config: Config, env_threads: int) -> tuple[Runner, dict[str, Any]]:
-    """Builds one implementation.
+def run_fastppo(request: Request, report: Reporter) -> None:
+    """Trains with `fastppo.train.Trainer`."""
+    from fastppo.bench import manifest
+    from fastppo.train import Trainer
 
-    Args:
-        name: one of IMPLEMENTATIONS.
-        env_threads: EnvPool's threads for `reference` and `envpool`; fastppo plans its own.
+    config = config_of(request)
+    trainer = Trainer(config, clock=report.clock)
+    work = manifest.of_trainer(config, trainer.spec, trainer.policy, trainer.policy)
+    report.ready(work, {"backend": trainer.backend, "compile_s": trainer.compile_s})
+    _loop(trainer.run_update, lambda: trainer.update < config.num_updates, report)
+    trainer.close()
 
-    Returns:
-        The runner and a description of it; fields named in `quick.WORK` must agree between
-        implementations.
-    """
-    if name == "envpool":
-        return RandomActions(config, env_threads), {"env_threads": env_threads}
-    # EnvPool alone needs no torch, and no threads of it
-    import torch
 
-    if name == "fastppo":
-        from fastppo.train import Trainer
-
-        trainer = Trainer(config)
-        env_threads = trainer.thread_plan.env_threads
-        return trainer, _describe(config, trainer.policy, env_threads, torch.get_num_threads())
-    if name != "reference":
-        raise ValueError(f"worker: {name!r} is none of {', '.join(IMPLEMENTATIONS)}")
+def run_reference(request: Request, report: Reporter) -> None:
+    """Trains with `fastppo.bench.reference.ReferenceTrainer`."""
+    from fastppo.bench import manifest
     from fastppo.bench.reference import ReferenceTrainer
 
-    reference = ReferenceTrainer(config, env_threads=env_threads)
-    return reference, _describe(config, reference.agent, env_threads, torch.get_num_threads())
+    config = config_of(request)
+    trainer = ReferenceTrainer(config, env_threads=config.env_threads, clock=report.clock)
+    agent = trainer.agent
+    report.ready(manifest.of_trainer(config, trainer.spec, agent, agent.outputs_and_value))
+    _loop(trainer.run_update, lambda: trainer.update_index < config.num_updates, report)
+    trainer.close()
 
 
-def _describe(config: Config, network: Any, env_threads: int, torch_threads: int) -> dict[str, Any]:
-    return {
-        "num_parameters": sum(p.numel() for p in network.parameters()),
-        "batch_size": config.batch_size,
-        "minibatch_size": config.minibatch_size,
-        "update_epochs": config.update_epochs,
-        "env_threads": env_threads,
-        "torch_threads": torch_threads,
-    }
+def _loop(
+    run_update: Callable[[], dict[str, Any]], unfinished: Callable[[], bool], report: Reporter
+) -> None:
+    """Updates and reports; the time a report takes is booked as the next update's logging."""
+    logging_s = 0.0
+    while unfinished():
+        metrics = run_update()
+        done = report.clock()
+        phases = {name: metrics.get(f"time/{name}", 0.0) for name in contract.PHASES}
+        report.update(
+            env_steps=metrics["env_steps"],
+            episodes=metrics["episode/count"],
+            return_mean=metrics.get("episode/return"),
+            phases=phases | {"logging": logging_s},
+        )
+        logging_s = report.clock() - done
 
 
-def run_slice(runner: Runner, seconds: float) -> dict[str, Any]:
-    """Whole updates, at least one, until `seconds` have passed.
+def main() -> int:
+    """Serves one implementation until its end, or until the parent has heard enough.
 
     Returns:
-        The fields of `samples.Sample`, and the optimizer steps taken.
+        0, or 3 after a failure that the parent was told.
     """
-    env_steps = updates = optimizer_steps = 0
-    phases: dict[str, float] = {}
-    start = time.perf_counter()
-    while updates == 0 or time.perf_counter() - start < seconds:
-        metrics = runner.run_update()
-        env_steps += metrics["env_steps"]
-        optimizer_steps += int(metrics.get("loss/optimizer_steps", 0))
-        updates += 1
-        for phase in PHASES:
-            if f"time/{phase}" in metrics:
-                phases[phase] = phases.get(phase, 0.0) + metrics[f"time/{phase}"]
-    return {
-        "env_steps": env_steps,
-        "updates": updates,
-        "seconds": time.perf_counter() - start,
-        "phases": phases,
-        "optimizer_steps": optimizer_steps,
+    from fastppo.bench import ceilings
+    from fastppo.errors import Diverged, MachineError, UserError
+
+    # compiled libraries warn on import about what no benchmark can change
+    warnings.simplefilter("ignore")
+    what = sys.argv[1]
+    ours: dict[str, Callable[[Request, Reporter], None]] = {
+        "fastppo": run_fastppo,
+        "reference": run_reference,
+        "ceilings": ceilings.run,
     }
-
-
-def serve(name: str, requests: Iterable[str], answers: IO[str]) -> None:
-    """Answers requests until there are no more."""
-    runner: Runner | None = None
-    for line in requests:
-        request = json.loads(line)
-        if "config" in request:
-            if runner is not None:
-                runner.close()
-            config = Config.from_dict(request["config"])
-            runner, answer = open_runner(name, config, request["env_threads"])
+    request = contract.read_request()
+    report = Reporter(request)
+    try:
+        if what in ours:
+            ours[what](request, report)
         else:
-            assert runner is not None, "the first request opens"
-            if "torch_threads" in request:
-                import torch
-
-                torch.set_num_threads(request["torch_threads"])
-            answer = run_slice(runner, request["seconds"])
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-    if runner is not None:
-        runner.close()
+            _user_function(what)(request, report)
+    except (UserError, MachineError, Diverged) as error:
+        report.error(str(error))
+        return 3
+    return 0
 
 
-def main() -> None:
-    """Serves stdin; whatever a library prints goes to stderr and not among the answers."""
-    warnings.simplefilter("ignore")  # gymnasium warns of float32 bounds, many lines a pool
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.argv[1], sys.stdin, answers)
+def _user_function(what: str) -> Callable[[Request, Reporter], None]:
+    from fastppo.errors import UserError
+
+    module, _, name = what.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{what}: cannot be imported ({error})") from None
+    function: Callable[[Request, Reporter], None] = found
+    return function
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The command line: `fastppo train | eval | doctor | bench | static | gpu-check`."""
+"""The command line of `fastppo`."""
 
 import json
 import sys
@@ -21,8 +21,15 @@ usage: fastppo COMMAND ...
   train --resume RUN_DIR  go on from the newest checkpoint of a run
   eval RUN_DIR            play whole episodes with a trained policy
   doctor                  what is installed, which kernels serve, the thread plan; --envs: tasks
-  bench quick             env steps per second, side by side with the reference trainer
+  bench train [ENV_ID]    env steps per second, side by side with other libraries
+  bench learn ENV_ID      return against env steps and time, over several seeds
+  bench env ENV_ID        EnvPool alone, over environments, batch sizes and threads
   bench kernels           every kernel beside eager and compiled torch and a plain copy
+  bench peers install     the other libraries, each in a venv of its own
+  profile ENV_ID          where the time of a few updates goes, and what bounds it
+  compare A.json B.json   two result files, row by row
+  report FILES            result files as a table, markdown, JUnit, or one HTML page
+  track push | sync       stored results to Weights & Biases; upload of offline runs
   static                  registers, spills, widths of every kernel, without a GPU; --check gates
   gpu-check --out DIR     all that only a GPU can tell: correctness, kernel times, rates
 
@@ -98,6 +105,9 @@ def _dispatch(args: list[str]) -> int:
         "eval": _eval,
         "doctor": _doctor,
         "bench": _bench,
+        **dict.fromkeys(
+            ("profile", "compare", "report", "track"), lambda rest: _serve(args[0], rest)
+        ),
         "static": _static,
         "gpu-check": _gpu_check,
     }
@@ -200,6 +210,14 @@ def _doctor(args: list[str]) -> int:
 
 def _bench(args: list[str]) -> int:
     return _reach_up("fastppo.bench.__main__", args)
+
+
+def _serve(name: str, args: list[str]) -> int:
+    import importlib
+
+    bench = importlib.import_module("fastppo.bench.__main__")
+    module, about = bench.UPPER[name]
+    return int(bench.serve(module, f"fastppo {name}", about, args))
 
 
 def _static(args: list[str]) -> int:

@@ -1,5 +1,6 @@
 """The training loop: collect a rollout, learn from it, report; nothing else happens here."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,7 @@ class Trainer:
         state: a checkpoint to go on from; environments start new episodes, because EnvPool
             cannot restore them.
         check_stop: called before every environment step; raises to abandon the update.
+        clock: host seconds for the times that are reported.
 
     Raises:
         UserError: the environment, device or backend cannot be had.
@@ -53,6 +55,7 @@ class Trainer:
         *,
         state: dict[str, Any] | None = None,
         check_stop: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         spec = spec_of(config)
         self.config = config
@@ -82,8 +85,10 @@ class Trainer:
         self.env = VecEnv(config, seeds, num_threads=self.thread_plan.env_threads)
         self.rollout.write_obs(config.num_steps, self.env.reset())
         # last: a mistake in the config is told before the seconds that compiling takes
+        begin = clock()
         api.warmup(self.device, config.backend)
-        self.timer = PhaseTimer(self.device)
+        self.compile_s = clock() - begin
+        self.timer = PhaseTimer(self.device, clock)
         self._check_stop = check_stop
 
     def run_update(self) -> dict[str, Any]:
@@ -93,7 +98,7 @@ class Trainer:
             Metrics of this update, plain numbers.
         """
         self.timer.drain()
-        self._collect()
+        self.collect()
         with self.timer.phase("update"):
             stats = self.engine.update(self.rollout, self.update)
             self.rollout.update_obs_statistics()
@@ -112,7 +117,8 @@ class Trainer:
                 "that is not finite; lower learning_rate, or look at the rewards and observations"
             )
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
+        """Fills the rollout: T steps of N environments, advantages and returns."""
         timer, rollout = self.timer, self.rollout
         with timer.phase("policy"):
             obs = rollout.open()

@@ -27,7 +27,7 @@ def test_the_update_never_waits_for_the_device(env_id: str) -> None:
     """DESIGN 4, rule 1."""
     run = Trainer(small(env_id, "cuda", num_minibatches=4, update_epochs=2, target_kl=0.1))
     run.run_update()  # compiles
-    run._collect()
+    run.collect()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -46,7 +46,7 @@ def test_the_update_never_waits_for_the_device(env_id: str) -> None:
 def test_one_update_equals_that_of_the_cpu(env_id: str) -> None:
     """The same rollout, one minibatch of all rows: float32 on either side, other sum orders."""
     cpu, gpu = (Trainer(small(env_id, device)) for device in ("cpu", "cuda"))
-    cpu._collect()
+    cpu.collect()
     for name in FIELDS:
         getattr(gpu.rollout, name).copy_(getattr(cpu.rollout, name))
     if cpu.rollout.frames is not None and gpu.rollout.frames is not None:

@@ -58,14 +58,14 @@ def interrupt_in_update(
     monkeypatch: pytest.MonkeyPatch, update: int, number: signal.Signals
 ) -> None:
     """Lets the signal come while the trainer collects its nth rollout."""
-    collect = Trainer._collect
+    collect = Trainer.collect
 
     def interrupted(trainer: Trainer) -> None:
         if trainer.update == update:
             os.kill(os.getpid(), number)
         collect(trainer)
 
-    monkeypatch.setattr(Trainer, "_collect", interrupted)
+    monkeypatch.setattr(Trainer, "collect", interrupted)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -94,7 +94,7 @@ def test_resumed_run_updates_exactly_as_the_uninterrupted_one(env_id: str) -> No
             first.run_update()
         state = through_a_file(first.state())
         with trainer(small(env_id), state) as second:
-            first._collect()
+            first.collect()
             for name in ("obs", "inputs", "actions", "log_probs", "values", "rewards",
                          "terminated", "truncated", "valid", "advantages", "returns"):  # fmt: skip
                 getattr(second.rollout, name).copy_(getattr(first.rollout, name))
@@ -249,7 +249,7 @@ class CountSyncs(TorchDispatchMode):
 def test_collecting_and_updating_read_no_value_back() -> None:
     """DESIGN 4, rule 1: metrics cross to the host once per update."""
     with trainer(small("Hopper-v4", backend="torch")) as run, CountSyncs() as counter:
-        run._collect()
+        run.collect()
         run.engine.update(run.rollout, 0)
         run.rollout.update_obs_statistics()
     with CountSyncs() as control:
