@@ -5,7 +5,7 @@
 #   TORCH=cpu         install PyTorch's CPU build first, from PyTorch's own index: on a machine
 #                     without a GPU this saves the gigabytes of CUDA libraries that pip's default
 #                     build of torch brings. Needed on the first call only.
-#   BENCH_ARGS=...    further arguments for `python -m fastppo.bench quick`
+#   BENCH_ARGS=...    further arguments for `fastppo bench train`
 #   PYTEST_ARGS=...   further arguments for both runs of pytest, e.g. PYTEST_ARGS='-k gae'
 PY ?= python3
 VENV ?= .venv
@@ -35,8 +35,10 @@ help:  ## list the targets
 	@echo; sed -nE '/^# Variables/,/^[^#]/s/^# ?//p' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: bench
-bench: $(STAMP)  ## quick benchmark on real environments; ends with a table
-	$(BIN)/python -m fastppo.bench quick $(BENCH_ARGS)
+bench: $(STAMP)  ## quick benchmark on real environments: table, HTML report, offline W&B run
+	mkdir -p results
+	$(BIN)/fastppo bench train --quick --allow-mismatch --json results/bench.json \
+	  --md results/bench.md --html results/bench.html --wandb offline $(BENCH_ARGS)
 
 .PHONY: test
 test: lint  ## lint, then the tests, then the kernel tests again in Triton's interpreter

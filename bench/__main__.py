@@ -16,10 +16,6 @@ COMMANDS = {
     "peers": ("fastppo.bench.peers.install", "install the other libraries, each in its own venv"),
 }
 UPPER = {
-    "profile": (
-        "fastppo.bench.profile",
-        "where the time of a few updates goes, and what bounds it",
-    ),
     "compare": ("fastppo.bench.compare", "two result files, row by row"),
     "report": (
         "fastppo.bench.report",

@@ -283,8 +283,8 @@ def run(args: argparse.Namespace) -> int:
         result.write(args.json, record_of(timings))
         print(f"samples: {args.json}")
     if args.pictures is not None:
-        from fastppo.bench.pictures import draw
+        from fastppo.bench.report import pictures
 
-        for path in draw(timings, args.pictures):
+        for path in pictures([record_of(timings)], args.pictures):
             print(f"picture: {path}")
     return 0

@@ -49,6 +49,7 @@ class Slice:
     round: int
     at: float
     """Seconds since the task's measurement began."""
+    updates: int
     env_steps: int
     seconds: float
     phases: dict[str, float] | None
@@ -113,13 +114,15 @@ class Measurement:
         plan = threads.plan(config, spec)
         cores = threads.available_cores()
         self.env_threads = plan.env_threads
+        torch_threads = sorted({1, cores}) if effort.tune else [plan.torch_threads]
+        self._first_torch_threads = torch_threads[0]
         self.request = {
             "env_id": config.env_id,
             "seed": config.seed,
             "device": str(resolve_device(config.device)),
             "config": config.to_dict(),
             "env_threads": plan.env_threads,
-            "torch_threads": sorted({1, cores}) if effort.tune else [plan.torch_threads],
+            "torch_threads": torch_threads,
         }
 
     def run(self) -> None:
@@ -175,7 +178,7 @@ class Measurement:
         self._open[name] = process, run
         tuning = bool(ready.values.get("tunes"))
         if not tuning:
-            run.torch_threads = run.info.get("torch_threads", self.request["torch_threads"][0])
+            run.torch_threads = run.info.get("torch_threads", self._first_torch_threads)
         previous = begin = ready.at
         while True:
             event = _expect(process, "update", "tuned")
@@ -223,7 +226,7 @@ class Measurement:
     def _slice(self, number: int, process: Launch, run: Run) -> Slice:
         at = time.monotonic() - self._began
         begin = previous = process.clock()
-        env_steps, phases = 0, dict.fromkeys(PHASES, 0.0)
+        first, env_steps, phases = len(run.durations), 0, dict.fromkeys(PHASES, 0.0)
         told = True
         process.resume()
         while previous - begin < self.effort.seconds:
@@ -235,7 +238,8 @@ class Measurement:
             for phase, seconds in (event.values.get("phases") or {}).items():
                 phases[phase] += seconds
         process.pause()
-        return Slice(number, at, env_steps, previous - begin, phases if told else None)
+        updates = len(run.durations) - first
+        return Slice(number, at, updates, env_steps, previous - begin, phases if told else None)
 
     def _book(self, run: Run, event: Event, previous: float) -> None:
         if not run.durations:

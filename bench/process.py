@@ -102,7 +102,7 @@ class Launch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._signal(signal.SIGKILL)
+        self.kill()
         self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
@@ -130,6 +130,10 @@ class Launch:
         self._paused_at = None
         self._tell_paused()
         self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Ends it at once; whoever waits for its next event is told that it died."""
+        self._signal(signal.SIGKILL)
 
     def next_event(self) -> Event | None:
         """Waits for the next line; None once it has ended by itself, with exit code 0.
@@ -176,13 +180,14 @@ class Launch:
                 raise Failed(f"{self.name}: no line within {self._silence_s:.0f} s; given up")
             chunk = os.read(self._lines, 1 << 16)
             if not chunk:
-                return self._end()
+                self._end()
+                return None
             self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
     def _end(self) -> None:
-        """Of its output: fine after exit code 0."""
+        """Looks at how it ended: fine after exit code 0."""
         try:
             code = self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:

@@ -30,7 +30,9 @@ ENDLESS = 10**9
 """Env steps: so far away that annealing does not move while rates are measured."""
 
 
-def config_for(env_id: str, recipe: str, *, seed: int = 1, brief: bool = False) -> Config:
+def config_for(
+    env_id: str, recipe: str, *, seed: int = 1, device: str = "auto", brief: bool = False
+) -> Config:
     """The settings of one benchmark.
 
     Args:
@@ -53,9 +55,9 @@ def config_for(env_id: str, recipe: str, *, seed: int = 1, brief: bool = False) 
         raise UserError(f"--preset: {recipe!r} is unknown; there are {known}")
     if brief:
         settings |= BRIEF.get(env_id, {})
-    settings |= {"total_timesteps": ENDLESS, "seed": seed}
+    settings |= {"total_timesteps": ENDLESS, "seed": seed, "device": device}
     try:
-        return Config(env_id=env_id, preset=preset, **settings)
+        return Config(env_id=env_id, **settings | {"preset": preset})
     except UserError as error:
         raise UserError(f"--preset: {recipe}: {error}") from None
 
@@ -75,7 +77,12 @@ def with_steps(config: Config, total_timesteps: int) -> Config:
 
 
 def workloads(
-    env_ids: Sequence[str], recipes: Sequence[str], *, seed: int = 1, brief: bool = False
+    env_ids: Sequence[str],
+    recipes: Sequence[str],
+    *,
+    seed: int = 1,
+    device: str = "auto",
+    brief: bool = False,
 ) -> list[Config]:
     """Every environment in every recipe, each size once.
 
@@ -88,6 +95,6 @@ def workloads(
     found: dict[str, Config] = {}
     for env_id in names:
         for recipe in chosen:
-            config = config_for(env_id, recipe, seed=seed, brief=brief)
+            config = config_for(env_id, recipe, seed=seed, device=device, brief=brief)
             found.setdefault(f"{env_id}/{label(config)}", config)
     return list(found.values())

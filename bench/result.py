@@ -1,11 +1,13 @@
 """Result files, `fastppo.result/1`: made, validated, written whole or not at all, and read back."""
 
+import errno
 import hashlib
 import json
 import math
 import os
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -136,10 +138,15 @@ def check_writable(path: Path | None, option: str = "--json") -> None:
         raise UserError(f"{option}: {path} is a folder; name a file")
     if not path.parent.is_dir():
         raise UserError(f"{option}: {path.parent} is no folder; make it first")
-    if not os.access(path if path.exists() else path.parent, os.W_OK) or not os.access(
-        path.parent, os.W_OK
-    ):
-        raise UserError(f"{option}: no permission to write {path}; name another file")
+    try:
+        # asking for permission is not enough: /proc and a full disk refuse all the same
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name):
+            pass
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, "permission denied")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"{option}: cannot write {path} ({reason}); name another file") from None
 
 
 def problem(record: Any) -> str | None:

@@ -1,5 +1,6 @@
 """When an implementation has warmed up: found in its own update times, not assumed."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median, quantiles
@@ -32,13 +33,13 @@ def steady_index(durations: Sequence[float]) -> int | None:
 def _outlier(value: float, others: Sequence[float]) -> bool:
     """Tukey's rule, but nothing within TOLERANCE of the median is one."""
     low, middle, high = quantiles(others, n=4, method="inclusive")
-    return value > max(high + 1.5 * (high - low), middle * (1.0 + TOLERANCE))
+    return bool(value > max(high + 1.5 * (high - low), middle * (1.0 + TOLERANCE)))
 
 
 def _alike(first: Sequence[float], second: Sequence[float], noise: float) -> bool:
     a, b = median(first), median(second)
     # 1.2533 sd / sqrt(n) is the standard error of a median
-    error = 1.2533 * noise * (1.0 / len(first) + 1.0 / len(second)) ** 0.5
+    error = 1.2533 * noise * math.sqrt(1.0 / len(first) + 1.0 / len(second))
     return abs(a - b) <= max(TOLERANCE * min(a, b), 2.0 * error)
 
 
@@ -49,4 +50,4 @@ def _noise(values: Sequence[float]) -> float:
     """
     steps = [after - before for before, after in pairwise(values)]
     usual = median(steps)
-    return 1.4826 * median(abs(step - usual) for step in steps) / 2**0.5
+    return 1.4826 * median(abs(step - usual) for step in steps) / math.sqrt(2.0)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastppo import wandb_names
 from fastppo.bench import entries, implementations, result
 from fastppo.bench.measure import BRIEF, FULL, Effort, Measurement
 from fastppo.bench.recipes import workloads
@@ -23,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--impl",
         action="append",
         metavar="LIST",
-        help="fastppo, reference, a peer, peers (all "
-        "installed), name=module:function, or name='command line' (default: fastppo,reference,peers)",
+        help="fastppo, reference, a peer, peers (all that "
+        "are installed), name=module:function, or name='command line' (default: the first two and "
+        "peers)",
     )
     add("--base", metavar="NAME", help="whom ratios compare with (default: reference)")
     add("--preset", metavar="LIST", help="paper, wide, or NxT such as 8x128 (default: paper)")
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pairs", type=int, metavar="N", help="rounds of one slice each (default 8)")
     add("--launches", type=int, metavar="L", help="fresh processes the rounds are spread over (2)")
     add("--seed", type=int, default=1, help="of every implementation (default 1)")
+    add("--device", default="auto", help="cpu, cuda or auto: a GPU where there is one")
     add("--cores", metavar="LIST", help="pin everything to these, such as 0,1 (default: all)")
     add("--quick", action="store_true", help="three environments, short slices, no tuning: for CI")
     add("--allow-mismatch", action="store_true", help="measure different work, too, spelled out")
@@ -46,7 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="F", help="write the result file here")
     add("--html", type=Path, metavar="F", help="write the report here, one page that opens offline")
     add("--md", type=Path, metavar="F", help="write the report here, for a pull request")
-    add("--wandb", choices=("offline", "online"), help="log to Weights & Biases, after measuring")
+    add(
+        "--wandb",
+        choices=("auto", "offline", "online"),
+        help="log to Weights & Biases, after measuring; needs --json",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,9 +68,15 @@ def run(args: argparse.Namespace) -> int:
     parity = [result.read(path) for path in args.parity]
     for option in ("json", "html", "md"):
         result.check_writable(getattr(args, option), f"--{option}")
+    if args.wandb is not None:
+        if args.json is None:
+            raise UserError("--wandb: needs --json F: the result file goes along as an artifact")
+        wandb_names.mode_for(args.wandb)  # a missing key is told before anything is measured
     _pin(args.cores)
     recipe_names = args.preset.split(",") if args.preset else []
-    configs = workloads(args.env_ids, recipe_names, seed=args.seed, brief=args.quick)
+    configs = workloads(
+        args.env_ids, recipe_names, seed=args.seed, device=args.device, brief=args.quick
+    )
 
     record = result.new("train", [])
     try:
@@ -108,8 +121,10 @@ def _publish(args: argparse.Namespace, record: dict[str, Any]) -> None:
     if args.wandb is not None:
         from fastppo.bench.track import push_record
 
-        for folder in push_record(record, args.json, args.wandb):
-            print(f"W&B run ({args.wandb}): {folder}")
+        folders = push_record(record, args.json, args.wandb)
+        if folders:
+            print(f"W&B: {folders[-1]}")
+            print(f"  the comparison; {len(folders) - 1} runs beside it")
 
 
 def _effort(args: argparse.Namespace) -> Effort:
@@ -139,9 +154,12 @@ def _pin(text: str | None) -> None:
     """Children inherit the cores, and every thread plan counts them."""
     if text is None:
         return
+    have = os.sched_getaffinity(0)
     try:
         cores = {int(part) for part in text.split(",")}
-        os.sched_setaffinity(0, cores)
-    except (ValueError, OSError):
-        have = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
-        raise UserError(f"--cores: {text!r} cannot be had; this process may use {have}") from None
+    except ValueError:
+        cores = set()
+    if not cores or not cores <= have:
+        shown = ",".join(map(str, sorted(have)))
+        raise UserError(f"--cores: {text!r} cannot be had; this process may use {shown}")
+    os.sched_setaffinity(0, cores)

@@ -3,17 +3,16 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
-from fastppo import __version__
-from fastppo.config import Config, Options
+from fastppo import __version__, settings
+from fastppo.config import Options, WandbMode
 from fastppo.errors import Diverged, Interrupted, MachineError, UserError
 
-HELP = ("-h", "--help")
 USAGE = """\
 usage: fastppo COMMAND ...
 
@@ -68,6 +67,8 @@ class EvalArgs:
     """cpu, cuda or auto."""
     json: bool = False
     """Print one JSON object."""
+    wandb: WandbMode = "disabled"
+    """Record the result in Weights & Biases, with the checkpoint as its input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,7 @@ def _dispatch(args: list[str]) -> int:
         "static": _static,
         "gpu-check": _gpu_check,
     }
-    if not args or args[0] in (*HELP, "help"):
+    if not args or args[0] in (*settings.HELP, "help"):
         print(USAGE)
         return 0 if args else 2
     if args[0] in ("-V", "--version"):
@@ -122,33 +123,16 @@ def _dispatch(args: list[str]) -> int:
     return commands[args[0]](args[1:])
 
 
-def _parse(kind: Any, args: list[str], name: str, default: Any = None) -> Any:
-    options = {} if default is None else {"default": default}
-    return tyro.cli(kind, args=args, prog=f"fastppo {name}", **options)
-
-
 def _train(args: list[str]) -> int:
-    # Parsed twice: which defaults apply is known only once the environment is.
-    # Help waits for the second time too, to show the defaults that will apply.
-    typed: TrainArgs = _parse(TrainArgs, [a for a in args if a not in HELP], "train")
-    if typed.resume is not None or not typed.env_id:
-        _parse(TrainArgs, args, "train")
-    if typed.resume is not None:
+    if any(arg.partition("=")[0] == "--resume" for arg in args):
+        typed = settings.parse(TrainArgs, args, "fastppo train")
+        assert typed.resume is not None
         _refuse_settings_with_resume(typed.env_id, args)
         from fastppo import session
 
         session.resume(typed.resume, quiet=typed.quiet)
         return 0
-    if not typed.env_id:
-        raise UserError("env_id: missing; name an EnvPool task, such as CartPole-v1")
-    from fastppo import presets
-    from fastppo.envs import describe
-
-    spec = describe(typed.env_id)
-    preset = presets.preset_for(spec) if typed.preset == "auto" else typed.preset
-    defaults = replace(TrainArgs(), **presets.PRESETS[preset])
-    typed = replace(_parse(TrainArgs, args, "train", defaults), preset=preset)
-    config = Config(**{field.name: getattr(typed, field.name) for field in fields(Config)})
+    typed, config = settings.resolve(TrainArgs, args, "fastppo train")
     if typed.show_config:
         print(json.dumps(config.to_dict(), indent=2))
         return 0
@@ -169,14 +153,15 @@ def _refuse_settings_with_resume(env_id: str, args: list[str]) -> None:
 
 
 def _eval(args: list[str]) -> int:
-    typed: EvalArgs = _parse(EvalArgs, args, "eval")
+    typed: EvalArgs = tyro.cli(EvalArgs, args=args, prog="fastppo eval")
     from fastppo import checkpoint
     from fastppo.evaluate import evaluate
     from fastppo.rundir import RunDir
 
     run = RunDir.open(typed.run_dir)
     config = run.read_config()
-    state = run.load() if typed.checkpoint is None else checkpoint.load(typed.checkpoint)
+    path = typed.checkpoint or checkpoint.newest(run.checkpoints)
+    state = checkpoint.load(path)
     result = evaluate(
         config,
         state,
@@ -185,6 +170,10 @@ def _eval(args: list[str]) -> int:
         deterministic=not typed.stochastic,
         device=typed.device,
     )
+    if typed.wandb != "disabled":
+        from fastppo.wandb_eval import record_eval
+
+        record_eval(config, typed.run_dir, path, result, typed.wandb)
     if typed.json:
         print(json.dumps(result))
     else:
@@ -198,7 +187,7 @@ def _eval(args: list[str]) -> int:
 
 
 def _doctor(args: list[str]) -> int:
-    typed: DoctorArgs = _parse(DoctorArgs, args, "doctor")
+    typed: DoctorArgs = tyro.cli(DoctorArgs, args=args, prog="fastppo doctor")
     from fastppo import doctor
 
     if typed.envs:

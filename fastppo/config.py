@@ -15,7 +15,7 @@ from fastppo.errors import UserError
 
 Backend = Literal["auto", "triton", "numba", "torch"]
 Network = Literal["auto", "mlp", "nature_cnn"]
-WandbMode = Literal["online", "offline", "disabled"]
+WandbMode = Literal["auto", "online", "offline", "disabled"]
 PositiveInts = tuple[int, ...]
 
 
@@ -123,9 +123,11 @@ class Options:
     max_skipped_steps: int = 10
     """Stop the run after this many optimizer steps skipped for a non-finite loss or gradient."""
     wandb: WandbMode = "disabled"
-    """Mirror metrics to Weights & Biases."""
+    """Mirror metrics to Weights & Biases; auto: online where there is an API key, else offline."""
     wandb_project: str = "fastppo"
     """Weights & Biases project."""
+    tensorboard: bool = False
+    """Mirror metrics to a TensorBoard event file in the run's folder."""
 
 
 POSITIVE = ("total_timesteps", "num_envs", "num_steps", "num_minibatches", "update_epochs",

@@ -170,8 +170,13 @@ def _action_choices(action: spaces.Space[Any]) -> tuple[int, ...] | None:
     return None
 
 
-def make_pool(config: Config, env_seeds: Sequence[int], *, num_threads: int = 0) -> Any:
-    """A synchronous EnvPool in Gymnasium form, configured as the run asks.
+def make_pool(
+    config: Config, env_seeds: Sequence[int], *, num_threads: int = 0, batch_size: int | None = None
+) -> Any:
+    """An EnvPool in Gymnasium form, configured as the run asks.
+
+    Args:
+        batch_size: rows per answer; below the number of environments the pool is asynchronous.
 
     Raises:
         UserError: unknown or refused task, or an Atari option for another kind of environment.
@@ -199,6 +204,7 @@ def make_pool(config: Config, env_seeds: Sequence[int], *, num_threads: int = 0)
         config.env_id,
         env_type="gymnasium",
         num_envs=num_envs,
+        batch_size=batch_size or num_envs,
         num_threads=min(num_threads, num_envs),
         env_seed=list(env_seeds),
         **options,

@@ -1,15 +1,17 @@
 """One `fastppo train`: a trainer, its run directory, its trackers, and how they end together."""
 
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
-from fastppo import machine
+from fastppo import machine, tracking
 from fastppo.config import Config
 from fastppo.errors import Diverged, Interrupted, UserError
 from fastppo.progress import make_progress
 from fastppo.rundir import RunDir
 from fastppo.signals import StopRequest
-from fastppo.tracking import Tracker, make_tracker
+from fastppo.tracking import Tracker
 from fastppo.train import Trainer
 
 
@@ -19,20 +21,15 @@ def start(config: Config, run_dir: Path | None, *, quiet: bool) -> None:
     Raises:
         UserError, MachineError, Diverged, Interrupted
     """
+    tracking.check(config)
     with StopRequest() as stop:
         # built first: a config that cannot run leaves no folder behind
         trainer = Trainer(config, check_stop=stop.check)
-        record = machine.record() | {
-            "backend": trainer.backend,
-            "device": str(trainer.device),
-            "threads": {
-                "env": trainer.thread_plan.env_threads,
-                "torch": trainer.thread_plan.torch_threads,
-            },
-        }
+        record = _record(trainer)
         run = RunDir.create(run_dir, config, record)
         run.save(0, trainer.state(), config.keep_checkpoints)
-        _train(trainer, run, make_tracker(config, run.path, record), stop, quiet=quiet)
+        tracker = tracking.make_tracker(config, run.path, record)
+        _train(trainer, run, tracker, stop, quiet=quiet)
 
 
 def resume(run_dir: Path, *, quiet: bool) -> None:
@@ -49,10 +46,30 @@ def resume(run_dir: Path, *, quiet: bool) -> None:
     if state["update"] >= config.num_updates:
         print(f"{run_dir} is complete: {state['update']} updates, {state['global_step']} env steps")
         return
+    tracking.check(config)
     with StopRequest() as stop:
         run.resume(state["update"])
         trainer = Trainer(config, state=state, check_stop=stop.check)
-        _train(trainer, run, make_tracker(config, run.path, machine.record()), stop, quiet=quiet)
+        tracker = tracking.make_tracker(
+            config,
+            run.path,
+            _record(trainer),
+            after_update=trainer.update,
+            after_step=trainer.global_step,
+        )
+        _train(trainer, run, tracker, stop, quiet=quiet)
+
+
+def _record(trainer: Trainer) -> dict[str, Any]:
+    """What the run runs on."""
+    return machine.record() | {
+        "backend": trainer.backend,
+        "device": str(trainer.device),
+        "threads": {
+            "env": trainer.thread_plan.env_threads,
+            "torch": trainer.thread_plan.torch_threads,
+        },
+    }
 
 
 def _train(
@@ -68,14 +85,18 @@ def _train(
             saved = trainer.update
 
     exit_code = 1
+    logging_s = 0.0
     try:
         with make_progress(config, quiet=quiet) as progress:
             while trainer.update < config.num_updates:
                 stop.check()
-                metrics = trainer.run_update()
+                # told one update late, and outside time/total: no rate contains it
+                metrics = trainer.run_update() | {"time/logging": logging_s}
+                logged_from = time.perf_counter()
                 run.log(metrics)
                 tracker.log(metrics)
                 progress.show(metrics)
+                logging_s = time.perf_counter() - logged_from
                 trainer.check_diverged()
                 if trainer.update % config.checkpoint_interval == 0:
                     save()

@@ -125,7 +125,8 @@ def test_the_command_writes_samples_and_pictures(
     assert names == {(o, i) for o in ("gae", "adam") for i in ("fastppo", "eager", "copy")}
     assert all(len(entry["launches"][0]["samples"]) == 3 for entry in record["results"])
     pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
-    assert pictures == {"gae.png", "gae.svg", "adam.png", "adam.svg"}
+    charts = ("kernel-gae-t128", "kernel-adam")
+    assert pictures == {f"{name}.{suffix}" for name in charts for suffix in ("png", "svg")}
 
 
 @pytest.mark.parametrize(

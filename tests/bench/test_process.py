@@ -170,17 +170,19 @@ def test_the_childs_own_clock_leaves_pauses_out() -> None:
     """
     with program(source) as child:
         child.next_event()
-        child.next_event()
-        child.pause()
-        time.sleep(1.0)
-        child.resume()
-        phases = {"other": 0.0}
-        while phases["other"] < 1.0:  # the one that was under way when it was paused
+        for _ in range(20):
+            child.next_event()
+            time.sleep(0.05)  # into the next update, unless the machine is busy
+            child.pause()
+            time.sleep(0.5)
+            child.resume()
             event = child.next_event()
             assert event is not None
             phases = event.values["phases"]
+            if phases["other"] > 0.65:
+                break
 
-    assert phases["env"] < phases["other"] - 0.9
+    assert phases["env"] < phases["other"] - 0.4
 
 
 def test_what_a_library_prints_does_not_get_among_the_lines() -> None:

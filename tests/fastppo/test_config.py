@@ -73,12 +73,12 @@ WRONG: list[tuple[str, Any, str]] = [
     ("checkpoint_interval", 0, "must be above 0"),
     ("keep_checkpoints", 0, "must be above 0"),
     ("max_skipped_steps", 0, "must be above 0"),
-    ("wandb", "on", "must be one of online, offline, disabled"),
+    ("wandb", "on", "must be one of auto, online, offline, disabled"),
 ]
 # a text, a flag or a name that any value of its type suits
 UNCHECKED = {
     "norm_adv", "anneal_clip", "clip_vloss", "shared_trunk", "norm_obs", "norm_reward",
-    "sign_reward", "episodic_life", "fire_reset", "device", "wandb_project",
+    "sign_reward", "episodic_life", "fire_reset", "device", "wandb_project", "tensorboard",
 }  # fmt: skip
 
 

@@ -1,133 +1,83 @@
-"""W&B mirrors metrics.jsonl, without a network here, and can fail without stopping a run."""
+"""W&B holds what metrics.jsonl holds: read back from its offline file, record by record."""
 
-import importlib
 import json
-import struct
-import time
-import zlib
-from collections.abc import Callable, Iterator
+import shutil
+from contextlib import closing
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
 
-from fastppo import session
+from fastppo import session, wandb_names
+from fastppo.bench import wandb_log
 from fastppo.config import Config
-from fastppo.tracking import NullTracker, WandbTracker, make_tracker
+from fastppo.wandb_run import MARKER, Follower
 
-BLOCK = 32768
-HEADER = struct.Struct("<IHB")  # checksum, length, kind
-FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
-def records(path: Path) -> Iterator[Any]:
-    """The records of W&B's transaction log: LevelDB's log format around protocol buffers."""
-    proto: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
-    data = path.read_bytes()
-    assert data[:4] == b":W&B"
-    offset, parts = 7, b""
-    while offset + HEADER.size <= len(data):
-        if (left := BLOCK - offset % BLOCK) < HEADER.size:
-            offset += left
-            continue
-        checksum, length, kind = HEADER.unpack_from(data, offset)
-        offset += HEADER.size
-        payload = data[offset : offset + length]
-        if len(payload) < length:
-            return  # still being written
-        offset += length
-        assert zlib.crc32(payload, zlib.crc32(bytes([kind]))) == checksum
-        parts = payload if kind in (FULL, FIRST) else parts + payload
-        if kind in (FULL, LAST):
-            yield proto.Record.FromString(parts)
+def rows_of(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def items(entries: Any) -> dict[str, Any]:
-    return {
-        entry.key or "/".join(entry.nested_key): json.loads(entry.value_json) for entry in entries
-    }
-
-
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.chdir(tmp_path)
+def logs_of(run_dir: Path) -> list[Path]:
+    return sorted((run_dir / "wandb").glob("offline-run-*/*.wandb"))
 
 
 @pytest.fixture(scope="module")
-def offline_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
+def offline_run(
+    tmp_path_factory: pytest.TempPathFactory, no_network: list[Any]
+) -> tuple[Path, Config]:
     config = Config(
-        env_id="CartPole-v1", total_timesteps=512, num_envs=4, num_steps=32, update_epochs=1,
-        hidden_sizes=(8,), device="cpu", backend="torch", wandb="offline", wandb_project="tests",
-        seed=3,
+        env_id="CartPole-v1", preset="classic", total_timesteps=768, num_envs=4, num_steps=32,
+        update_epochs=1, hidden_sizes=(8,), device="cpu", backend="torch", wandb="offline",
+        wandb_project="tests", seed=3, checkpoint_interval=2,
     )  # fmt: skip
     path = tmp_path_factory.mktemp("wandb") / "my-run"
     session.start(config, path, quiet=True)
-    # W&B's own process writes the log, and may still be at it when `finish` returns
-    [log] = (path / "wandb").glob("offline-run-*/*.wandb")
-    patience = 600
-    while patience and "exit" not in [r.WhichOneof("record_type") for r in records(log)]:
-        patience -= 1
-        time.sleep(0.05)
     return path, config
 
 
+@pytest.fixture(scope="module")
+def log(offline_run: tuple[Path, Config]) -> wandb_log.WandbLog:
+    [path] = logs_of(offline_run[0])
+    return wandb_log.read(path)
+
+
 def test_offline_run_holds_the_metrics_of_metrics_jsonl(
-    offline_run: tuple[Path, Config],
+    offline_run: tuple[Path, Config], log: wandb_log.WandbLog
 ) -> None:
-    path, _ = offline_run
-    [log] = (path / "wandb").glob("offline-run-*/*.wandb")
-    expected = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    expected = rows_of(offline_run[0])
 
-    history = [
-        items(record.history.item)
-        for record in records(log)
-        if record.WhichOneof("record_type") == "history"
-    ]
-
-    mirrored = [
-        {key: value for key, value in row.items() if not key.startswith("_")} for row in history
-    ]
-    assert len(expected) == 4
-    assert mirrored == expected
+    assert len(expected) == 6
+    assert log.history == expected
+    assert log.exit_code == 0
 
 
-def test_offline_run_holds_config_machine_and_names(offline_run: tuple[Path, Config]) -> None:
-    path, config = offline_run
-    [log] = (path / "wandb").glob("offline-run-*/*.wandb")
+def test_offline_run_holds_config_machine_and_names(
+    offline_run: tuple[Path, Config], log: wandb_log.WandbLog
+) -> None:
+    config = offline_run[1]
+    run, stored = log.run, log.config
 
-    run = next(r.run for r in records(log) if r.WhichOneof("record_type") == "run")
-
-    stored = items(run.config.update)
     assert Config.from_dict({key: stored[key] for key in config.to_dict()}) == config
     assert stored["versions"]["torch"]
     assert stored["machine"]["cores"] >= 1
-    assert (run.project, run.run_group, run.job_type) == ("tests", "CartPole-v1", "train")
-    assert run.display_name == "my-run"
-    assert {"CartPole-v1", config.preset} <= set(run.tags)
+    assert (stored["exp_name"], stored["impl"], stored["part"]) == ("fastppo", "fastppo", 1)
+    assert (run.project, run.job_type) == ("tests", "train")
+    assert run.run_group == f"CartPole-v1/{wandb_names.config_hash(config.to_dict())}"
+    assert run.display_name == "fastppo-CartPole-v1-s3"
+    assert {"CartPole-v1", "classic", "fastppo"} <= set(run.tags)
+    assert any(tag.startswith("cpu-") for tag in run.tags)
 
 
 def test_curves_are_drawn_over_env_steps_and_rates_over_time(
-    offline_run: tuple[Path, Config],
+    offline_run: tuple[Path, Config], log: wandb_log.WandbLog
 ) -> None:
-    path, _ = offline_run
-    [log] = (path / "wandb").glob("offline-run-*/*.wandb")
-
-    logged = json.loads((path / "metrics.jsonl").read_text().splitlines()[0])
-
-    axes = {
-        r.metric.name or r.metric.glob_name: r.metric.step_metric
-        for r in records(log)
-        if r.WhichOneof("record_type") == "metric"
-    }
-
-    for name in logged:
+    for name in rows_of(offline_run[0])[0]:
         # patterns that overlap would leave the choice to chance
-        [axis] = [axes[pattern] for pattern in axes if fnmatch(name, pattern)]
+        [axis] = [log.axes[pattern] for pattern in log.axes if fnmatch(name, pattern)]
         if name in ("global_step", "frames", "wall_time"):
             assert axis == ""
         else:
@@ -135,95 +85,119 @@ def test_curves_are_drawn_over_env_steps_and_rates_over_time(
             assert axis == ("wall_time" if timed else "global_step"), name
 
 
-class Broken:
-    """A W&B run whose every call fails from the nth on."""
-
-    def __init__(self, fail_from: int) -> None:
-        self.left = fail_from
-        self.logged: list[dict[str, Any]] = []
-
-    def define_metric(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def log(self, metrics: dict[str, Any]) -> None:
-        self.left -= 1
-        if self.left <= 0:
-            raise ConnectionError("the server\nhas gone")
-        self.logged.append(metrics)
-
-    def finish(self, **_: Any) -> None:
-        raise RuntimeError("finish failed")
-
-
-def run_with(
-    init: Callable[..., Any], config: Config, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> int:
-    monkeypatch.setattr(wandb, "init", init)
-    session.start(config, path, quiet=True)
-    return (path / "metrics.jsonl").read_text().count("\n")
-
-
-@pytest.mark.parametrize("mode", ["online", "offline"])
-def test_a_wandb_that_cannot_start_never_stops_training(
-    mode: str,
-    tiny: Callable[..., Config],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_summary_holds_rates_memory_and_what_became_of_the_threshold(
+    offline_run: tuple[Path, Config], log: wandb_log.WandbLog
 ) -> None:
-    def fail(**settings: Any) -> None:
-        assert settings["mode"] == mode
-        raise wandb.errors.CommError("no route to host")
+    rows = rows_of(offline_run[0])
+    late = rows[3:]
+    steady = sum(row["env_steps"] for row in late) / sum(row["time/total"] for row in late)
 
-    lines = run_with(fail, tiny(wandb=mode), tmp_path / "run", monkeypatch)
+    summary = log.summary
 
-    err = capsys.readouterr().err
-    assert lines == 6
-    assert err.count("\n") == 1
-    assert err.startswith("fastppo: warning: wandb: no route to host; this run is no longer")
-    assert "metrics.jsonl is complete" in err
+    assert summary["steady_env_steps_per_s"] == pytest.approx(steady)
+    assert summary["total_env_steps_per_s"] == pytest.approx(
+        rows[-1]["global_step"] / rows[-1]["wall_time"]
+    )
+    assert summary["threshold"] == 475.0
+    assert summary["threshold_reached"] is False
+    assert "seconds_to_threshold" not in summary
+    assert summary["process_peak_bytes"] > 2**20
+    assert 5 < summary["final_return"] < 200
 
 
-@pytest.mark.parametrize("fail_from", [1, 3, 99])
-def test_a_wandb_that_breaks_in_mid_run_is_switched_off_with_one_warning(
-    fail_from: int,
-    tiny: Callable[..., Config],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_the_last_checkpoint_is_an_artifact(
+    offline_run: tuple[Path, Config], log: wandb_log.WandbLog
 ) -> None:
-    broken = Broken(fail_from)
+    [model] = log.artifacts
 
-    lines = run_with(lambda **_: broken, tiny(wandb="offline"), tmp_path / "run", monkeypatch)
+    assert (model.type, model.use_after_commit) == ("model", False)
+    assert model.name == wandb_names.model_name(offline_run[1].to_dict())
+    assert set(model.aliases) == {"latest", "update-6"}
+    [entry] = model.manifest.contents
+    assert entry.path == "00000006.pt"
+    stored = Path(entry.local_path).read_bytes()
+    assert stored == (offline_run[0] / "checkpoints" / "00000006.pt").read_bytes()
 
-    err = capsys.readouterr().err
-    assert lines == 6
-    assert len(broken.logged) == min(fail_from - 1, 6)
-    assert err.count("\n") == 1
-    assert ("the server" in err) == (fail_from < 7)
-    assert ("finish failed" in err) == (fail_from == 99)
 
-
-def test_disabled_leaves_wandb_alone(
-    tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_logging_is_timed_outside_of_what_the_rates_count(
+    offline_run: tuple[Path, Config],
 ) -> None:
-    def fail(**_: Any) -> None:
-        raise AssertionError("wandb.init was called")
+    rows = rows_of(offline_run[0])
 
-    monkeypatch.setattr(wandb, "init", fail)
+    assert rows[0]["time/logging"] == 0
+    assert all(row["time/logging"] > 0 for row in rows[1:])
+    for row in rows:
+        assert row["env_steps_per_s"] == pytest.approx(row["env_steps"] / row["time/total"])
+        parts = [v for k, v in row.items() if k.startswith("time/")]
+        assert sum(parts) - row["time/total"] - row["time/logging"] == pytest.approx(
+            row["time/total"]
+        )
 
-    assert isinstance(make_tracker(tiny(), tmp_path, {}), NullTracker)
-    assert list(tmp_path.iterdir()) == []
+
+def test_a_resumed_run_is_the_same_wandb_run_with_every_update_once(
+    offline_run: tuple[Path, Config], tmp_path: Path
+) -> None:
+    """W&B replaces a run's history by that of a later part, so the later one must hold it all."""
+    path = shutil.copytree(offline_run[0], tmp_path / "run", symlinks=True)
+    (path / "checkpoints" / "00000006.pt").unlink()  # a crash in the sixth update
+
+    session.resume(path, quiet=True)
+
+    first, second = (wandb_log.read(log) for log in logs_of(path))
+    markers = [json.loads((log.parent / MARKER).read_text()) for log in logs_of(path)]
+    assert first.run.run_id == second.run.run_id
+    assert [(m["part"], m["after_update"]) for m in markers] == [(1, 0), (2, 4)]
+    assert json.loads((path / "wandb.json").read_text())["parts"] == markers
+    assert [row["update"] for row in second.history] == [1, 2, 3, 4, 5, 6]
+    assert second.history == rows_of(path)
+    assert second.history[:4] == first.history[:4]
+    used, made = second.artifacts
+    assert used.use_after_commit
+    assert "update-4" in used.aliases
+    assert not made.use_after_commit
+    assert set(made.aliases) == {"latest", "update-6"}
 
 
-@pytest.mark.parametrize("exit_code", [0, 3, 130])
-def test_the_exit_code_reaches_wandb(exit_code: int) -> None:
-    seen: list[int] = []
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.999])
+def test_a_torn_file_is_read_up_to_the_tear(
+    share: float, offline_run: tuple[Path, Config], tmp_path: Path
+) -> None:
+    data = logs_of(offline_run[0])[0].read_bytes()
+    torn = tmp_path / "run.wandb"
+    torn.write_bytes(data[: int(len(data) * share)])
 
-    class Run(Broken):
-        def finish(self, **settings: Any) -> None:
-            seen.append(settings["exit_code"])
+    log = wandb_log.read(torn)
 
-    WandbTracker(Run(99)).close(exit_code)
+    assert not log.is_whole
+    assert log.history == rows_of(offline_run[0])[: len(log.history)]
+    assert log.history or share < 0.9
 
-    assert seen == [exit_code]
+
+def test_a_line_half_written_is_taken_once_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with closing(Follower(path)) as follower:
+        assert list(follower.rows()) == []
+        path.write_text('{"a": 1}\n{"a"')
+        assert list(follower.rows()) == [{"a": 1}]
+        with path.open("a") as file:
+            file.write(': 2}\n{"a": 3}\n')
+        assert list(follower.rows()) == [{"a": 2}, {"a": 3}]
+        path.with_suffix(".new").write_text('{"a": 9}\n' * 9)
+        path.with_suffix(".new").replace(path)  # as a resumed run does
+        assert list(follower.rows()) == []
+
+
+def test_seeds_and_threads_share_a_group_and_settings_do_not() -> None:
+    base = Config(env_id="CartPole-v1").to_dict()
+    same = {"seed": 9, "env_threads": 2, "device": "cpu", "wandb": "offline", "backend": "torch"}
+
+    assert wandb_names.group_of(base | same) == wandb_names.group_of(base)
+    for change in ({"learning_rate": 1e-3}, {"num_envs": 16}, {"env_id": "Pong-v5"}):
+        assert wandb_names.group_of(base | change) != wandb_names.group_of(base)
+
+
+def test_a_field_that_a_later_version_adds_moves_no_group() -> None:
+    config = Config(env_id="CartPole-v1", gamma=0.9).to_dict()
+    older = {key: value for key, value in config.items() if key != "dual_clip"}
+
+    assert wandb_names.group_of(older) == wandb_names.group_of(config)

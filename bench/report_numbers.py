@@ -1,0 +1,104 @@
+"""How reports write numbers, names and times; every one beside its unit."""
+
+import math
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+MISSING = "-"
+
+
+def count(value: float | None) -> str:
+    """A rate or a count, with thousands separators: 1,234; 0.00123 keeps three digits."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    size = abs(value)
+    if 0 < size < 1e-3 or size >= 1e12:
+        return f"{value:.3g}"
+    if size < 10:
+        return f"{value:.3g}"
+    return f"{value:,.1f}" if size < 100 else f"{value:,.0f}"
+
+
+def short(value: float, _: Any = None) -> str:
+    """For an axis: 1k, 2.5M."""
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:g}{letter}"
+    return f"{value:g}"
+
+
+def ratio(value: float | None) -> str:
+    """1.83; 12.4; 109; 0.0123."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if abs(value) >= 1e6 or 0 < abs(value) < 1e-3:
+        return f"{value:.1e}"
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{value:,.{3 if 0 < abs(value) < 0.1 else digits}f}"
+
+
+def interval(low: float | None, high: float | None, write: Any = ratio) -> str:
+    """[1.80, 1.86]; empty where there is none."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"[{write(low)}, {write(high)}]"
+
+
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """1.83 [1.80, 1.86]."""
+    return f"{ratio(value)} {interval(low, high)}".rstrip()
+
+
+def share(value: float | None) -> str:
+    """12%; 0.4%."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if 0 < value < 0.001:
+        return "<0.1%"
+    return f"{value:.1%}" if 0 < value < 0.01 else f"{value:.0%}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration in the unit that suits it: 12.3 us, 4.56 ms, 78 s, 3.2 min."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value == 0:
+        return "0 s"
+    for limit, factor, unit in ((1e-6, 1e9, "ns"), (1e-3, 1e6, "us"), (1.0, 1e3, "ms")):
+        if abs(value) < limit:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value:.3g} s" if value < 120 else f"{value / 60:,.1f} min"
+
+
+def mebibytes(value: float | None) -> str:
+    """12 MiB."""
+    return MISSING if not value else f"{value / 2**20:,.0f} MiB"
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A value of a result in its own unit: seconds get a prefix, the rest is counted."""
+    return seconds(value) if unit == "s" else count(value)
+
+
+def command(words: Sequence[str] | str) -> str:
+    """The command line as a user would type it, whatever the path of the program."""
+    if isinstance(words, str):
+        return words
+    if not words:
+        return MISSING
+    head, *rest = words
+    name = head.rpartition("/")[2]
+    start = ["python", "-m", "fastppo.bench"] if name == "__main__.py" else [name]
+    return shlex.join([*start, *rest])
+
+
+def printable(value: Any) -> Any:
+    """The value with every character replaced that a terminal or XML would choke on."""
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in value)
+    if isinstance(value, dict):
+        return {printable(key): printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [printable(item) for item in value]
+    return value

@@ -1,0 +1,66 @@
+"""Writes a run's metrics to a TensorBoard event file, under the names of metrics.jsonl."""
+
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+
+class TensorBoardTracker:
+    """Every metric over `global_step`.
+
+    Args:
+        after_step: `global_step` of the checkpoint that the run goes on from; TensorBoard hides
+            what earlier event files say about later steps. 0 for a new run.
+    """
+
+    def __init__(self, folder: Path, *, after_step: int = 0) -> None:
+        # not torch.utils.tensorboard: that imports half a plotting stack for a scalar; and by
+        # name, because it ships no types
+        writer: Any = import_module("tensorboard.summary.writer.event_file_writer")
+        proto: Any = import_module("tensorboard.compat.proto.event_pb2")
+        self._event: Any = proto.Event
+        self._summary: Any = import_module("tensorboard.compat.proto.summary_pb2").Summary
+        self._writer: Any = None
+        try:
+            self._writer = writer.EventFileWriter(str(folder))
+            if after_step:
+                begin = proto.SessionLog(status=proto.SessionLog.START)
+                self._add(step=after_step + 1, session_log=begin)
+        except OSError as error:
+            self._give_up(error)
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """Writes the numbers of one update."""
+        if self._writer is None:
+            return
+        summary = self._summary()
+        for name, value in metrics.items():
+            if isinstance(value, int | float):
+                summary.value.add(tag=name, simple_value=float(value))
+        try:
+            self._add(step=metrics["global_step"], summary=summary)
+            self._writer.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def close(self, exit_code: int) -> None:
+        """Closes the file."""
+        if self._writer is None:
+            return
+        try:
+            self._writer.close()
+        except OSError as error:
+            self._give_up(error)
+
+    def _add(self, **what: Any) -> None:
+        self._writer.add_event(self._event(wall_time=time.time(), **what))
+
+    def _give_up(self, error: OSError) -> None:
+        self._writer = None
+        print(
+            f"fastppo: warning: tensorboard: {(error.strerror or str(error)).lower()}; this run is "
+            "no longer written for TensorBoard (metrics.jsonl is complete)",
+            file=sys.stderr,
+        )
