@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import fastppo
 from fastppo.errors import UserError
 
 BUILT_IN = ("fastppo", "reference")
@@ -67,16 +68,14 @@ def _resolve(text: str) -> list[Implementation]:
     if not NAME.fullmatch(name):
         raise UserError(f"--impl: {name!r} is no name; letters, digits and _ . + - make one")
     if value in BUILT_IN:
-        return [Implementation(name, worker(value))]
+        return [ours(name, value)]
     if value in registry.names():
         try:
             return [Implementation(name, registry.command(value))]
         except UserError as error:
             return [Implementation(name, [], missing=str(error))]
     if FUNCTION.fullmatch(value):
-        # the folder of the user's module, as with `python -m`
-        path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH", "")]))
-        return [Implementation(name, worker(value), {"PYTHONPATH": path})]
+        return [ours(name, value)]
     if equals:
         return [Implementation(name, _command(name, value))]
     known = ", ".join([*BUILT_IN, *registry.names()])
@@ -85,9 +84,14 @@ def _resolve(text: str) -> list[Implementation]:
     )
 
 
-def worker(what: str) -> list[str]:
-    """The program that serves one of BUILT_IN, `ceilings`, or a module:function."""
-    return [sys.executable, "-m", "fastppo.bench.worker", what]
+def ours(name: str, what: str) -> Implementation:
+    """The program of ours that serves one of BUILT_IN, `ceilings`, or a module:function."""
+    # -P: a queue.py in the user's folder must not stand in for the standard library's. The path
+    # is for a checkout that is not installed.
+    home = str(Path(fastppo.__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), home]))
+    command = [sys.executable, "-P", "-m", "fastppo.bench.worker", what]
+    return Implementation(name, command, {"PYTHONPATH": path})
 
 
 def _command(name: str, text: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from fastppo import threads
 from fastppo.bench import ceilings, manifest
 from fastppo.bench.contract import PHASES
-from fastppo.bench.implementations import Implementation, worker
+from fastppo.bench.implementations import Implementation, ours
 from fastppo.bench.process import Event, Failed, Launch
 from fastppo.bench.steady import steady_index
 from fastppo.config import Config
@@ -162,8 +162,8 @@ class Measurement:
         if self._open:
             _tell(f"{self._title}: starting the ceilings")
             try:
-                three = Implementation("ceilings", worker("ceilings"))
-                self._ceilings = stack.enter_context(Launch(three, self.request))
+                three = stack.enter_context(Launch(ours("ceilings", "ceilings"), self.request))
+                self._ceilings = three
                 self._ceiling_slice(keep=False)
             except Failed as failure:
                 self._drop("ceilings", str(failure))

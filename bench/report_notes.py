@@ -85,7 +85,7 @@ def _settings(runs: Sequence[Run]) -> str:
 
 def notes(run: Run) -> list[str]:
     """Definitions, then every reservation: work that differs, learning, threads, failures."""
-    lines = [*_definitions(run), *reservations(run)]
+    lines = [*_definitions(run), *_peculiarities(run), *reservations(run)]
     told = (entry.detail.get("verdict") for entry in run.entries)
     return [*lines, *(str(verdict) for verdict in told if verdict is not None)]
 
@@ -110,6 +110,16 @@ def _definitions(run: Run) -> list[str]:
             "env steps, time: until half of the seeds had reached the threshold (Kaplan-Meier).",
         ]
     return lines
+
+
+def _peculiarities(run: Run) -> list[str]:
+    """What an implementation says of itself: equal work may still be another algorithm."""
+    said = {
+        f"{entry.impl} {info.get('version', '')}: {info['notes']}"
+        for entry in run.entries
+        if (info := entry.detail.get("info") or {}).get("notes")
+    }
+    return sorted(said)
 
 
 def reservations(run: Run) -> list[str]:

@@ -31,7 +31,8 @@ from fastppo.errors import UserError
 
 NOTES = (
     "{script} of the published package, unchanged, on this Python and torch; normalisation by our "
-    "adapter, per step; images are stored as float32; a time-out counts as the end of the game"
+    "adapter, per step; images are stored as float32, four times the bytes; a time-out counts as "
+    "the end of the game"
 )
 FLAGS = ("env_id", "seed", "learning_rate", "num_envs", "num_steps", "gamma", "gae_lambda",
          "num_minibatches", "update_epochs", "clip_coef", "ent_coef", "vf_coef", "anneal_lr",
@@ -202,7 +203,6 @@ def work_of(task: Task, agent: Any) -> dict[str, Any]:
     return task.work(
         parameters=sum(p.numel() for p in agent.parameters()),
         forward_flops=contract.forward_flops(agent.get_action_and_value, obs),
-        obs_bytes=obs.nbytes,
         trains_on_reset_rows=images,
         network="nature_cnn 512, one trunk" if images else "mlp 64-64 tanh, two trunks",
     )

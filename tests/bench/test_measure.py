@@ -59,7 +59,7 @@ CEILINGS = """
 @pytest.fixture(autouse=True)
 def _fake_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-c", textwrap.dedent(CEILINGS), json.dumps(WORK)]
-    monkeypatch.setattr(measure, "worker", lambda _: command)
+    monkeypatch.setattr(measure, "ours", lambda name, _: Implementation(name, command))
 
 
 @pytest.fixture

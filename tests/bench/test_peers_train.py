@@ -21,7 +21,7 @@ TASKS = {"CartPole-v1": "8x128", "Pendulum-v1": "8x64", "HalfCheetah-v4": "8x64"
 # What a library does differently on images, and says.
 ON_IMAGES = {
     "sbx": {"parameters", "forward_flops", "network"},
-    "cleanrl": {"obs_bytes", "trains_on_reset_rows"},
+    "cleanrl": {"trains_on_reset_rows"},
 }
 
 
