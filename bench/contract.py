@@ -175,7 +175,11 @@ class Reporter:
 
 
 class _Trial:
-    """Runs each number of torch threads for a while; the first update of each warms up."""
+    """Runs each number of torch threads for a while.
+
+    The first update of all compiles, and the first with other threads starts them: neither counts,
+    but that an update of a second or more need not wait for threads that start in milliseconds.
+    """
 
     def __init__(self, candidates: Sequence[int], clock: Callable[[], float]) -> None:
         self._left = list(candidates)
@@ -184,16 +188,17 @@ class _Trial:
 
     def start(self) -> None:
         _set_torch_threads(self._left[0])
-        self._warm, self._steps, self._updates = False, 0, 0
+        self._warm, self._steps, self._begin = False, 0, self._clock()
 
     def add(self, env_steps: int) -> bool:
         """Books an update; true once every candidate has its rate."""
         now = self._clock()
         if not self._warm:
-            self._warm, self._begin = True, now
-            return False
+            self._warm = True
+            if not self.rates or now - self._begin < 1.0:
+                self._begin = now
+                return False
         self._steps += env_steps
-        self._updates += 1
         if now - self._begin < TRIAL_SECONDS:
             return False
         self.rates[self._left.pop(0)] = self._steps / (now - self._begin)

@@ -33,7 +33,8 @@ class Effort:
     launches: int
     """Fresh processes of each implementation that the rounds are spread over."""
     warmup_s: float
-    """Longest wait for a steady state; at least two updates are always waited for."""
+    """Longest wait for a steady state; at least two updates are always waited for, one of them with
+    the threads that were chosen."""
     tune: bool
     """Whether each implementation tries one torch thread and all cores, and keeps the better."""
 
@@ -192,7 +193,8 @@ class Measurement:
             previous = event.at
             seen = run.durations[run.first_measured :]
             patient = process.clock() - begin < self.effort.warmup_s
-            if not tuning and len(seen) >= 2 and (not patient or steady_index(seen) is not None):
+            enough = len(run.durations) >= 2 and len(seen) >= 1 and not tuning
+            if enough and (not patient or steady_index(seen) is not None):
                 break
         process.pause()
         steady = steady_index(run.durations[run.first_measured :])

@@ -268,11 +268,25 @@ def test_thread_counts_are_tried_and_the_faster_one_is_kept(
     updates = []
     while not done:
         updates.append(threads[0])
-        now[0] += 5.0 if len(updates) in (1, 3) else 1.0 / threads[0]
-        done = trial.add(10)
+        now[0] += (5.0, 0.6, 0.9, 0.3, 0.3)[len(updates) - 1]
+        done = trial.add(6)
 
-    assert updates == [1, 1, 2, 2]
-    assert trial.rates == {1: 10.0, 2: 20.0}
+    assert updates == [1, 1, 2, 2, 2]
+    assert trial.rates == {1: pytest.approx(10.0), 2: pytest.approx(20.0)}
+
+
+def test_a_long_update_needs_no_warm_up_for_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(contract, "_set_torch_threads", lambda _: None)
+    trial = contract._Trial([1, 2], lambda: now[0])
+    trial.start()
+    answers = []
+    for seconds in (9.0, 4.0, 2.0):
+        now[0] += seconds
+        answers.append(trial.add(8))
+
+    assert answers == [False, False, True]
+    assert trial.rates == {1: pytest.approx(2.0), 2: pytest.approx(4.0)}
 
 
 def test_a_manifest_with_other_fields_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
