@@ -89,7 +89,7 @@ def _entry(
             "index": max(index or 0 for index in steady),
         },
         "threads": {
-            "env": runs[0].info.get("env_threads", measurement.env_threads),
+            "env": runs[0].info.get("env_threads", measurement.request["env_threads"]),
             "torch": runs[0].torch_threads,
             "tried": runs[0].tried,
         },

@@ -112,12 +112,11 @@ class Measurement:
         self._base_work: dict[str, Any] | None = None
         self._open: dict[str, tuple[Launch, Run]] = {}
         spec = spec_of(config)
-        plan = threads.plan(config, spec)
+        self._plan = plan = threads.plan(config, spec)
         cores = threads.available_cores()
-        self.env_threads = plan.env_threads
         torch_threads = sorted({1, cores}) if effort.tune else [plan.torch_threads]
         self._first_torch_threads = torch_threads[0]
-        self.request = {
+        self.request: dict[str, Any] = {
             "env_id": config.env_id,
             "seed": config.seed,
             "device": str(resolve_device(config.device)),
@@ -163,7 +162,8 @@ class Measurement:
         if self._open:
             _tell(f"{self._title}: starting the ceilings")
             try:
-                three = stack.enter_context(Launch(ours("ceilings", "ceilings"), self.request))
+                request = self.request | {"torch_threads": [self._ceiling_threads()]}
+                three = stack.enter_context(Launch(ours("ceilings", "ceilings"), request))
                 self._ceilings = three
                 self._ceiling_slice(keep=False)
             except Failed as failure:
@@ -269,6 +269,11 @@ class Measurement:
             seen.add(name)
             previous = event.at
         process.pause()
+
+    def _ceiling_threads(self) -> int:
+        """The torch threads fastppo has chosen in this launch, or would be given untuned."""
+        run = self._open["fastppo"][1] if "fastppo" in self._open else None
+        return self._plan.torch_threads if run is None else run.torch_threads or 1
 
     def _finish(self) -> None:
         for process, run in self._open.values():

@@ -47,7 +47,8 @@ CHILD = """
     sys.exit("RuntimeError: out of luck")
 """
 CEILINGS = """
-    import json, sys, time
+    import json, os, sys, time
+    assert len(json.loads(os.environ["FASTPPO_BENCH"])["torch_threads"]) == 1
     print(json.dumps({"event": "ready", "work": json.loads(sys.argv[1]), "info": {}}), flush=True)
     while True:
         for name, seconds in (("envpool", 0.001), ("rollout", 0.002), ("update", 0.004)):
@@ -173,6 +174,16 @@ def test_one_that_dies_is_told_and_the_others_are_kept(
     (failure,) = entries.failures(found)
     assert failure["reason"].endswith("died (exit code 1): RuntimeError: out of luck")
     assert capsys.readouterr().err.count("warning: CartPole-v1 8x128: peer: died") == 1
+
+
+def test_the_ceilings_have_the_threads_that_were_found(child: Any) -> None:
+    config = recipes.config_for("CartPole-v1", "paper")
+    tuning = Effort(seconds=0.05, pairs=1, launches=1, warmup_s=0.0, tune=True)
+    found = Measurement(config, [child("fastppo")], tuning, base="fastppo")
+    found.run()
+
+    assert found.failures == {}
+    assert all(found.ceilings.values())
 
 
 def test_without_its_base_there_are_rates_and_no_ratio(child: Any) -> None:
