@@ -34,6 +34,10 @@ WORK_FIELDS = (
 )
 TRIAL_SECONDS = 0.5
 """Of whole updates per number of torch threads tried."""
+WORTH = 1.2
+"""More threads must be this many times faster to be taken: when anything else wants a core, a
+barrier of torch's threads takes 8 ms instead of microseconds (docs/performance.md), and what was 7%
+faster in the trial was seen 30 times slower afterwards."""
 ATARI = ("episodic_life", "fire_reset", "frame_skip", "frame_stack", "noop_max",
          "repeat_action_probability")  # fmt: skip
 
@@ -156,8 +160,7 @@ class Reporter:
             line["device_memory_bytes"] = memory
         self._print(**line)
         if self._trial is not None and self._trial.add(env_steps):
-            rates = self._trial.rates
-            best = max(rates, key=lambda threads: rates[threads])
+            rates, best = self._trial.rates, self._trial.best()
             _set_torch_threads(best)
             self._print(event="tuned", torch_threads=best, rates={str(k): rates[k] for k in rates})
             self._trial = None
@@ -205,6 +208,14 @@ class _Trial:
         if self._left:
             self.start()
         return not self._left
+
+    def best(self) -> int:
+        """The fewest threads, unless more of them are WORTH it."""
+        chosen, *others = self.rates  # in the order of the request: ascending
+        for threads in others:
+            if self.rates[threads] > WORTH * self.rates[chosen]:
+                chosen = threads
+        return chosen
 
 
 def _set_torch_threads(threads: int) -> None:

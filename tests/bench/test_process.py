@@ -275,6 +275,17 @@ def test_thread_counts_are_tried_and_the_faster_one_is_kept(
     assert trial.rates == {1: pytest.approx(10.0), 2: pytest.approx(20.0)}
 
 
+@pytest.mark.parametrize(
+    ("rates", "chosen"),
+    [({1: 10.0, 2: 11.9}, 1), ({1: 10.0, 2: 12.1}, 2), ({1: 10.0, 2: 11.0, 4: 12.5}, 4)],
+)
+def test_more_threads_must_be_worth_it(rates: dict[int, float], chosen: int) -> None:
+    trial = contract._Trial(list(rates), lambda: 0.0)
+    trial.rates = rates
+
+    assert trial.best() == chosen
+
+
 def test_a_long_update_needs_no_warm_up_for_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(contract, "_set_torch_threads", lambda _: None)
