@@ -3,7 +3,7 @@
 The two files were measured at different times, so nothing pairs their samples: whatever the machine
 did differently in between is in every ratio. The interval covers the noise within the files, not
 that drift; what both files measured of the machine alone (EnvPool with random actions, a plain
-copy) tells when it was large, and the comparison is void then. `fastppo gate` has no such gap.
+copy) tells when it was large, and the comparison is void then.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SAME_DETAIL = {
     "learn": ("work", "config", "threshold"),
     "env": ("env_id", "num_envs", "batch_size", "num_threads"),
 }
-NOT_WORK = ("config.seed", "config.wandb", "config.wandb_project")
+NOT_WORK = ("config.seed", "config.tensorboard", "config.wandb", "config.wandb_project")
 """Settings that change no algorithmic work."""
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastppo.bench.contract import CLOCK_VARIABLE, VARIABLE, fault
+from fastppo.bench.contract import CLOCK_VARIABLE, VARIABLE
+from fastppo.bench.contract_lines import fault
 from fastppo.bench.implementations import Implementation
 from fastppo.errors import MachineError
 

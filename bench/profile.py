@@ -135,6 +135,7 @@ def _detail(profile: Any) -> dict[str, Any]:
         "device": str(profile.device),
         "backend": profile.backend,
         "threads": {"env": plan.env_threads, "torch": plan.torch_threads},
+        "trace": TRACE,
         "bound": verdict.bound(facts),
         "verdict": verdict.paragraph(facts),
         "split": dict(facts.split),

@@ -8,7 +8,8 @@ from typing import Any
 from fastppo.bench import report_html, report_junit, report_markdown, result
 from fastppo.bench.report_data import Run, read
 from fastppo.bench.report_numbers import printable
-from fastppo.bench.report_terminal import make_console, print_results, print_runs
+from fastppo.bench.report_terminal import print_results, print_runs
+from fastppo.bench.terminal import make_console
 from fastppo.errors import MachineError, UserError
 from fastppo.rundir import write_atomic
 

@@ -10,7 +10,8 @@ from fastppo.bench.report_data import Entry
 from fastppo.bench.report_markdown import code, details, escape, table
 from fastppo.bench.report_numbers import amount, ratio, with_interval
 from fastppo.bench.report_tables import Table
-from fastppo.bench.report_terminal import NARROW, make_console, print_table, say
+from fastppo.bench.report_terminal import NARROW, print_table, say
+from fastppo.bench.terminal import make_console
 
 ORDER = (REGRESSION, INCONCLUSIVE, IMPROVED, PASS, CONTROL)
 UNPAIRED = (

@@ -12,18 +12,12 @@ from fastppo.bench import report_tables
 from fastppo.bench.report_data import Run
 from fastppo.bench.report_notes import notes
 from fastppo.bench.report_numbers import printable
+from fastppo.bench.terminal import make_console
 
-WIDTH, NARROW = 80, 76
-"""Most columns; below NARROW intervals and minor columns are left out."""
+NARROW = 76
+"""Below so many columns intervals and minor columns are left out."""
 LONGEST = 18
 """Characters of a name that are never folded."""
-
-
-def make_console() -> Console:
-    """Standard output, cut to WIDTH columns."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.width = min(WIDTH, console.width)
-    return console
 
 
 def print_results(records: Sequence[dict[str, Any]], console: Console | None = None) -> None:

@@ -11,8 +11,8 @@ WIDTH = 80
 
 def make_console() -> Console:
     """Standard output, cut to WIDTH columns."""
-    console = Console(highlight=False)
-    console.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.width = min(WIDTH, console.width)
     return console
 
 

@@ -183,12 +183,9 @@ def _learn_run(record: Record, entry: Record, curve: Record) -> PlannedRun:
     keys = ("steps_to_threshold", "seconds_to_threshold", "total_steps", "total_s")
     summary = {key: curve[key] for key in keys if curve[key] is not None}
     summary["threshold_reached"] = curve["steps_to_threshold"] is not None
-    scores = [score for score in curve["returns"] if score is not None]
-    return PlannedRun(
-        _init(record, entry["impl"], values),
-        rows,
-        summary | ({"final_return": scores[-1]} if scores else {}),
-    )
+    if curve.get("final_return") is not None:
+        summary["final_return"] = curve["final_return"]
+    return PlannedRun(_init(record, entry["impl"], values), rows, summary)
 
 
 def _comparison(record: Record) -> PlannedRun:

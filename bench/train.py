@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from fastppo import wandb_names
 from fastppo.bench import entries, implementations, result
 from fastppo.bench.measure import BRIEF, FULL, Effort, Measurement
 from fastppo.bench.recipes import workloads
-from fastppo.errors import UserError
+from fastppo.errors import MachineError, UserError
 
 DEFAULT = ("fastppo", "reference", implementations.PEERS)
 
@@ -52,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--wandb",
         choices=("auto", "offline", "online"),
-        help="log to Weights & Biases, after measuring; needs --json",
+        help="log to Weights & Biases, after measuring; without --json the result file that goes "
+        "along is results/train-<time>.json",
     )
 
 
@@ -66,11 +68,11 @@ def run(args: argparse.Namespace) -> int:
     chosen = implementations.parse(args.impl or [",".join(DEFAULT)])
     base = _base(args.base, [one.name for one in chosen])
     parity = [result.read(path) for path in args.parity]
+    if args.wandb is not None and args.json is None:
+        args.json = _default_file()
     for option in ("json", "html", "md"):
         result.check_writable(getattr(args, option), f"--{option}")
     if args.wandb is not None:
-        if args.json is None:
-            raise UserError("--wandb: needs --json F: the result file goes along as an artifact")
         wandb_names.mode_for(args.wandb)  # a missing key is told before anything is measured
     _pin(args.cores)
     recipe_names = args.preset.split(",") if args.preset else []
@@ -125,6 +127,21 @@ def _publish(args: argparse.Namespace, record: dict[str, Any]) -> None:
         if folders:
             print(f"W&B: {folders[-1]}")
             print(f"  the comparison; {len(folders) - 1} runs beside it")
+
+
+def _default_file() -> Path:
+    """W&B gets the result file as an artifact, so there must be one.
+
+    Raises:
+        MachineError: no folder can be made here.
+    """
+    folder = Path("results")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise MachineError(f"--wandb: cannot make {folder} ({reason}); name a --json F") from None
+    return folder / f"train-{time.strftime('%Y%m%d-%H%M%S')}.json"
 
 
 def _effort(args: argparse.Namespace) -> Effort:
