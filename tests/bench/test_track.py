@@ -50,7 +50,8 @@ def learn_entry() -> dict[str, Any]:
     def curve(seed: int, reached: int | None) -> dict[str, Any]:
         return {
             "seed": seed, "env_steps": [100, 200], "wall_s": [1.0, 2.0], "returns": [None, 480.0],
-            "final_return": 480.0, "steps_to_threshold": reached, "seconds_to_threshold": reached and 2.0,
+            "final_return": 480.0, "steps_to_threshold": reached,
+            "seconds_to_threshold": reached and 2.0,
             "total_steps": 200, "total_s": 2.0,
         }  # fmt: skip
 
