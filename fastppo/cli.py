@@ -106,9 +106,8 @@ def _dispatch(args: list[str]) -> int:
         "eval": _eval,
         "doctor": _doctor,
         "bench": _bench,
-        **dict.fromkeys(
-            ("profile", "compare", "report", "track"), lambda rest: _serve(args[0], rest)
-        ),
+        "profile": lambda rest: _reach_up("fastppo.bench.profile", rest),
+        **dict.fromkeys(("compare", "report", "track"), lambda rest: _serve(args[0], rest)),
         "static": _static,
         "gpu-check": _gpu_check,
     }

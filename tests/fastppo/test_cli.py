@@ -374,6 +374,21 @@ def test_bench_gets_its_arguments_and_gives_its_exit_code(
     assert seen == [["--quick", "1"]]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("bench", name) for name in ("train", "learn", "env", "kernels", "peers")),
+        *((name,) for name in ("bench", "profile", "compare", "report", "track")),
+    ],
+)
+def test_every_command_of_the_suite_is_wired(command: Command, words: tuple[str, ...]) -> None:
+    told = command(*words, "--help")
+
+    assert told.code == 0
+    assert f"fastppo {' '.join(words)}" in told.out
+    assert told.err == ""
+
+
 def test_python_m_fastppo_is_the_same_command(tmp_path: Path) -> None:
     root = str(Path(__file__).resolve().parents[2])
     process = subprocess.run(
