@@ -7,6 +7,7 @@ import numpy as np
 
 from fastppo.bench import manifest
 from fastppo.bench.contract import Reporter
+from fastppo.bench.env_pools import draw_actions
 from fastppo.config import Config
 from fastppo.envs import make_pool
 
@@ -22,7 +23,7 @@ class RandomActions:
     def __init__(self, config: Config, env_threads: int) -> None:
         self.config = config
         self.pool = make_pool(config, range(config.num_envs), num_threads=env_threads)
-        self._actions = self._draw(num_rows=64)
+        self._actions = draw_actions(self.pool, config.num_envs, config.seed)
         self._done = np.zeros(config.num_envs, bool)
         self.pool.reset()
 
@@ -34,19 +35,12 @@ class RandomActions:
         """
         env_steps = 0
         for t in range(self.config.num_steps):
-            _, _, terminated, truncated, _ = self.pool.step(self._actions[t % 64])
+            actions = self._actions[t % len(self._actions)]
+            _, _, terminated, truncated, _ = self.pool.step(actions)
             env_steps += int((~self._done).sum())
             # a game over cut by the time limit is done either way: no need to tell them apart
             self._done = terminated | truncated
         return env_steps
-
-    def _draw(self, num_rows: int) -> np.ndarray[Any, Any]:
-        """Uniform actions, [num_rows, N, ...]."""
-        space = self.pool.action_space
-        space.seed(self.config.seed)
-        dtype = self.pool.spec.action_array_spec["action"].dtype
-        rows = [[space.sample() for _ in range(self.config.num_envs)] for _ in range(num_rows)]
-        return np.asarray(rows, dtype=dtype)
 
 
 def run(request: Mapping[str, Any], report: Reporter) -> None:
