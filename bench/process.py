@@ -38,6 +38,15 @@ class Event:
     values: dict[str, Any]
 
 
+def keep_hangups() -> None:
+    """Lets children hear SIGHUP, by which the kernel ends a stopped group whose parent was killed.
+
+    Under nohup it is ignored, and what is ignored is handed on to children; a handler is not.
+    """
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
+
+
 class Launch:
     """One process of an implementation, from its start on. Use it as a context manager.
 

@@ -222,7 +222,8 @@ def test_a_killed_parent_leaves_no_stopped_child_behind(tmp_path: Path) -> None:
     parent = f"""
         import sys, time
         from fastppo.bench.implementations import Implementation
-        from fastppo.bench.process import Launch
+        from fastppo.bench.process import Launch, keep_hangups
+        keep_hangups()
         launch = Launch(Implementation("child", [sys.executable, "-c", {child!r}]), {{}})
         launch.next_event()
         launch.pause()
