@@ -40,7 +40,7 @@ class Effort:
 
 
 FULL = Effort(seconds=1.0, pairs=8, launches=2, warmup_s=8.0, tune=True)
-BRIEF = Effort(seconds=0.3, pairs=4, launches=1, warmup_s=0.5, tune=False)
+BRIEF = Effort(seconds=0.3, pairs=3, launches=1, warmup_s=0.5, tune=False)
 
 
 @dataclass(frozen=True, slots=True)
