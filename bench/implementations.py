@@ -58,6 +58,23 @@ def parse(texts: Sequence[str]) -> list[Implementation]:
     return found
 
 
+def base_of(name: str | None, chosen: Sequence[Implementation], done: str) -> str:
+    """Whom the others are compared with: as named, else the reference, else the first.
+
+    Args:
+        done: what happens to them, for the message: measured, trained.
+
+    Raises:
+        UserError: the one that was named is not among them.
+    """
+    names = [one.name for one in chosen]
+    if name is None:
+        return "reference" if "reference" in names else names[0]
+    if name not in names:
+        raise UserError(f"--base: {name!r} is not {done}; there are {', '.join(names)}")
+    return name
+
+
 def _resolve(text: str) -> list[Implementation]:
     from fastppo.bench.peers import registry
 

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')}: {value} must be at least 1")
     chosen = implementations.parse(args.impl or [DEFAULT])
-    base = _base(args.base, [one.name for one in chosen])
+    base = implementations.base_of(args.base, chosen, "trained")
     tasks = _tasks(args)
     result.check_writable(args.json)
     seeds = range(1, args.seeds + 1)
@@ -142,11 +142,3 @@ def _until_the_end(config: Config, total_timesteps: int | None) -> Config:
         raise UserError(
             f"--{str(error).replace('total_timesteps', 'total-timesteps', 1)}"
         ) from None
-
-
-def _base(name: str | None, names: Sequence[str]) -> str:
-    if name is None:
-        return "reference" if "reference" in names else names[0]
-    if name not in names:
-        raise UserError(f"--base: {name!r} is not trained; there are {', '.join(names)}")
-    return name

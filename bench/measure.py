@@ -80,7 +80,6 @@ class Run:
     """env steps/s by number of torch threads."""
     peak_memory_bytes: int = 0
     device_memory_bytes: int | None = None
-    env_steps: int = 0
 
 
 class Measurement:
@@ -247,7 +246,6 @@ class Measurement:
         if not run.durations:
             run.cold_start_s = event.at
         run.durations.append(event.at - previous)
-        run.env_steps += event.values["env_steps"]
         device = event.values.get("device_memory_bytes")
         if device is not None:
             run.device_memory_bytes = max(run.device_memory_bytes or 0, int(device))

@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import json
-import math
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 from fastppo import machine
 from fastppo.errors import MachineError, UserError
-from fastppo.rundir import write_atomic
+from fastppo.rundir import finite, write_atomic
 
 SCHEMA = "fastppo.result/1"
 KINDS = ("kernel", "gpu-check", "train", "learn", "env", "profile")
@@ -87,7 +86,7 @@ def write(path: Path, record: dict[str, Any]) -> None:
     Raises:
         MachineError: the disk refuses.
     """
-    plain = _finite(record)
+    plain = finite(record)
     try:
         wrong = problem(plain)
     except ImportError:  # a GPU host without a package registry; reading validates it elsewhere
@@ -165,14 +164,3 @@ def schema() -> dict[str, Any]:
     text = resources.files("fastppo.bench").joinpath("result.schema.json").read_text()
     loaded: dict[str, Any] = json.loads(text)
     return loaded
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: they become null."""
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

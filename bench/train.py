@@ -4,7 +4,6 @@ import argparse
 import math
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """
     effort = _effort(args)
     chosen = implementations.parse(args.impl or [",".join(DEFAULT)])
-    base = _base(args.base, [one.name for one in chosen])
+    base = implementations.base_of(args.base, chosen, "measured")
     parity = [result.read(path) for path in args.parity]
     if args.wandb is not None and args.json is None:
         args.json = _default_file()
@@ -157,14 +156,6 @@ def _effort(args: argparse.Namespace) -> Effort:
     if launches > pairs:
         raise UserError(f"--launches: {launches} is more than --pairs {pairs}; lower it")
     return Effort(seconds, pairs, launches, effort.warmup_s, effort.tune)
-
-
-def _base(name: str | None, names: Sequence[str]) -> str:
-    if name is None:
-        return "reference" if "reference" in names else names[0]
-    if name not in names:
-        raise UserError(f"--base: {name!r} is not measured; there are {', '.join(names)}")
-    return name
 
 
 def _pin(text: str | None) -> None:

@@ -197,14 +197,15 @@ def _unused(path: Path) -> Path:
 
 
 def _to_json(values: dict[str, Any]) -> str:
-    return json.dumps(_finite(values), default=str, allow_nan=False)
+    return json.dumps(finite(values), default=str, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain values as JSON has them: null for what is not finite, lists for tuples."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
