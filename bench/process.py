@@ -17,7 +17,7 @@ from typing import Any
 from fastppo.bench.contract import CLOCK_VARIABLE, VARIABLE
 from fastppo.bench.contract_lines import fault
 from fastppo.bench.implementations import Implementation
-from fastppo.errors import MachineError
+from fastppo.errors import MachineError, why
 
 SILENCE_S = 600.0
 """Without a line for this long while it runs, an implementation is given up."""
@@ -102,7 +102,7 @@ class Launch:
             )
         except OSError as error:
             self._close_files()
-            reason = (error.strerror or str(error)).lower()
+            reason = why(error)
             program = implementation.command[0]
             raise Failed(f"{self.name}: cannot start {program!r} ({reason})") from None
         assert self._process.stdout is not None

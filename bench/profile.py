@@ -16,7 +16,7 @@ from typing import Any
 from fastppo import settings
 from fastppo.bench import result, verdict
 from fastppo.config import Config, Options
-from fastppo.errors import Interrupted, MachineError, UserError
+from fastppo.errors import Interrupted, MachineError, UserError, why
 from fastppo.signals import StopRequest
 
 TRACE, RECORD = "trace.json.gz", "profile.json"
@@ -95,7 +95,7 @@ def write(folder: Path, record: dict[str, Any], trace: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         compress(trace, folder / TRACE)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = why(error)
         raise MachineError(f"out: cannot write {folder} ({reason}); free space") from error
     result.write(folder / RECORD, record)
 

@@ -10,7 +10,7 @@ from fastppo.bench.report_data import Run, read
 from fastppo.bench.report_numbers import printable
 from fastppo.bench.report_terminal import print_results, print_runs
 from fastppo.bench.terminal import make_console
-from fastppo.errors import MachineError, UserError
+from fastppo.errors import MachineError, UserError, why
 from fastppo.rundir import write_atomic
 
 __all__ = [
@@ -122,5 +122,5 @@ def _pictures(runs: Sequence[Run], folder: Path) -> Iterator[Path]:
 
 
 def _cannot_write(path: Path, error: OSError) -> str:
-    reason = (error.strerror or str(error)).lower()
+    reason = why(error)
     return f"report: cannot write {path} ({reason}); free space or name another place"

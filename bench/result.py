@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fastppo import machine
-from fastppo.errors import MachineError, UserError
+from fastppo.errors import MachineError, UserError, why
 from fastppo.rundir import finite, write_atomic
 
 SCHEMA = "fastppo.result/1"
@@ -97,7 +97,7 @@ def write(path: Path, record: dict[str, Any]) -> None:
     try:
         write_atomic(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = why(error)
         raise MachineError(f"--json: cannot write {path} ({reason}); name another file") from None
 
 
@@ -110,7 +110,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text())
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = why(error)
         raise UserError(f"{path}: cannot be read ({reason}); name a result file") from None
     except ValueError as error:
         hint = "cut short? measure again"
@@ -144,7 +144,7 @@ def check_writable(path: Path | None, option: str = "--json") -> None:
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, "permission denied")
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = why(error)
         raise UserError(f"{option}: cannot write {path} ({reason}); name another file") from None
 
 

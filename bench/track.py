@@ -11,7 +11,7 @@ from typing import Any
 from fastppo import tracking, wandb_names
 from fastppo.bench import result, track_sync
 from fastppo.bench.track_runs import PlannedRun, planned
-from fastppo.errors import MachineError, UserError
+from fastppo.errors import MachineError, UserError, why
 from fastppo.rundir import RunDir
 from fastppo.wandb_process import WandbProcess
 from fastppo.wandb_run import MARKER, Follower
@@ -152,7 +152,7 @@ def _push_run_dir(path: Path, mode: str) -> Path:
         remedy = "`fastppo train --resume` repairs it"
         raise UserError(f"{path}: metrics.jsonl is damaged; {remedy}") from None
     except OSError as error:
-        raise MachineError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        raise MachineError(f"{path}: {why(error)}") from error
     done = bool(rows) and rows[-1]["update"] >= config.num_updates
     start["settings"] |= {"x_disable_stats": True}
     name = wandb_names.model_name(config.to_dict())

@@ -11,7 +11,7 @@ from fastppo import wandb_names
 from fastppo.bench import entries, implementations, result
 from fastppo.bench.measure import BRIEF, FULL, Effort, Measurement
 from fastppo.bench.recipes import workloads
-from fastppo.errors import MachineError, UserError
+from fastppo.errors import MachineError, UserError, why
 
 DEFAULT = ("fastppo", "reference", implementations.PEERS)
 
@@ -138,7 +138,7 @@ def _default_file() -> Path:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = why(error)
         raise MachineError(f"--wandb: cannot make {folder} ({reason}); name a --json F") from None
     return folder / f"train-{time.strftime('%Y%m%d-%H%M%S')}.json"
 

@@ -25,3 +25,8 @@ class Interrupted(Exception):
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
         self.exit_code = 128 + signal_number
+
+
+def why(error: OSError) -> str:
+    """What the system says, for the middle of a sentence: no space left on device."""
+    return (error.strerror or str(error)).lower()

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from fastppo import checkpoint
 from fastppo.config import Config
-from fastppo.errors import MachineError, UserError
+from fastppo.errors import MachineError, UserError, why
 
 
 class RunDir:
@@ -173,7 +173,7 @@ def _refuse_used(path: Path) -> None:
 
 
 def _cannot_write(path: Path, error: OSError, remedy: str) -> str:
-    reason = (error.strerror or str(error)).lower()
+    reason = why(error)
     return f"run_dir: cannot write {path} ({reason}); free space or make it writable, {remedy}"
 
 

@@ -6,6 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fastppo.errors import why
+
 
 class TensorBoardTracker:
     """Every metric over `global_step`.
@@ -60,7 +62,7 @@ class TensorBoardTracker:
     def _give_up(self, error: OSError) -> None:
         self._writer = None
         print(
-            f"fastppo: warning: tensorboard: {(error.strerror or str(error)).lower()}; this run is "
+            f"fastppo: warning: tensorboard: {why(error)}; this run is "
             "no longer written for TensorBoard (metrics.jsonl is complete)",
             file=sys.stderr,
         )
