@@ -8,7 +8,7 @@ import numpy as np
 from numba import carray, njit
 
 from .numba_math import LOG_MIN, NO_CHANCE, ONE, ZERO, exp_of_negative, log
-from .numba_memory import OPTIONS, kernel, pointer
+from .numba_memory import OPTIONS, SIZE, fetch, kernel, pointer
 from .numba_rows import (
     ENTROPY,
     LANES,
@@ -20,28 +20,18 @@ from .numba_rows import (
     WEIGHT,
     clear_invalid,
     compute_scales,
+    copy,
+    fill,
     finish,
     load_rows,
+    row_arrays,
     row_losses,
     scaled,
 )
+from .numba_transpose import from_tile, to_tile
 
 
 # Functions that get slices, for the reason given in numba_rows.
-@njit(**OPTIONS)
-def _transpose(rows, width, tile):
-    for j in range(width):
-        for k in range(tile.shape[1]):
-            tile[j, k] = rows[k * width + j]
-
-
-@njit(**OPTIONS)
-def _transpose_back(tile, width, rows):
-    for k in range(tile.shape[1]):
-        for j in range(width):
-            rows[k * width + j] = tile[j, k]
-
-
 @njit(**OPTIONS)
 def _forbid(allowed, width, tile):
     for j in range(width):
@@ -50,26 +40,29 @@ def _forbid(allowed, width, tile):
 
 
 @njit(**OPTIONS)
-def _raise_to(top, z):
-    for k in range(ROWS):
-        top[k] = z[k] if z[k] > top[k] else top[k]
+def _maxima(z, top):
+    copy(z[0], top)
+    for j in range(1, z.shape[0]):
+        for k in range(ROWS):
+            top[k] = z[j, k] if z[j, k] > top[k] else top[k]
 
 
 @njit(**OPTIONS)
-def _exponentials(z, top, e):
-    """z to q = z - top, e to exp q."""
-    for k in range(ROWS):
-        q = z[k] - top[k]
-        e[k] = exp_of_negative(q)
-        # finite, so that 0 * q is no NaN
-        z[k] = NO_CHANCE if q < LOG_MIN else q
-
-
-@njit(**OPTIONS)
-def _sums(e, q, total, weighted):
-    for k in range(ROWS):
-        total[k] += e[k]
-        weighted[k] += e[k] * q[k]
+def _exponentials(z, top, e, total, weighted, ahead):
+    """z to q = z - top, e to exp q; sums of exp q and q exp q; `ahead` is wanted after this."""
+    fill(total, ZERO)
+    fill(weighted, ZERO)
+    for j in range(z.shape[0]):
+        fetch(ahead + j * ROWS * SIZE, ROWS * SIZE)
+        for k in range(ROWS):
+            q = z[j, k] - top[k]
+            p = exp_of_negative(q)
+            # finite, so that 0 * q is no NaN
+            q = NO_CHANCE if q < LOG_MIN else q
+            e[j, k] = p
+            z[j, k] = q
+            total[k] += p
+            weighted[k] += p * q
 
 
 @njit(**OPTIONS)
@@ -83,9 +76,19 @@ def _head_ends(total, weighted, inverse, shift, lane):
 
 
 @njit(**OPTIONS)
-def _gradients(z, e, factor, entropy_scale, tail):
+def _slopes(inverse, shift, entropy_scale, lane, factor, tail):
     for k in range(ROWS):
-        z[k] = factor[k] * e[k] * (entropy_scale * z[k] + tail[k])
+        factor[k] = inverse[k] * lane[WEIGHT, k]
+        tail[k] = entropy_scale * shift[k] - lane[POLICY_GRAD, k]
+
+
+@njit(**OPTIONS)
+def _gradients(z, e, factor, entropy_scale, tail, ahead):
+    """q to factor * exp q * (entropy_scale * q + tail); `ahead` is wanted after this."""
+    for j in range(z.shape[0]):
+        fetch(ahead + j * ROWS * SIZE, ROWS * SIZE)
+        for k in range(ROWS):
+            z[j, k] = factor[k] * e[j, k] * (entropy_scale * z[j, k] + tail[k])
 
 
 @kernel(f"void(int64, int64, int64, int64, int64, int64, int64, int64, {ROWS_SIGNATURE})")
@@ -122,17 +125,18 @@ def categorical_kernel(
         pointer(allowed_address), (batch_size * width if allowed_address else 0,), np.bool_
     )
     nvec = carray(pointer(nvec_address), (num_heads,), np.int64)
-    old_log_probs = carray(pointer(old_log_probs_address), (batch_size,), np.float32)
-    advantages = carray(pointer(advantages_address), (batch_size,), np.float32)
-    returns = carray(pointer(returns_address), (batch_size,), np.float32)
-    old_values = carray(pointer(old_values_address), (batch_size,), np.float32)
-    new_values = carray(pointer(new_values_address), (batch_size,), np.float32)
-    valid = carray(pointer(valid_address), (batch_size if valid_address else 0,), np.bool_)
+    arrays = row_arrays(
+        batch_size,
+        old_log_probs_address,
+        advantages_address,
+        returns_address,
+        old_values_address,
+        new_values_address,
+        valid_address,
+    )
     d_logits = carray(pointer(d_logits_address), (batch_size * width,), np.float32)
     d_values = carray(pointer(d_values_address), (batch_size,), np.float32)
-    adv_mean, adv_rstd, scale = compute_scales(
-        advantages, valid, given_stats_address, norm_adv, normalizer
-    )
+    adv_mean, adv_rstd, scale = compute_scales(arrays, given_stats_address, norm_adv, normalizer)
     policy_scale, value_scale = np.float32(scale), np.float32(vf_coef * scale)
     entropy_scale = np.float32(ent_coef * scale)
 
@@ -149,48 +153,33 @@ def categorical_kernel(
 
     for first in range(0, batch_size, ROWS):
         rows = min(ROWS, batch_size - first)
-        load_rows(
-            first,
-            rows,
-            old_log_probs,
-            advantages,
-            returns,
-            old_values,
-            new_values,
-            valid,
-            adv_mean,
-            adv_rstd,
-            lane,
-        )
+        load_rows(arrays, first, rows, adv_mean, adv_rstd, lane)
+        next_tile = (first + ROWS) * width * SIZE
         block = slice(first * width, (first + rows) * width)
         if rows < ROWS:
             z[:, :] = ZERO
-        _transpose(logits[block], width, z[:, :rows])
+        to_tile(logits[block], width, z)
         if allowed_address:
             _forbid(allowed[block], width, z[:, :rows])
-        lane[LOG_PROB, :] = ZERO
-        lane[ENTROPY, :] = ZERO
+        fill(lane[LOG_PROB], ZERO)
+        fill(lane[ENTROPY], ZERO)
         start = 0
         for h in range(num_heads):
             stop = start + nvec[h]
-            for k in range(ROWS):
-                action = actions[first + k, h] if lane[WEIGHT, k] > ZERO else 0
-                in_range = action >= 0 and action < nvec[h]
-                chosen[h, k] = start + (action if in_range else 0)
-                lane[LOG_PROB, k] += ZERO if in_range else np.float32(np.nan)
             if valid_address:
                 for j in range(start, stop):
                     clear_invalid(lane[WEIGHT], z[j])
-            top[:] = z[start]
-            total[:] = ZERO
-            weighted[:] = ZERO
-            for j in range(start + 1, stop):
-                _raise_to(top, z[j])
-            for k in range(ROWS):
-                lane[LOG_PROB, k] += z[chosen[h, k], k] - top[k]
-            for j in range(start, stop):
-                _exponentials(z[j], top, e[j])
-                _sums(e[j], z[j], total, weighted)
+            _maxima(z[start:stop], top)
+            for k in range(rows):
+                action = actions[first + k, h]
+                in_range = action >= 0 and action < nvec[h]
+                chosen[h, k] = start + (action if in_range else 0)
+                log_prob = z[chosen[h, k], k] - top[k]
+                lane[LOG_PROB, k] += log_prob if in_range else np.float32(np.nan)
+            ahead = next_tile + start * ROWS * SIZE
+            _exponentials(
+                z[start:stop], top, e[start:stop], total, weighted, logits_address + ahead
+            )
             _head_ends(total, weighted, inverse[h], shift[h], lane)
             start = stop
 
@@ -202,13 +191,18 @@ def categorical_kernel(
         start = 0
         for h in range(num_heads):
             stop = start + nvec[h]
-            for k in range(ROWS):
-                total[k] = inverse[h, k] * lane[WEIGHT, k]
-                weighted[k] = entropy_scale * shift[h, k] - lane[POLICY_GRAD, k]
-            for j in range(start, stop):
-                _gradients(z[j], e[j], total, entropy_scale, weighted)
-            for k in range(ROWS):
+            _slopes(inverse[h], shift[h], entropy_scale, lane, total, weighted)
+            ahead = next_tile + start * ROWS * SIZE
+            _gradients(
+                z[start:stop],
+                e[start:stop],
+                total,
+                entropy_scale,
+                weighted,
+                d_logits_address + ahead,
+            )
+            for k in range(rows):
                 z[chosen[h, k], k] += lane[POLICY_GRAD, k] * lane[WEIGHT, k]
             start = stop
-        _transpose_back(z[:, :rows], width, d_logits[block])
+        from_tile(z, width, d_logits[block])
     finish(sums, scale, vf_coef, ent_coef, loss_address, stats_address)

@@ -11,7 +11,7 @@ from numba import carray, njit
 from torch import Tensor
 
 from .numba_math import HALF, ONE, ZERO, exp
-from .numba_memory import OPTIONS, SUMMING, dense, empty, kernel, pointer
+from .numba_memory import OPTIONS, SIZE, SUMMING, dense, empty, fetch, kernel, pointer
 from .numba_rows import (
     ENTROPY,
     LANES,
@@ -25,11 +25,14 @@ from .numba_rows import (
     compute_scales,
     finish,
     load_rows,
+    row_arrays,
     row_losses,
     scaled,
 )
 from .terms import Rows, Terms
 
+STEP = 256
+"""Components that are worked on before more memory is asked for."""
 _HALF_LOG_2PI = np.float32(0.5 * math.log(2.0 * math.pi))
 
 
@@ -138,20 +141,21 @@ def gaussian_kernel(
         pointer(log_std_address), (width if shared else batch_size * width,), np.float32
     )
     actions = carray(pointer(actions_address), (batch_size * width,), np.float32)
-    old_log_probs = carray(pointer(old_log_probs_address), (batch_size,), np.float32)
-    advantages = carray(pointer(advantages_address), (batch_size,), np.float32)
-    returns = carray(pointer(returns_address), (batch_size,), np.float32)
-    old_values = carray(pointer(old_values_address), (batch_size,), np.float32)
-    new_values = carray(pointer(new_values_address), (batch_size,), np.float32)
-    valid = carray(pointer(valid_address), (batch_size if valid_address else 0,), np.bool_)
+    arrays = row_arrays(
+        batch_size,
+        old_log_probs_address,
+        advantages_address,
+        returns_address,
+        old_values_address,
+        new_values_address,
+        valid_address,
+    )
     d_mean = carray(pointer(d_mean_address), (batch_size * width,), np.float32)
     d_log_std = carray(
         pointer(d_log_std_address), (width if shared else batch_size * width,), np.float32
     )
     d_values = carray(pointer(d_values_address), (batch_size,), np.float32)
-    adv_mean, adv_rstd, scale = compute_scales(
-        advantages, valid, given_stats_address, norm_adv, normalizer
-    )
+    adv_mean, adv_rstd, scale = compute_scales(arrays, given_stats_address, norm_adv, normalizer)
     policy_scale, value_scale = np.float32(scale), np.float32(vf_coef * scale)
     entropy_scale = np.float32(ent_coef * scale)
 
@@ -174,24 +178,17 @@ def gaussian_kernel(
         _invert(inverse, inverse)
     for first in range(0, batch_size, ROWS):
         rows = min(ROWS, batch_size - first)
-        load_rows(
-            first,
-            rows,
-            old_log_probs,
-            advantages,
-            returns,
-            old_values,
-            new_values,
-            valid,
-            adv_mean,
-            adv_rstd,
-            lane,
-        )
+        load_rows(arrays, first, rows, adv_mean, adv_rstd, lane)
         start, stop, here = first * width, (first + rows) * width, rows * width
         if not shared:
             _row_sums(log_std[start:stop], width, log_stds[:rows])
             _invert(log_std[start:stop], inverse[:here])
-        _standardize(actions[start:stop], mean[start:stop], inverse[:here], u[:here])
+        for at in range(0, here, STEP):
+            end = min(at + STEP, here)
+            there = slice(start + at, start + end)
+            fetch(mean_address + (stop + at) * SIZE, STEP * SIZE)
+            fetch(actions_address + (stop + at) * SIZE, STEP * SIZE)
+            _standardize(actions[there], mean[there], inverse[at:end], u[at:end])
         _row_squares(u[:here], width, squares[:rows])
         _log_probs(lane, squares, log_stds, np.float32(width))
 
@@ -201,7 +198,17 @@ def gaussian_kernel(
         scaled(lane[POLICY_GRAD], policy_scale, row_grad)
         _spread(row_grad[:rows], width, spread[:here])
         d_here = d_mean[start:stop]
-        _gradients(spread[:here], u[:here], inverse[:here], entropy_scale, d_here, d_scale[:here])
+        for at in range(0, here, STEP):
+            end = min(at + STEP, here)
+            fetch(d_mean_address + (stop + at) * SIZE, STEP * SIZE)
+            _gradients(
+                spread[at:end],
+                u[at:end],
+                inverse[at:end],
+                entropy_scale,
+                d_here[at:end],
+                d_scale[at:end],
+            )
         if valid_address:
             _forget_invalid(lane[WEIGHT], width, d_here, d_scale[:here])
         if shared:

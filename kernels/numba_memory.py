@@ -25,6 +25,10 @@ OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "no
 SUMMING: dict[str, Any] = OPTIONS | {"fastmath": {"contract", "reassoc"}}
 
 
+SIZE = 4
+"""Bytes of a float32."""
+
+
 def _stamp() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("numba_*.py")):
@@ -69,6 +73,42 @@ def pointer(_context: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
     return types.voidptr(address), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def address_of(_context: Any, array: Any) -> Any:
+    """Where an array begins, inside a kernel."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
+        fields = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.ptrtoint(fields.data, ir.IntType(64))
+
+    return types.int64(array), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _fetch(_context: Any, address: Any) -> Any:
+    """Asks for a cache line, into L2."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        to_read, to_l2, data = (ir.Constant(number, value) for value in (0, 2, 1))
+        builder.call(fetch, [builder.inttoptr(arguments[0], byte), to_read, to_l2, data])
+        return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+    return types.void(address), generate
+
+
+@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+def fetch(address: Any, size: Any) -> None:
+    """Asks for bytes that are wanted soon, and does not wait. Past the end of an array is no error.
+
+    Little at a time: a core keeps some twenty lines on the way, and waits with the next.
+    """
+    for line in range(address, address + size, 64):
+        _fetch(line)
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -50,11 +50,12 @@ def _mean_and_deviation(advantages, valid, everywhere, count):
 
 
 @njit(**OPTIONS)
-def compute_scales(advantages, valid, stats_address, norm_adv, normalizer):
+def compute_scales(arrays, stats_address, norm_adv, normalizer):
     """Mean of the advantages, 1 / (their std + 1e-8), 1 / divisor.
 
     A `normalizer` below 0 stands for the number of valid rows.
     """
+    _, advantages, _, _, _, valid = arrays
     mean, rstd = 0.0, 1.0
     everywhere = valid.shape[0] == 0
     if stats_address:
@@ -82,10 +83,17 @@ LANES = TERMS + len(STATS)
 
 # The loops below are functions of their own and get slices: LLVM then sees that no index is
 # negative and checks once per call that the arrays do not overlap; inlined, it gives up.
+# numba's `out[:] = values` goes element by element, at four times the price of these
 @njit(**OPTIONS)
-def _copy(values, lane):
+def copy(values, out):
     for k in range(values.shape[0]):
-        lane[k] = values[k]
+        out[k] = values[k]
+
+
+@njit(**OPTIONS)
+def fill(out, value):
+    for k in range(out.shape[0]):
+        out[k] = value
 
 
 @njit(**OPTIONS)
@@ -108,29 +116,31 @@ def clear_invalid(weight, values):
 
 
 @njit(**OPTIONS)
-def load_rows(
-    first,
-    count,
-    old_log_probs,
-    advantages,
-    returns,
-    old_values,
-    new_values,
-    valid,
-    mean,
-    rstd,
-    lane,
-):
+def row_arrays(batch_size, old_log_probs, advantages, returns, old_values, new_values, valid):
+    """The addresses of a loss's rows as arrays, for `load_rows`; valid [0] for address 0."""
+    return (
+        carray(pointer(old_log_probs), (batch_size,), np.float32),
+        carray(pointer(advantages), (batch_size,), np.float32),
+        carray(pointer(returns), (batch_size,), np.float32),
+        carray(pointer(old_values), (batch_size,), np.float32),
+        carray(pointer(new_values), (batch_size,), np.float32),
+        carray(pointer(valid), (batch_size if valid else 0,), np.bool_),
+    )
+
+
+@njit(**OPTIONS)
+def load_rows(arrays, first, count, mean, rstd, lane):
     """Fills `lane` with rows first .. first + count; zeros behind them and where not valid."""
+    old_log_probs, advantages, returns, old_values, new_values, valid = arrays
     stop = first + count
     if count < ROWS:
         lane[:, :] = ZERO
-    lane[WEIGHT, :count] = ONE
-    _copy(old_log_probs[first:stop], lane[OLD_LOG_PROB])
+    fill(lane[WEIGHT, :count], ONE)
+    copy(old_log_probs[first:stop], lane[OLD_LOG_PROB])
     _normalize(advantages[first:stop], mean, rstd, lane[ADVANTAGE])
-    _copy(returns[first:stop], lane[RETURN])
-    _copy(old_values[first:stop], lane[OLD_VALUE])
-    _copy(new_values[first:stop], lane[NEW_VALUE])
+    copy(returns[first:stop], lane[RETURN])
+    copy(old_values[first:stop], lane[OLD_VALUE])
+    copy(new_values[first:stop], lane[NEW_VALUE])
     if valid.shape[0] > 0:
         _weigh(valid[first:stop], lane[WEIGHT])
         for field in range(OLD_LOG_PROB, NEW_VALUE + 1):

@@ -1,8 +1,7 @@
 """The fused PPO loss for very many discrete actions on the CPU: SIMD along the row.
 
-Each row is read twice: once for its maximum and its sums, and, when its loss is known, once more
-for the gradient. The exponentials are computed again rather than kept: a row of 131,072 and its
-exponentials leave the cache together, one alone stays.
+As many rows at a time as stay in the cache with their exponentials, but at least one: both wait
+there until the rows' losses are known, and become the gradient.
 """
 
 import numpy as np
@@ -20,13 +19,17 @@ from .numba_rows import (
     VALUE_GRAD,
     WEIGHT,
     compute_scales,
+    copy,
     finish,
     load_rows,
+    row_arrays,
     row_losses,
 )
 
 BLOCK = 1024
 """Columns that add up in float32 before they join a float64 sum."""
+CACHED = 32_768
+"""Logits that stay in a core's cache, twice, between the two passes."""
 
 
 @njit(**OPTIONS)
@@ -47,67 +50,74 @@ def _rounded(values, out):
 
 
 @njit(**OPTIONS)
-def _raise_to(top, values):
-    for x in range(values.shape[0]):
-        top[x] = values[x] if values[x] > top[x] else top[x]
+def _forbid(allowed, z):
+    for j in range(z.shape[0]):
+        z[j] = z[j] if allowed[j] else -np.inf
 
 
 @njit(**OPTIONS)
-def _maximum(z, top):
-    """Largest of a row, -inf if there is none; top: [BLOCK] scratch.
+def _ordered(bits):
+    """float32 bits to integers in the same order, and back; NaN beyond the infinities."""
+    return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
 
-    A NaN never wins; it survives as the difference to whatever did.
+
+@njit(**OPTIONS)
+def _maximum(z):
+    """Largest of a row. A NaN wins or is passed over, and then is its own difference to what won.
+
+    Of integers, because LLVM compares floats side by side only where it is told that none is NaN.
     """
-    top[:] = -np.inf
-    for first in range(0, z.shape[0], BLOCK):
-        block = z[first : first + BLOCK]
-        _raise_to(top[: block.shape[0]], block)
-    largest = top[0]
-    for x in range(1, min(BLOCK, z.shape[0])):
-        largest = top[x] if top[x] > largest else largest
-    return largest
+    bits = z.view(np.int32)
+    largest = _ordered(bits[0])
+    for j in range(1, bits.shape[0]):
+        key = _ordered(bits[j])
+        largest = key if key > largest else largest
+    return np.int32(_ordered(largest)).view(np.float32)
 
 
 @njit(**OPTIONS)
-def _exponentials(z, top, p, pq):
-    """p = exp q and p * q of q = z - top."""
+def _exponentials(z, top, e):
+    """z to q = z - top, e to exp q."""
     for j in range(z.shape[0]):
         q = z[j] - top
-        p[j] = exp_of_negative(q)
+        e[j] = exp_of_negative(q)
         # finite, so that 0 * q is no NaN
-        pq[j] = p[j] * (NO_CHANCE if q < LOG_MIN else q)
-
-
-@njit(**SUMMING)
-def _sum(values):
-    total = ZERO
-    for j in range(values.shape[0]):
-        total += values[j]
-    return np.float64(total)
+        z[j] = NO_CHANCE if q < LOG_MIN else q
 
 
 # "reassoc" must not reach into an exponential, so what is added up is written down first
+@njit(**SUMMING)
+def _sum(e):
+    total = ZERO
+    for j in range(e.shape[0]):
+        total += e[j]
+    return np.float64(total)
+
+
+@njit(**SUMMING)
+def _weighted_sum(e, q):
+    total = ZERO
+    for j in range(e.shape[0]):
+        total += e[j] * q[j]
+    return np.float64(total)
+
+
 @njit(**OPTIONS)
-def _sums(z, top, p, pq):
-    """Sums of p and p * q over a row; p, pq: [BLOCK] scratch."""
+def _softmax(z, top, e):
+    """`_exponentials`, and the sums of e and e * q over the row."""
     total, weighted = 0.0, 0.0
     for first in range(0, z.shape[0], BLOCK):
-        block = z[first : first + BLOCK]
-        size = block.shape[0]
-        _exponentials(block, top, p[:size], pq[:size])
-        total += _sum(p[:size])
-        weighted += _sum(pq[:size])
+        q, p = z[first : first + BLOCK], e[first : first + BLOCK]
+        _exponentials(q, top, p)
+        total += _sum(p)
+        weighted += _weighted_sum(p, q)
     return np.float32(total), np.float32(weighted)
 
 
 @njit(**OPTIONS)
-def _gradient(z, top, entropy_scale, shift, factor):
-    """z to factor * p * (entropy_scale * q + shift)."""
+def _gradient(z, e, factor, entropy_scale, tail):
     for j in range(z.shape[0]):
-        q = z[j] - top
-        p = exp_of_negative(q)
-        q = NO_CHANCE if q < LOG_MIN else q
-        z[j] = factor * p * (entropy_scale * q + shift)
+        z[j] = factor * e[j] * (entropy_scale * z[j] + tail)
 
 
 @kernel(f"void(int64, int64, int64, int64, boolean, int64, int64, int64, int64, {ROWS_SIGNATURE})")
@@ -149,42 +159,31 @@ def vocab_kernel(
         pointer(allowed_address), (batch_size if allowed_address else 0, width), np.bool_
     )
     nvec = carray(pointer(nvec_address), (num_heads,), np.int64)
-    old_log_probs = carray(pointer(old_log_probs_address), (batch_size,), np.float32)
-    advantages = carray(pointer(advantages_address), (batch_size,), np.float32)
-    returns = carray(pointer(returns_address), (batch_size,), np.float32)
-    old_values = carray(pointer(old_values_address), (batch_size,), np.float32)
-    new_values = carray(pointer(new_values_address), (batch_size,), np.float32)
-    valid = carray(pointer(valid_address), (batch_size if valid_address else 0,), np.bool_)
-    d_values = carray(pointer(d_values_address), (batch_size,), np.float32)
-    adv_mean, adv_rstd, scale = compute_scales(
-        advantages, valid, given_stats_address, norm_adv, normalizer
+    arrays = row_arrays(
+        batch_size,
+        old_log_probs_address,
+        advantages_address,
+        returns_address,
+        old_values_address,
+        new_values_address,
+        valid_address,
     )
+    d_values = carray(pointer(d_values_address), (batch_size,), np.float32)
+    adv_mean, adv_rstd, scale = compute_scales(arrays, given_stats_address, norm_adv, normalizer)
     policy_scale, value_scale = np.float32(scale), np.float32(vf_coef * scale)
     entropy_scale = np.float32(ent_coef * scale)
 
-    row = np.empty(width, np.float32)
-    p, pq = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    top = np.empty((ROWS, num_heads), np.float32)
-    inverse = np.empty((ROWS, num_heads), np.float32)  # 1 / sum of exponentials
-    shift = np.empty((ROWS, num_heads), np.float32)  # entropy - log of that sum
+    group = max(1, min(ROWS, CACHED // width))
+    z = np.empty((group, width), np.float32)  # logits, then logits - their maximum, then gradients
+    e = np.empty((group, width), np.float32)  # exp of these
+    inverse = np.empty((group, num_heads), np.float32)  # 1 / sum of exponentials
+    shift = np.empty((group, num_heads), np.float32)  # entropy - log of that sum
     lane = np.empty((LANES, ROWS), np.float32)
     sums = np.zeros(6, np.float64)
 
-    for first in range(0, batch_size, ROWS):
-        rows = min(ROWS, batch_size - first)
-        load_rows(
-            first,
-            rows,
-            old_log_probs,
-            advantages,
-            returns,
-            old_values,
-            new_values,
-            valid,
-            adv_mean,
-            adv_rstd,
-            lane,
-        )
+    for first in range(0, batch_size, group):
+        rows = min(group, batch_size - first)
+        load_rows(arrays, first, rows, adv_mean, adv_rstd, lane)
         lane[LOG_PROB, :] = ZERO
         lane[ENTROPY, :] = ZERO
         for k in range(rows):
@@ -192,26 +191,24 @@ def vocab_kernel(
             if lane[WEIGHT, k] == ZERO:
                 continue
             if bfloat16:
-                _widened(halves[i], row)
+                _widened(halves[i], z[k])
             else:
-                row[:] = logits[i]
+                copy(logits[i], z[k])
             if allowed_address:
-                for j in range(width):
-                    row[j] = row[j] if allowed[i, j] else -np.inf
+                _forbid(allowed[i], z[k])
             start = 0
             for h in range(num_heads):
-                z = row[start : start + nvec[h]]
-                top[k, h] = _maximum(z, p)
-                total, weighted = _sums(z, top[k, h], p, pq)
+                head = slice(start, start + nvec[h])
+                top = _maximum(z[k, head])
+                action = actions[i, h]
+                in_range = action >= 0 and action < nvec[h]
+                chosen = z[k, start + action] - top if in_range else np.float32(np.nan)
+                total, weighted = _softmax(z[k, head], top, e[k, head])
                 log_total = log(total)
                 inverse[k, h] = ONE / total
                 shift[k, h] = -weighted * inverse[k, h]
                 lane[ENTROPY, k] += log_total + shift[k, h]
-                action = actions[i, h]
-                if action >= 0 and action < nvec[h]:
-                    lane[LOG_PROB, k] += z[action] - top[k, h] - log_total
-                else:
-                    lane[LOG_PROB, k] = np.nan
+                lane[LOG_PROB, k] += chosen - log_total
                 start += nvec[h]
 
         row_losses(lane, clip_coef, clip_vloss, dual_clip, sums)
@@ -220,27 +217,20 @@ def vocab_kernel(
             i = first + k
             d_values[i] = value_scale * lane[VALUE_GRAD, k]
             if lane[WEIGHT, k] == ZERO:
-                row[:] = ZERO
+                z[k] = ZERO
             else:
-                if bfloat16:
-                    _widened(halves[i], row)
-                else:
-                    row[:] = logits[i]
-                if allowed_address:
-                    for j in range(width):
-                        row[j] = row[j] if allowed[i, j] else -np.inf
                 policy_grad = policy_scale * lane[POLICY_GRAD, k]
                 start = 0
                 for h in range(num_heads):
-                    z = row[start : start + nvec[h]]
+                    head = slice(start, start + nvec[h])
                     tail = entropy_scale * shift[k, h] - policy_grad
-                    _gradient(z, top[k, h], entropy_scale, tail, inverse[k, h])
+                    _gradient(z[k, head], e[k, head], inverse[k, h], entropy_scale, tail)
                     action = actions[i, h]
                     if action >= 0 and action < nvec[h]:
-                        z[action] += policy_grad
+                        z[k, start + action] += policy_grad
                     start += nvec[h]
             if bfloat16:
-                _rounded(row, d_halves[i])
+                _rounded(z[k], d_halves[i])
             else:
-                d_logits[i] = row
+                copy(z[k], d_logits[i])
     finish(sums, scale, vf_coef, ent_coef, loss_address, stats_address)
