@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fastppo.bench.contract import CLOCK_VARIABLE, VARIABLE
 from fastppo.bench.contract_lines import fault
@@ -36,6 +36,20 @@ class Event:
     at: float
     """When it arrived, on the launch's own clock (`Launch.clock`)."""
     values: dict[str, Any]
+
+
+def ending(code: int) -> str:
+    """What a process's exit code says."""
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def last_line(errors: IO[bytes]) -> str:
+    """The last words of a process, from the file that was its stderr."""
+    size = errors.seek(0, os.SEEK_END)
+    errors.seek(max(0, size - 20_000))
+    lines = errors.read().decode(errors="replace").splitlines()
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return last[:300] or "it left no message"
 
 
 def keep_hangups() -> None:
@@ -204,16 +218,11 @@ class Launch:
             raise Failed(f"{self.name}: closed its output and did not exit") from None
         if code == 0 and not self._buffer.strip():
             return
-        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-        raise Failed(f"{self.name}: died ({how}): {self.last_words()}")
+        raise Failed(f"{self.name}: died ({ending(code)}): {self.last_words()}")
 
     def last_words(self) -> str:
         """The last line it wrote to stderr."""
-        size = self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(max(0, size - 20_000))
-        lines = self._errors.read().decode(errors="replace").splitlines()
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return last[:300] or "it left no message"
+        return last_line(self._errors)
 
     def _parse(self, line: bytes) -> dict[str, Any]:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from fastppo.bench.process import ending, last_line
 from fastppo.errors import MachineError
 
 # A slice takes seconds. A worker silent for this long hangs, however busy the machine is.
@@ -82,11 +83,5 @@ class RemoteWorker:
         return self.receive()
 
     def _death(self) -> MachineError:
-        code = self._process.wait()
-        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").split("\n")
-        last = next(
-            (line.strip() for line in reversed(lines) if line.strip()), "it left no message"
-        )
-        return MachineError(f"worker {self.name} died ({how}): {last}")
+        how = ending(self._process.wait())
+        return MachineError(f"worker {self.name} died ({how}): {last_line(self._errors)}")

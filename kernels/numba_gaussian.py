@@ -23,6 +23,7 @@ from .numba_rows import (
     WEIGHT,
     RowArguments,
     compute_scales,
+    copy,
     finish,
     load_rows,
     row_arrays,
@@ -173,7 +174,7 @@ def gaussian_kernel(
 
     if shared:
         for k in range(ROWS):
-            inverse[k * width : (k + 1) * width] = log_std
+            copy(log_std, inverse[k * width : (k + 1) * width])
         _row_sums(inverse, width, log_stds)
         _invert(inverse, inverse)
     for first in range(0, batch_size, ROWS):
@@ -214,7 +215,7 @@ def gaussian_kernel(
         if shared:
             _add(d_total[:here], d_scale[:here])
         else:
-            d_log_std[start:stop] = d_scale[:here]
+            copy(d_scale[:here], d_log_std[start:stop])
     if shared:
         for j in range(width):
             d_log_std[j] = np.float32(d_total[j::width].sum())

@@ -20,6 +20,7 @@ from .numba_rows import (
     WEIGHT,
     compute_scales,
     copy,
+    fill,
     finish,
     load_rows,
     row_arrays,
@@ -184,8 +185,8 @@ def vocab_kernel(
     for first in range(0, batch_size, group):
         rows = min(group, batch_size - first)
         load_rows(arrays, first, rows, adv_mean, adv_rstd, lane)
-        lane[LOG_PROB, :] = ZERO
-        lane[ENTROPY, :] = ZERO
+        fill(lane[LOG_PROB], ZERO)
+        fill(lane[ENTROPY], ZERO)
         for k in range(rows):
             i = first + k
             if lane[WEIGHT, k] == ZERO:
@@ -217,7 +218,7 @@ def vocab_kernel(
             i = first + k
             d_values[i] = value_scale * lane[VALUE_GRAD, k]
             if lane[WEIGHT, k] == ZERO:
-                z[k] = ZERO
+                fill(z[k], ZERO)
             else:
                 policy_grad = policy_scale * lane[POLICY_GRAD, k]
                 start = 0

@@ -161,6 +161,12 @@ class UpdateReports(BaseCallback):
         return True
 
 
+def learn(model: Any, task: Task, report: contract.Reporter, env: AutoresetEnv) -> None:
+    """Trains to the config's total_timesteps, a line per update."""
+    steps = task.config.num_updates * task.config.batch_size
+    model.learn(steps, callback=UpdateReports(report, env), log_interval=None)
+
+
 def train(task: Task, report: contract.Reporter) -> None:
     """Trains to the config's total_timesteps."""
     config = task.config
@@ -191,8 +197,7 @@ def train(task: Task, report: contract.Reporter) -> None:
     flops = contract.forward_flops(model.policy, obs.to(model.device))
     work = task.work(parameters=parameters, forward_flops=flops)
     report.ready(work, task.info(stable_baselines3.__version__, NOTES))
-    steps = config.num_updates * config.batch_size
-    model.learn(steps, callback=UpdateReports(report, env), log_interval=None)
+    learn(model, task, report, env)
 
 
 if __name__ == "__main__":

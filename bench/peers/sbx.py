@@ -11,7 +11,7 @@ from jax.extend.core import jaxprs_in_params
 
 from fastppo.bench import contract
 from fastppo.bench.peers.child import Task, serve
-from fastppo.bench.peers.sb3 import UpdateReports, make_vec_env, schedule
+from fastppo.bench.peers.sb3 import learn, make_vec_env, schedule
 
 ACTIVATIONS = {"tanh": linen.tanh, "relu": linen.relu}
 NOTES = (
@@ -100,8 +100,7 @@ def train(task: Task, report: contract.Reporter) -> None:
         network=network.replace("two trunks", shares),
     )
     report.ready(work, task.info(sbx.__version__, NOTES))
-    steps = config.num_updates * config.batch_size
-    model.learn(steps, callback=UpdateReports(report, env), log_interval=None)
+    learn(model, task, report, env)
 
 
 if __name__ == "__main__":
