@@ -35,8 +35,8 @@ RETURN_MARGIN = 0.1
 STEPS_MARGIN = 1.5
 # They say how, where and in whose name a run is done, or how long, but not what is learned.
 NOT_LEARNED = (
-    "preset", "seed", "total_timesteps", "device", "backend", "env_threads", "torch_threads",
-    "checkpoint_interval", "keep_checkpoints", "max_skipped_steps",
+    "preset", "seed", "total_timesteps", "device", "backend", "engine",
+    "env_threads", "torch_threads", "checkpoint_interval", "keep_checkpoints", "max_skipped_steps",
 )  # fmt: skip
 TRACKING = ("wandb", "tensorboard", "track")
 """Beginnings of the names of fields that only send copies of the metrics somewhere."""

@@ -44,6 +44,9 @@ def main(argv: Sequence[str]) -> int:
         Interrupted: stopped; nothing is written.
     """
     typed, config = settings.resolve(ProfileArgs, list(argv), "fastppo profile")
+    if config.engine != "eager":
+        seen = "a whole update is one call, of which the profiler sees nothing"
+        raise UserError(f"engine: {config.engine!r} cannot be profiled: {seen}; use eager")
     if typed.updates < 1:
         raise UserError(f"updates: {typed.updates} must be at least 1")
     folder = typed.out or _default_folder(config)

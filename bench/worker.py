@@ -1,7 +1,7 @@
 """The children of `fastppo bench` that are ours: `python -m fastppo.bench.worker WHAT`.
 
-WHAT is fastppo, reference, ceilings, or the `module:function` of a user, called with the request
-and a Reporter. They speak the contract of `contract.py`.
+WHAT is fastppo, fastppo-mlp (with `--engine mlp`), reference, ceilings, or the `module:function` of
+a user, called with the request and a Reporter. They speak the contract of `contract.py`.
 """
 
 import importlib
@@ -9,11 +9,13 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastppo.bench import contract
 from fastppo.bench.contract import Reporter
-from fastppo.config import Config
+from fastppo.config import Config, Engine
 
 Request = Mapping[str, Any]
 
@@ -28,12 +30,12 @@ def config_of(request: Request) -> Config:
     return Config.from_dict(values)
 
 
-def run_fastppo(request: Request, report: Reporter) -> None:
+def run_fastppo(request: Request, report: Reporter, engine: Engine = "eager") -> None:
     """Trains with `fastppo.train.Trainer`."""
     from fastppo.bench import manifest
     from fastppo.train import Trainer
 
-    config = config_of(request)
+    config = replace(config_of(request), engine=engine)
     trainer = Trainer(config, clock=report.clock)
     work = manifest.of_trainer(config, trainer.spec, trainer.policy, trainer.policy)
     report.ready(work, {"backend": trainer.backend, "compile_s": trainer.compile_s})
@@ -92,6 +94,7 @@ def main() -> int:
     what = sys.argv[1]
     ours: dict[str, Callable[[Request, Reporter], None]] = {
         "fastppo": run_fastppo,
+        "fastppo-mlp": partial(run_fastppo, engine="mlp"),
         "reference": run_reference,
         "ceilings": run_ceilings,
     }

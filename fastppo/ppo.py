@@ -5,7 +5,7 @@ tested equal to it.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from fastppo.policy import Act, ActorCritic
 from fastppo.rollout import Minibatch, Rollout
 
 LOSS_STATS = ("policy_loss", "value_loss", "entropy", "approx_kl", "old_approx_kl", "clip_frac")
+STATS_NAMES = ("loss", "grad_norm", *LOSS_STATS)
+"""What is averaged over the optimizer steps of an update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,25 @@ class UpdateStats:
     def to_host(self) -> dict[str, float]:
         """The one crossing to the host."""
         return dict(zip(self.names, self.values.tolist(), strict=True))
+
+
+def with_rollout_stats(
+    means: Tensor, taken: Tensor, skipped: Tensor, rollout: Rollout
+) -> UpdateStats:
+    """The means of STATS_NAMES and two counts of steps, 0-d, beside what the rollout tells."""
+    counts = [taken, skipped, rollout.explained_variance(), rollout.valid.sum().float()]
+    names = ("optimizer_steps", "skipped_steps", "explained_variance", "valid_rows")
+    return UpdateStats((*STATS_NAMES, *names), torch.cat([means, torch.stack(counts)]))
+
+
+class AdamState(NamedTuple):
+    """Adam's state tensors, and its two constants."""
+
+    step: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    betas: tuple[float, float]
+    eps: float
 
 
 class FlatAdam:
@@ -60,29 +81,36 @@ class FlatAdam:
         Returns:
             The gradient norm before clipping, and whether the step was taken (0-d bool).
         """
-        group = self.adam.param_groups[0]
-        group["lr"] = learning_rate
         if self.backend == "torch":
+            self.adam.param_groups[0]["lr"] = learning_rate
             return self._torch_step(skip)
-        state = self.adam.state[self.parameter]
-        if not state:
-            state["step"] = torch.zeros((), device=self.parameter.device)
-            state["exp_avg"] = torch.zeros_like(self.parameter.detach())
-            state["exp_avg_sq"] = torch.zeros_like(self.parameter.detach())
+        state = self.begin(learning_rate)
         return api.clip_adam_(
             self.parameter,
             flat.gradient(self.parameter),
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            state["step"],
+            state.exp_avg,
+            state.exp_avg_sq,
+            state.step,
             lr=learning_rate,
-            betas=group["betas"],
-            eps=group["eps"],
+            betas=state.betas,
+            eps=state.eps,
             max_grad_norm=self.max_grad_norm or None,
             skip=skip,
             zero_grad=True,
             backend=self.backend,
         )
+
+    def begin(self, learning_rate: float) -> AdamState:
+        """The state that a kernel advances, all zeros before the first step."""
+        group = self.adam.param_groups[0]
+        group["lr"] = learning_rate
+        state = self.adam.state[self.parameter]
+        if not state:
+            state["step"] = torch.zeros((), device=self.parameter.device)
+            state["exp_avg"] = torch.zeros_like(self.parameter.detach())
+            state["exp_avg_sq"] = torch.zeros_like(self.parameter.detach())
+        tensors = (state["step"], state["exp_avg"], state["exp_avg_sq"])
+        return AdamState(*tensors, group["betas"], group["eps"])
 
     def _torch_step(self, skip: Tensor) -> tuple[Tensor, Tensor]:
         # not api.clip_adam_: written to be read, its torch backend takes up to 13 times as long
@@ -104,6 +132,8 @@ class EagerEngine:
     Args:
         policy: on the training device; its parameters are moved into one flat buffer.
     """
+
+    name = "eager"
 
     def __init__(self, policy: ActorCritic, config: Config) -> None:
         self.policy = policy
@@ -150,7 +180,7 @@ class EagerEngine:
         device = rollout.device
         learning_rate = config.learning_rate_at(update)
         clip_coef = config.clip_coef_at(update)
-        sums = torch.zeros(len(LOSS_STATS) + 2, device=device)
+        sums = torch.zeros(len(STATS_NAMES), device=device)
         taken = torch.zeros((), device=device)
         skipped = torch.zeros((), device=device)
         stopped = torch.zeros((), dtype=torch.bool, device=device)
@@ -170,12 +200,4 @@ class EagerEngine:
                 stopped = stopped | (epoch_kl / config.num_minibatches > config.target_kl)
                 if device.type == "cpu" and bool(stopped):
                     break
-        means = sums / taken.clamp(min=1.0)
-        names = ("loss", "grad_norm", *LOSS_STATS)
-        extra = torch.stack(
-            [taken, skipped, rollout.explained_variance(), rollout.valid.sum().float()]
-        )
-        return UpdateStats(
-            (*names, "optimizer_steps", "skipped_steps", "explained_variance", "valid_rows"),
-            torch.cat([means, extra]),
-        )
+        return with_rollout_stats(sums / taken.clamp(min=1.0), taken, skipped, rollout)

@@ -64,6 +64,7 @@ def _record(trainer: Trainer) -> dict[str, Any]:
     """What the run runs on."""
     return machine.record() | {
         "backend": trainer.backend,
+        "engine": trainer.engine.name,
         "device": str(trainer.device),
         "threads": {
             "env": trainer.thread_plan.env_threads,

@@ -10,12 +10,12 @@ import torch
 from fastppo import randomness, threads
 from fastppo.config import Config
 from fastppo.devices import check_backend, resolve_device
+from fastppo.engines import make_engine
 from fastppo.envs import VecEnv, spec_of
 from fastppo.errors import Diverged
 from fastppo.kernels import api
 from fastppo.normalize import ObsNormalizer, RewardScaler
 from fastppo.policy import ActorCritic
-from fastppo.ppo import EagerEngine
 from fastppo.rollout import Rollout
 from fastppo.timing import PhaseTimer
 
@@ -67,27 +67,27 @@ class Trainer:
         self.thread_plan = threads.plan(config, spec)
         torch.set_num_threads(self.thread_plan.torch_threads)
         self.policy = build_policy(config, self.device)
-        self.engine = EagerEngine(self.policy, config)
         self.obs_normalizer = build_obs_normalizer(config, self.device)
         self.reward_scaler: RewardScaler | None = None
         if config.norm_reward:
             self.reward_scaler = RewardScaler(config.num_envs, config.gamma, config.reward_clip)
             self.reward_scaler.to(self.device)
         self.rollout = Rollout(config, spec, self.device, self.obs_normalizer)
-        self.update = 0
+        self.update = 0 if state is None else int(state["update"])
         self.global_step = 0
         self.wall_time = 0.0
         self.skipped_steps = 0
-        if state is not None:
-            self._restore(state)
         env_ids = range(config.num_envs)
         seeds = randomness.env_seeds(config.seed, env_ids, start_update=self.update)
         self.env = VecEnv(config, seeds, num_threads=self.thread_plan.env_threads)
-        self.rollout.write_obs(config.num_steps, self.env.reset())
-        # last: a mistake in the config is told before the seconds that compiling takes
+        # only now: a mistake in the config is told before the seconds that compiling takes
         begin = clock()
         api.warmup(self.device, config.backend)
+        self.engine = make_engine(self.policy, config, self.backend)
         self.compile_s = clock() - begin
+        if state is not None:
+            self._restore(state)
+        self.rollout.write_obs(config.num_steps, self.env.reset())
         self.timer = PhaseTimer(self.device, clock)
         self._check_stop = check_stop
 
@@ -189,7 +189,6 @@ class Trainer:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.update = state["update"]
         self.global_step = state["global_step"]
         self.wall_time = state["wall_time"]
         self.policy.load_state_dict(state["policy"])

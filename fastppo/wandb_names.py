@@ -17,7 +17,7 @@ from fastppo.errors import UserError
 
 # Where and how long it ran and what was kept; the rest defines the configuration.
 NOT_CONFIGURATION = frozenset({
-    "env_id", "preset", "seed", "device", "backend", "env_threads", "torch_threads",
+    "env_id", "preset", "seed", "device", "backend", "engine", "env_threads", "torch_threads",
     "checkpoint_interval", "keep_checkpoints", "max_skipped_steps", "wandb", "wandb_project",
     "tensorboard",
 })  # fmt: skip

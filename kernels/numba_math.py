@@ -16,6 +16,7 @@ _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _MAGIC = np.float32(12582912.0)  # 1.5 * 2**23: adding it rounds to an integer, kept in the low bits
 _MAGIC_BITS = np.int32(0x4B400000)
 _EXP_MAX = np.float32(90.0)
+_TANH_BOUND = np.float32(7.90531110763549805)
 _SQRT_HALF = np.float32(0.70710678)
 
 
@@ -62,6 +63,29 @@ def exp_of_negative(x):
     bits = np.int32(np.float32(shifted).view(np.int32) << np.int32(23))
     y = np.int32(np.float32(y).view(np.int32) + bits).view(np.float32)
     return ZERO if x < LOG_MIN else y
+
+
+@njit(inline="always", **OPTIONS)
+def tanh(x):
+    """tanh x within 5e-7; NaN for NaN. The rational approximation of Eigen's and XLA's float tanh.
+
+    Beyond the bound it is 1 to the last bit.
+    """
+    x = -_TANH_BOUND if x < -_TANH_BOUND else x
+    x = _TANH_BOUND if x > _TANH_BOUND else x
+    y = x * x
+    p = np.float32(-2.76076847742355e-16)
+    p = p * y + np.float32(2.00018790482477e-13)
+    p = p * y + np.float32(-8.60467152213735e-11)
+    p = p * y + np.float32(5.12229709037114e-08)
+    p = p * y + np.float32(1.48572235717979e-05)
+    p = p * y + np.float32(6.37261928875436e-04)
+    p = p * y + np.float32(4.89352455891786e-03)
+    q = np.float32(1.19825839466702e-06)
+    q = q * y + np.float32(1.18534705686654e-04)
+    q = q * y + np.float32(2.26843463243900e-03)
+    q = q * y + np.float32(4.89352518554385e-03)
+    return x * p / q
 
 
 @njit(inline="always", **OPTIONS)

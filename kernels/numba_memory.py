@@ -87,6 +87,16 @@ def address_of(_context: Any, array: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def keep(_context: Any, array: Any) -> Any:
+    """Nothing, but not before: numba frees an array after its last use, and its address is none."""
+
+    def generate(_context: Any, _builder: Any, _signature: Any, _arguments: Any) -> ir.Value:
+        return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+    return types.void(array), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def _fetch(_context: Any, address: Any) -> Any:
     """Asks for a cache line, into L2."""
 

@@ -143,6 +143,7 @@ def test_settings_are_those_of_fastppo_train(capsys: pytest.CaptureFixture[str])
     [
         ([], "env_id: missing"),
         (["CartPole-v9"], "'CartPole-v9' is no EnvPool task"),
+        (["CartPole-v1", "--engine", "mlp"], "engine: 'mlp' cannot be profiled"),
         (["CartPole-v1", "--updates", "0"], "updates: 0 must be at least 1"),
         (["CartPole-v1", "--num-minibatches", "7"], "num_minibatches: 7"),
         (["CartPole-v1", "--out", "a-file"], "a-file is a file"),

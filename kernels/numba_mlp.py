@@ -1,0 +1,498 @@
+"""A small actor-critic on the CPU in two calls: one that acts, one that is a whole PPO update.
+
+A minibatch of a 64-64 network takes a fraction of a millisecond to compute, and as long again to
+tell torch what to compute. Here nothing is told: products are BLAS's (numba compiles np.dot to
+scipy's), loss, clip and Adam are the kernels of this package, and what lies between is one loop
+each. Parameters, gradients and Adam's moments are the flat buffers that torch's modules view.
+
+A layer is a row of int64, [WEIGHT, BIAS, INPUTS, OUTPUTS]: where its weight [outputs, inputs] and
+bias begin in the flat buffer, and its widths. A critic without a trunk of its own has the actor's.
+"""
+
+import numpy as np
+from numba import carray, njit
+
+from .numba_act import categorical_kernel as draw_categorical
+from .numba_act import gaussian_kernel as draw_gaussian
+from .numba_adam import clip_adam_kernel
+from .numba_categorical import categorical_kernel
+from .numba_gaussian import gaussian_kernel
+from .numba_math import ONE, ZERO, tanh
+from .numba_memory import OPTIONS, SIZE, address_of, keep, kernel, pointer
+from .numba_rows import fill
+
+TANH, RELU = 0, 1
+WEIGHT, BIAS, INPUTS, OUTPUTS = range(4)
+ACTOR, CRITIC = 0, 1
+"""Rows of the two heads."""
+MAX_WIDTH = 128
+"""Logits of a row that the loss kernel used here takes at its best."""
+
+
+@njit(**OPTIONS)
+def _weight(buffer, layer):
+    size = layer[OUTPUTS] * layer[INPUTS]
+    flat = buffer[layer[WEIGHT] : layer[WEIGHT] + size]
+    return flat.reshape((layer[OUTPUTS], layer[INPUTS]))
+
+
+@njit(**OPTIONS)
+def _bias(buffer, layer):
+    return buffer[layer[BIAS] : layer[BIAS] + layer[OUTPUTS]]
+
+
+@njit(**OPTIONS)
+def _add(y, bias):
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            y[i, j] += bias[j]
+
+
+@njit(**OPTIONS)
+def _add_tanh(y, bias):
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            y[i, j] = tanh(y[i, j] + bias[j])
+
+
+@njit(**OPTIONS)
+def _add_relu(y, bias):
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            z = y[i, j] + bias[j]
+            # a NaN stays one
+            y[i, j] = ZERO if z < ZERO else z
+
+
+@njit(**OPTIONS)
+def _through_tanh(d, y):
+    for i in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            d[i, j] *= ONE - y[i, j] * y[i, j]
+
+
+@njit(**OPTIONS)
+def _through_relu(d, y):
+    for i in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            d[i, j] = d[i, j] if y[i, j] > ZERO else ZERO
+
+
+@njit(**OPTIONS)
+def _add_up(total, d):
+    for i in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            total[i, j] += d[i, j]
+
+
+@njit(**OPTIONS)
+def _column_sums(d, sums):
+    fill(sums, ZERO)
+    for i in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            sums[j] += d[i, j]
+
+
+@njit(**OPTIONS)
+def _head(params, layer, h, y):
+    """y = h W^T + b."""
+    np.dot(h, _weight(params, layer).T, y)
+    _add(y, _bias(params, layer))
+
+
+@njit(**OPTIONS)
+def _trunk(params, layers, activation, x, hidden):
+    """Output of the last layer, [B, width]; all outputs, one after another, in `hidden`."""
+    h = x
+    start = 0
+    for i in range(layers.shape[0]):
+        layer = layers[i]
+        stop = start + x.shape[0] * layer[OUTPUTS]
+        y = hidden[start:stop].reshape((x.shape[0], layer[OUTPUTS]))
+        np.dot(h, _weight(params, layer).T, y)
+        if activation == TANH:
+            _add_tanh(y, _bias(params, layer))
+        else:
+            _add_relu(y, _bias(params, layer))
+        h = y
+        start = stop
+    return h
+
+
+@njit(**OPTIONS)
+def _back_layer(grad, layer, x, d):
+    """Gradients of weight and bias from those of the layer's sums, d [B, outputs]."""
+    np.dot(d.T, x, _weight(grad, layer))
+    _column_sums(d, _bias(grad, layer))
+
+
+@njit(**OPTIONS)
+def _back_trunk(params, grad, layers, activation, x, hidden, d, scratch):
+    """Gradients of all layers.
+
+    Args:
+        d: [B, width] of the last output, in scratch[0]; overwritten.
+        scratch: [2, B * widest].
+    """
+    rows = x.shape[0]
+    stop = 0
+    for i in range(layers.shape[0]):
+        stop += rows * layers[i, OUTPUTS]
+    other = 1
+    for i in range(layers.shape[0] - 1, -1, -1):
+        layer = layers[i]
+        start = stop - rows * layer[OUTPUTS]
+        y = hidden[start:stop].reshape((rows, layer[OUTPUTS]))
+        if activation == TANH:
+            _through_tanh(d, y)
+        else:
+            _through_relu(d, y)
+        if i == 0:
+            _back_layer(grad, layer, x, d)
+        else:
+            size = rows * layer[INPUTS]
+            _back_layer(grad, layer, hidden[start - size : start].reshape((rows, layer[INPUTS])), d)
+            below = scratch[other, :size].reshape((rows, layer[INPUTS]))
+            np.dot(d, _weight(params, layer), below)
+            d = below
+            other = 1 - other
+        stop = start
+
+
+@njit(**OPTIONS)
+def _outputs_per_row(layers):
+    """Numbers that a row leaves in `hidden`, and the widest layer."""
+    total, widest = 0, 1
+    for i in range(layers.shape[0]):
+        total += layers[i, OUTPUTS]
+        widest = max(widest, layers[i, OUTPUTS])
+    return total, widest
+
+
+@njit(**OPTIONS)
+def _forward(params, actor, critic, heads, activation, x, hidden, outputs, values):
+    """Policy outputs [B, A] and values [B, 1]; the two last hidden layers."""
+    h = _trunk(params, actor, activation, x, hidden[ACTOR])
+    _head(params, heads[ACTOR], h, outputs)
+    g = h
+    if critic.shape[0] > 0:
+        g = _trunk(params, critic, activation, x, hidden[CRITIC])
+    _head(params, heads[CRITIC], g, values)
+    return h, g
+
+
+@njit(**OPTIONS)
+def _backward(
+    params, grad, actor, critic, heads, activation, x, hidden, h, g, d_outputs, d_values, scratch
+):
+    """Every gradient but that of log_std, overwritten."""
+    rows = x.shape[0]
+    size = rows * heads[ACTOR, INPUTS]
+    d = scratch[0, :size].reshape((rows, heads[ACTOR, INPUTS]))
+    _back_layer(grad, heads[CRITIC], g, d_values)
+    np.dot(d_values, _weight(params, heads[CRITIC]), d)
+    if critic.shape[0] > 0:
+        _back_trunk(params, grad, critic, activation, x, hidden[CRITIC], d, scratch)
+        np.dot(d_outputs, _weight(params, heads[ACTOR]), d)
+    else:
+        other = scratch[1, :size].reshape((rows, heads[ACTOR, INPUTS]))
+        np.dot(d_outputs, _weight(params, heads[ACTOR]), other)
+        _add_up(d, other)
+    _back_layer(grad, heads[ACTOR], h, d_outputs)
+    _back_trunk(params, grad, actor, activation, x, hidden[ACTOR], d, scratch)
+
+
+@njit(**OPTIONS)
+def _gather(source, rows, out):
+    for i in range(rows.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = source[rows[i], j]
+
+
+@njit(**OPTIONS)
+def _gather_1d(source, rows, out):
+    for i in range(rows.shape[0]):
+        out[i] = source[rows[i]]
+
+
+_FLOATS, _ROWS, _INTS, _TABLE = "float32[::1]", "float32[:, ::1]", "int64[::1]", "int64[:, ::1]"
+_NETWORK = f"{_FLOATS}, {_TABLE}, {_TABLE}, {_TABLE}, int64"
+
+
+@kernel(f"void({_NETWORK}, {_INTS}, int64, {_ROWS}, int64, int64, int64, int64, int64, int64)")
+def act_kernel(
+    params,  # [P]
+    actor,  # [L, 4]
+    critic,  # [L, 4], or [0, 4]
+    heads,  # [2, 4]
+    activation,
+    nvec,  # [H], or [0] for a Gaussian policy
+    log_std_start,
+    obs,  # [N, D]
+    key,
+    step,
+    first_env,
+    actions_at,  # [N, H] i64 or [N, A] f32, written
+    log_probs_at,  # [N] f32, written
+    values_at,  # [N] f32, written
+):
+    rows = obs.shape[0]
+    width = heads[ACTOR, OUTPUTS]
+    per_row, _ = _outputs_per_row(actor)
+    hidden = np.empty((2, rows * per_row), np.float32)
+    outputs = np.empty((rows, width), np.float32)
+    values = np.empty((rows, 1), np.float32)
+    _forward(params, actor, critic, heads, activation, obs, hidden, outputs, values)
+    written = carray(pointer(values_at), (rows,), np.float32)
+    for i in range(rows):
+        written[i] = values[i, 0]
+    if nvec.shape[0] > 0:
+        draw_categorical(
+            rows,
+            width,
+            nvec.shape[0],
+            key,
+            step,
+            first_env,
+            address_of(outputs),
+            0,
+            address_of(nvec),
+            0,
+            actions_at,
+            log_probs_at,
+            0,
+        )
+    else:
+        draw_gaussian(
+            rows,
+            width,
+            1,
+            key,
+            step,
+            first_env,
+            address_of(outputs),
+            address_of(params) + SIZE * log_std_start,
+            0,
+            actions_at,
+            log_probs_at,
+            0,
+        )
+    keep(outputs)
+
+
+@kernel(f"void({_NETWORK}, {_ROWS}, int64)")
+def value_kernel(
+    params,  # as for act_kernel, as the next four
+    actor,
+    critic,
+    heads,
+    activation,
+    obs,  # [N, D]
+    values_at,  # [N] f32, written
+):
+    rows = obs.shape[0]
+    layers = critic if critic.shape[0] > 0 else actor
+    per_row, _ = _outputs_per_row(layers)
+    hidden = np.empty(rows * per_row, np.float32)
+    values = np.empty((rows, 1), np.float32)
+    h = _trunk(params, layers, activation, obs, hidden)
+    _head(params, heads[CRITIC], h, values)
+    written = carray(pointer(values_at), (rows,), np.float32)
+    for i in range(rows):
+        written[i] = values[i, 0]
+
+
+_UPDATE = ", ".join(
+    [
+        _NETWORK,
+        *[_INTS, "int64"],
+        *[_FLOATS] * 4,
+        *[_ROWS, _TABLE, _ROWS],
+        *[_FLOATS] * 4,
+        *["boolean[::1]", _TABLE, "int64"],
+        *["boolean", *["float64"] * 11],
+        _FLOATS,
+    ]
+)
+
+
+@kernel(f"void({_UPDATE})")
+def update_kernel(
+    params,  # as for act_kernel, as the next six; updated
+    actor,
+    critic,
+    heads,
+    activation,
+    nvec,
+    log_std_start,
+    grad,  # [P], zero afterwards
+    exp_avg,  # [P], updated, as the next two
+    exp_avg_sq,
+    step,  # [1]
+    obs,  # [R, D]
+    choices,  # [R, H] i64, or [0, 0]
+    actions,  # [R, A], or [0, 0]
+    old_log_probs,  # this and the next three: [R]
+    advantages,
+    returns,
+    old_values,
+    valid,  # [R]
+    orders,  # [E, R]: a permutation of the rows for every epoch
+    minibatch_size,
+    norm_adv,
+    clip_coef,
+    vf_coef,
+    ent_coef,
+    clip_vloss,  # below 0: off
+    dual_clip,  # inf: off
+    target_kl,  # inf: off
+    lr,
+    beta1,
+    beta2,
+    eps,
+    max_grad_norm,  # inf: off
+    totals,  # [10]: sums over the steps taken of loss, norm and STATS [6]; steps taken, skipped
+):
+    size, width = minibatch_size, heads[ACTOR, OUTPUTS]
+    per_row, widest = _outputs_per_row(actor)
+    discrete = nvec.shape[0] > 0
+    hidden = np.empty((2, size * per_row), np.float32)
+    scratch = np.empty((2, size * widest), np.float32)
+    x = np.empty((size, obs.shape[1]), np.float32)
+    outputs = np.empty((size, width), np.float32)
+    values = np.empty((size, 1), np.float32)
+    d_outputs = np.empty((size, width), np.float32)
+    d_values = np.empty((size, 1), np.float32)
+    chosen = np.empty((size, choices.shape[1]), np.int64)
+    acted = np.empty((size, actions.shape[1]), np.float32)
+    olds = np.empty((4, size), np.float32)  # log-probs, advantages, returns, values
+    ok = np.empty(size, np.bool_)
+    row = np.zeros(8, np.float32)  # loss, gradient norm, STATS
+    flag = np.zeros(1, np.bool_)
+    loss_at = address_of(row)
+    norm_at, stats_at = loss_at + SIZE, loss_at + 2 * SIZE
+    fill(totals, ZERO)
+    for epoch in range(orders.shape[0]):
+        epoch_kl = np.float32(0.0)
+        for first in range(0, orders.shape[1], size):
+            rows = orders[epoch, first : first + size]
+            _gather(obs, rows, x)
+            _gather_1d(old_log_probs, rows, olds[0])
+            _gather_1d(advantages, rows, olds[1])
+            _gather_1d(returns, rows, olds[2])
+            _gather_1d(old_values, rows, olds[3])
+            for i in range(size):
+                ok[i] = valid[rows[i]]
+            h, g = _forward(params, actor, critic, heads, activation, x, hidden, outputs, values)
+            if discrete:
+                for i in range(size):
+                    for j in range(chosen.shape[1]):
+                        chosen[i, j] = choices[rows[i], j]
+                categorical_kernel(
+                    size,
+                    width,
+                    nvec.shape[0],
+                    address_of(outputs),
+                    address_of(chosen),
+                    0,
+                    address_of(nvec),
+                    address_of(d_outputs),
+                    address_of(olds[0]),
+                    address_of(olds[1]),
+                    address_of(olds[2]),
+                    address_of(olds[3]),
+                    address_of(values),
+                    address_of(ok),
+                    0,
+                    norm_adv,
+                    -1.0,
+                    clip_coef,
+                    vf_coef,
+                    ent_coef,
+                    clip_vloss,
+                    dual_clip,
+                    address_of(d_values),
+                    loss_at,
+                    stats_at,
+                )
+            else:
+                _gather(actions, rows, acted)
+                gaussian_kernel(
+                    size,
+                    width,
+                    address_of(outputs),
+                    address_of(params) + SIZE * log_std_start,
+                    True,
+                    address_of(acted),
+                    address_of(d_outputs),
+                    address_of(grad) + SIZE * log_std_start,
+                    address_of(olds[0]),
+                    address_of(olds[1]),
+                    address_of(olds[2]),
+                    address_of(olds[3]),
+                    address_of(values),
+                    address_of(ok),
+                    0,
+                    norm_adv,
+                    -1.0,
+                    clip_coef,
+                    vf_coef,
+                    ent_coef,
+                    clip_vloss,
+                    dual_clip,
+                    address_of(d_values),
+                    loss_at,
+                    stats_at,
+                )
+            epoch_kl += row[5]
+            if not np.isfinite(row[0]):
+                totals[9] += ONE
+                continue
+            _backward(
+                params,
+                grad,
+                actor,
+                critic,
+                heads,
+                activation,
+                x,
+                hidden,
+                h,
+                g,
+                d_outputs,
+                d_values,
+                scratch,
+            )
+            clip_adam_kernel(
+                address_of(params),
+                address_of(grad),
+                address_of(exp_avg),
+                address_of(exp_avg_sq),
+                params.shape[0],
+                address_of(step),
+                0,
+                0,
+                lr,
+                beta1,
+                beta2,
+                eps,
+                max_grad_norm,
+                False,
+                norm_at,
+                address_of(flag),
+            )
+            if flag[0]:
+                for i in range(8):
+                    totals[i] += row[i]
+                totals[8] += ONE
+            else:
+                totals[9] += ONE
+        if epoch_kl / np.float32(orders.shape[1] // size) > target_kl:
+            break
+    fill(grad, ZERO)
+    for array in (x, outputs, values, d_outputs, d_values, acted, olds):
+        keep(array)
+    keep(chosen)
+    keep(ok)
+    keep(row)
+    keep(flag)

@@ -1,0 +1,178 @@
+"""The engine for small MLPs does what the eager one does."""
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastppo.config import Config
+from fastppo.engines import Engine, make_engine
+from fastppo.envs import EnvSpec, spec_of
+from fastppo.errors import UserError
+from fastppo.policy import ActorCritic
+from fastppo.ppo import EagerEngine
+from fastppo.rollout import Rollout
+
+CPU = torch.device("cpu")
+CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def make_spec(nvec: tuple[int, ...] | None, obs_shape: tuple[int, ...] = (5,)) -> EnvSpec:
+    heads = 3 if nvec is None else len(nvec)
+    floats = np.dtype(np.float32)
+    return EnvSpec("CartPole-v1", "classic_control", obs_shape, floats, heads, nvec, 1)
+
+
+def make_config(**changes: Any) -> Config:
+    sizes: dict[str, Any] = {"num_steps": 16, "num_envs": 4, "num_minibatches": 4}
+    return Config(env_id="CartPole-v1", **(sizes | changes))
+
+
+def make_pair(config: Config, spec: EnvSpec) -> tuple[Engine, Engine]:
+    """The engine under test and the eager one, with the same weights, none of them zero."""
+    engines = []
+    for name in ("mlp", "eager"):
+        torch.manual_seed(0)
+        policy = ActorCritic(spec, config)
+        engine = make_engine(policy, Config(**(config.to_dict() | {"engine": name})), "numba")
+        with torch.no_grad():
+            parameter = engine.optimizer.parameter
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+        engines.append(engine)
+    assert not isinstance(engines[0], EagerEngine)
+    assert isinstance(engines[1], EagerEngine)
+    return engines[0], engines[1]
+
+
+def make_rollout(config: Config, spec: EnvSpec, engine: Engine) -> Rollout:
+    """Random numbers, acted on by the engine, with ends and reset rows."""
+    generator = torch.Generator().manual_seed(1)
+    rollout = Rollout(config, spec, CPU)
+    rows = (config.num_steps, config.num_envs)
+    rollout.obs.copy_(torch.randn(rollout.obs.shape, generator=generator))
+    ended = torch.rand(rows, generator=generator) < 0.2
+    for t in range(config.num_steps):
+        engine.act(rollout.inputs[t], t, rollout.act_row(t))
+        if t:
+            rollout.valid[t] = ~(ended[t - 1] & rollout.valid[t - 1])
+    # ratios away from 1, so that clipping has something to do
+    rollout.log_probs += 0.2 * torch.randn(rows, generator=generator)
+    rollout.terminated.copy_(ended & rollout.valid)
+    rollout.rewards.copy_(torch.randn(rows, generator=generator))
+    rollout.finish(engine.value(rollout.inputs[-1]), None)
+    return rollout
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    nvec=st.sampled_from([(2,), (6,), (3, 2), None]),
+    hidden_sizes=st.lists(st.integers(1, 20), min_size=1, max_size=3).map(tuple),
+    activation=st.sampled_from(["tanh", "relu"]),
+    shared_trunk=st.booleans(),
+    clip_vloss=st.booleans(),
+    dual_clip=st.sampled_from([None, 2.0]),
+    norm_adv=st.booleans(),
+    max_grad_norm=st.sampled_from([0.0, 0.1, 0.5]),
+    target_kl=st.sampled_from([None, 1e-3, 10.0]),
+    num_minibatches=st.sampled_from([1, 2, 4]),
+)
+def test_an_update_equals_the_eager_one(nvec: tuple[int, ...] | None, **changes: Any) -> None:
+    config = make_config(ent_coef=0.01, **changes)
+    spec = make_spec(nvec)
+    mlp, eager = make_pair(config, spec)
+    rollout = make_rollout(config, spec, eager)
+    for update in range(2):
+        expected = eager.update(rollout, update).to_host()
+        actual = mlp.update(rollout, update).to_host()
+        assert actual == pytest.approx(expected, rel=1e-3, abs=1e-4)
+        torch.testing.assert_close(mlp.optimizer.parameter, eager.optimizer.parameter, **CLOSE)
+        gradient = mlp.optimizer.parameter.grad
+        assert gradient is not None
+        assert not gradient.any()
+
+
+@pytest.mark.parametrize("nvec", [(2,), (3, 2), None])
+@pytest.mark.parametrize("shared_trunk", [False, True])
+@pytest.mark.parametrize("obs_shape", [(5,), (2, 3)])
+def test_it_acts_as_the_eager_one(
+    nvec: tuple[int, ...] | None, shared_trunk: bool, obs_shape: tuple[int, ...]
+) -> None:
+    config = make_config(shared_trunk=shared_trunk)
+    mlp, eager = make_pair(config, make_spec(nvec, obs_shape))
+    obs = torch.randn(7, *obs_shape, generator=torch.Generator().manual_seed(2))
+    for step in (0, 1, torch.tensor(5)):
+        actual, expected = mlp.act(obs, step), eager.act(obs, step)
+        for ours, theirs in zip(actual, expected, strict=True):
+            assert ours.shape == theirs.shape
+            assert ours.dtype == theirs.dtype
+            torch.testing.assert_close(ours, theirs, **CLOSE)
+        torch.testing.assert_close(mlp.value(obs), eager.value(obs), **CLOSE)
+
+
+@pytest.mark.parametrize("rows", [1, 8, 64])
+def test_it_draws_from_the_logits_of_fresh_weights(rows: int) -> None:
+    """Logits near 0, which a buffer freed too early and written again is not."""
+    spec, config = make_spec((2,), (4,)), make_config()
+    obs = torch.randn(rows, 4, generator=torch.Generator().manual_seed(2))
+    acts = []
+    for name in ("mlp", "eager"):
+        torch.manual_seed(0)
+        chosen = Config(**(config.to_dict() | {"engine": name}))
+        engine = make_engine(ActorCritic(spec, chosen), chosen, "numba")
+        acts.append([engine.act(obs, step).log_probs for step in range(20)])
+    for ours, theirs in zip(*acts, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.0, atol=1e-7)
+
+
+def test_it_goes_on_from_the_other_ones_checkpoint() -> None:
+    config, spec = make_config(), make_spec((3,))
+    mlp, eager = make_pair(config, spec)
+    rollout = make_rollout(config, spec, eager)
+    eager.update(rollout, 0)
+    mlp.policy.load_state_dict(eager.policy.state_dict())
+    # copied, as a file would: torch takes over the tensors themselves
+    mlp.optimizer.adam.load_state_dict(deepcopy(eager.optimizer.adam.state_dict()))
+    for engine in (mlp, eager):
+        engine.update(rollout, 1)
+    torch.testing.assert_close(mlp.optimizer.parameter, eager.optimizer.parameter, **CLOSE)
+
+
+def test_a_step_that_is_not_finite_is_skipped() -> None:
+    config, spec = make_config(), make_spec((3,))
+    mlp, eager = make_pair(config, spec)
+    rollout = make_rollout(config, spec, eager)
+    rollout.returns[2, 1] = float("nan")
+    rollout.valid[2, 1] = True
+    ours, theirs = (engine.update(rollout, 0).to_host() for engine in (mlp, eager))
+    assert ours["skipped_steps"] == theirs["skipped_steps"] == config.update_epochs
+    torch.testing.assert_close(mlp.optimizer.parameter, eager.optimizer.parameter, **CLOSE)
+
+
+def test_the_same_rollout_gives_the_same_bits() -> None:
+    config, spec = make_config(), make_spec(None)
+    results = []
+    for _ in range(2):
+        mlp, eager = make_pair(config, spec)
+        mlp.update(make_rollout(config, spec, eager), 0)
+        results.append(mlp.optimizer.parameter.detach())
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("backend", "nvec", "reason"),
+    [("torch", (2,), "the backend is torch"), ("numba", (200,), "up to 128 logits, not 200")],
+)
+def test_what_it_cannot_run_is_refused(backend: str, nvec: tuple[int, ...], reason: str) -> None:
+    config, spec = make_config(engine="mlp"), make_spec(nvec)
+    with pytest.raises(UserError, match=reason):
+        make_engine(ActorCritic(spec, config), config, backend)
+
+
+def test_images_are_refused() -> None:
+    config = Config(env_id="Pong-v5", engine="mlp")
+    with pytest.raises(UserError, match="reads images by a CNN; use eager"):
+        make_engine(ActorCritic(spec_of(config), config), config, "numba")
