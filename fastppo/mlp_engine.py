@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fastppo import flat, randomness
 from fastppo.config import Config
-from fastppo.kernels import numba_mlp
+from fastppo.kernels import numba_layers, numba_mlp
 from fastppo.policy import Act, ActorCritic, Mlp
 from fastppo.ppo import STATS_NAMES, FlatAdam, UpdateStats, with_rollout_stats
 from fastppo.rollout import Rollout
@@ -56,7 +56,7 @@ class MlpEngine:
             self._layers(policy.actor_trunk),
             np.zeros((0, 4), np.int64) if critic is None else self._layers(critic),
             np.array(heads, np.int64),
-            numba_mlp.TANH if config.activation == "tanh" else numba_mlp.RELU,
+            numba_layers.TANH if config.activation == "tanh" else numba_layers.RELU,
         )
         self._nvec = np.array(policy.nvec or (), np.int64)
         self._log_std_start = 0 if policy.nvec is not None else self._start(policy.log_std)

@@ -1,12 +1,9 @@
 """A small actor-critic on the CPU in two calls: one that acts, one that is a whole PPO update.
 
 A minibatch of a 64-64 network takes a fraction of a millisecond to compute, and as long again to
-tell torch what to compute. Here nothing is told: products are BLAS's (numba compiles np.dot to
-scipy's), loss, clip and Adam are the kernels of this package, and what lies between is one loop
-each. Parameters, gradients and Adam's moments are the flat buffers that torch's modules view.
-
-A layer is a row of int64, [WEIGHT, BIAS, INPUTS, OUTPUTS]: where its weight [outputs, inputs] and
-bias begin in the flat buffer, and its widths. A critic without a trunk of its own has the actor's.
+tell torch what to compute. Here nothing is told: loss, draw, clip and Adam are the kernels of this
+package, the network is that of `numba_layers`, which says what a table of layers is. Parameters,
+gradients and Adam's moments are the flat buffers that torch's modules view.
 """
 
 import numpy as np
@@ -17,189 +14,13 @@ from .numba_act import gaussian_kernel as draw_gaussian
 from .numba_adam import clip_adam_kernel
 from .numba_categorical import categorical_kernel
 from .numba_gaussian import gaussian_kernel
-from .numba_math import ONE, ZERO, tanh
+from .numba_layers import ACTOR, CRITIC, OUTPUTS, backward, forward, head, outputs_per_row, trunk
+from .numba_math import ONE, ZERO
 from .numba_memory import OPTIONS, SIZE, address_of, keep, kernel, pointer
 from .numba_rows import fill
 
-TANH, RELU = 0, 1
-WEIGHT, BIAS, INPUTS, OUTPUTS = range(4)
-ACTOR, CRITIC = 0, 1
-"""Rows of the two heads."""
 MAX_WIDTH = 128
 """Logits of a row that the loss kernel used here takes at its best."""
-
-
-@njit(**OPTIONS)
-def _weight(buffer, layer):
-    size = layer[OUTPUTS] * layer[INPUTS]
-    flat = buffer[layer[WEIGHT] : layer[WEIGHT] + size]
-    return flat.reshape((layer[OUTPUTS], layer[INPUTS]))
-
-
-@njit(**OPTIONS)
-def _bias(buffer, layer):
-    return buffer[layer[BIAS] : layer[BIAS] + layer[OUTPUTS]]
-
-
-@njit(**OPTIONS)
-def _add(y, bias):
-    for i in range(y.shape[0]):
-        for j in range(y.shape[1]):
-            y[i, j] += bias[j]
-
-
-@njit(**OPTIONS)
-def _add_tanh(y, bias):
-    for i in range(y.shape[0]):
-        for j in range(y.shape[1]):
-            y[i, j] = tanh(y[i, j] + bias[j])
-
-
-@njit(**OPTIONS)
-def _add_relu(y, bias):
-    for i in range(y.shape[0]):
-        for j in range(y.shape[1]):
-            z = y[i, j] + bias[j]
-            # a NaN stays one
-            y[i, j] = ZERO if z < ZERO else z
-
-
-@njit(**OPTIONS)
-def _through_tanh(d, y):
-    for i in range(d.shape[0]):
-        for j in range(d.shape[1]):
-            d[i, j] *= ONE - y[i, j] * y[i, j]
-
-
-@njit(**OPTIONS)
-def _through_relu(d, y):
-    for i in range(d.shape[0]):
-        for j in range(d.shape[1]):
-            d[i, j] = d[i, j] if y[i, j] > ZERO else ZERO
-
-
-@njit(**OPTIONS)
-def _add_up(total, d):
-    for i in range(d.shape[0]):
-        for j in range(d.shape[1]):
-            total[i, j] += d[i, j]
-
-
-@njit(**OPTIONS)
-def _column_sums(d, sums):
-    fill(sums, ZERO)
-    for i in range(d.shape[0]):
-        for j in range(d.shape[1]):
-            sums[j] += d[i, j]
-
-
-@njit(**OPTIONS)
-def _head(params, layer, h, y):
-    """y = h W^T + b."""
-    np.dot(h, _weight(params, layer).T, y)
-    _add(y, _bias(params, layer))
-
-
-@njit(**OPTIONS)
-def _trunk(params, layers, activation, x, hidden):
-    """Output of the last layer, [B, width]; all outputs, one after another, in `hidden`."""
-    h = x
-    start = 0
-    for i in range(layers.shape[0]):
-        layer = layers[i]
-        stop = start + x.shape[0] * layer[OUTPUTS]
-        y = hidden[start:stop].reshape((x.shape[0], layer[OUTPUTS]))
-        np.dot(h, _weight(params, layer).T, y)
-        if activation == TANH:
-            _add_tanh(y, _bias(params, layer))
-        else:
-            _add_relu(y, _bias(params, layer))
-        h = y
-        start = stop
-    return h
-
-
-@njit(**OPTIONS)
-def _back_layer(grad, layer, x, d):
-    """Gradients of weight and bias from those of the layer's sums, d [B, outputs]."""
-    np.dot(d.T, x, _weight(grad, layer))
-    _column_sums(d, _bias(grad, layer))
-
-
-@njit(**OPTIONS)
-def _back_trunk(params, grad, layers, activation, x, hidden, d, scratch):
-    """Gradients of all layers.
-
-    Args:
-        d: [B, width] of the last output, in scratch[0]; overwritten.
-        scratch: [2, B * widest].
-    """
-    rows = x.shape[0]
-    stop = 0
-    for i in range(layers.shape[0]):
-        stop += rows * layers[i, OUTPUTS]
-    other = 1
-    for i in range(layers.shape[0] - 1, -1, -1):
-        layer = layers[i]
-        start = stop - rows * layer[OUTPUTS]
-        y = hidden[start:stop].reshape((rows, layer[OUTPUTS]))
-        if activation == TANH:
-            _through_tanh(d, y)
-        else:
-            _through_relu(d, y)
-        if i == 0:
-            _back_layer(grad, layer, x, d)
-        else:
-            size = rows * layer[INPUTS]
-            _back_layer(grad, layer, hidden[start - size : start].reshape((rows, layer[INPUTS])), d)
-            below = scratch[other, :size].reshape((rows, layer[INPUTS]))
-            np.dot(d, _weight(params, layer), below)
-            d = below
-            other = 1 - other
-        stop = start
-
-
-@njit(**OPTIONS)
-def _outputs_per_row(layers):
-    """Numbers that a row leaves in `hidden`, and the widest layer."""
-    total, widest = 0, 1
-    for i in range(layers.shape[0]):
-        total += layers[i, OUTPUTS]
-        widest = max(widest, layers[i, OUTPUTS])
-    return total, widest
-
-
-@njit(**OPTIONS)
-def _forward(params, actor, critic, heads, activation, x, hidden, outputs, values):
-    """Policy outputs [B, A] and values [B, 1]; the two last hidden layers."""
-    h = _trunk(params, actor, activation, x, hidden[ACTOR])
-    _head(params, heads[ACTOR], h, outputs)
-    g = h
-    if critic.shape[0] > 0:
-        g = _trunk(params, critic, activation, x, hidden[CRITIC])
-    _head(params, heads[CRITIC], g, values)
-    return h, g
-
-
-@njit(**OPTIONS)
-def _backward(
-    params, grad, actor, critic, heads, activation, x, hidden, h, g, d_outputs, d_values, scratch
-):
-    """Every gradient but that of log_std, overwritten."""
-    rows = x.shape[0]
-    size = rows * heads[ACTOR, INPUTS]
-    d = scratch[0, :size].reshape((rows, heads[ACTOR, INPUTS]))
-    _back_layer(grad, heads[CRITIC], g, d_values)
-    np.dot(d_values, _weight(params, heads[CRITIC]), d)
-    if critic.shape[0] > 0:
-        _back_trunk(params, grad, critic, activation, x, hidden[CRITIC], d, scratch)
-        np.dot(d_outputs, _weight(params, heads[ACTOR]), d)
-    else:
-        other = scratch[1, :size].reshape((rows, heads[ACTOR, INPUTS]))
-        np.dot(d_outputs, _weight(params, heads[ACTOR]), other)
-        _add_up(d, other)
-    _back_layer(grad, heads[ACTOR], h, d_outputs)
-    _back_trunk(params, grad, actor, activation, x, hidden[ACTOR], d, scratch)
 
 
 @njit(**OPTIONS)
@@ -238,11 +59,11 @@ def act_kernel(
 ):
     rows = obs.shape[0]
     width = heads[ACTOR, OUTPUTS]
-    per_row, _ = _outputs_per_row(actor)
+    per_row, _ = outputs_per_row(actor)
     hidden = np.empty((2, rows * per_row), np.float32)
     outputs = np.empty((rows, width), np.float32)
     values = np.empty((rows, 1), np.float32)
-    _forward(params, actor, critic, heads, activation, obs, hidden, outputs, values)
+    forward(params, actor, critic, heads, activation, obs, hidden, outputs, values)
     written = carray(pointer(values_at), (rows,), np.float32)
     for i in range(rows):
         written[i] = values[i, 0]
@@ -292,11 +113,11 @@ def value_kernel(
 ):
     rows = obs.shape[0]
     layers = critic if critic.shape[0] > 0 else actor
-    per_row, _ = _outputs_per_row(layers)
+    per_row, _ = outputs_per_row(layers)
     hidden = np.empty(rows * per_row, np.float32)
     values = np.empty((rows, 1), np.float32)
-    h = _trunk(params, layers, activation, obs, hidden)
-    _head(params, heads[CRITIC], h, values)
+    h = trunk(params, layers, activation, obs, hidden)
+    head(params, heads[CRITIC], h, values)
     written = carray(pointer(values_at), (rows,), np.float32)
     for i in range(rows):
         written[i] = values[i, 0]
@@ -354,7 +175,7 @@ def update_kernel(
     totals,  # [10]: sums over the steps taken of loss, norm and STATS [6]; steps taken, skipped
 ):
     size, width = minibatch_size, heads[ACTOR, OUTPUTS]
-    per_row, widest = _outputs_per_row(actor)
+    per_row, widest = outputs_per_row(actor)
     discrete = nvec.shape[0] > 0
     hidden = np.empty((2, size * per_row), np.float32)
     scratch = np.empty((2, size * widest), np.float32)
@@ -383,7 +204,7 @@ def update_kernel(
             _gather_1d(old_values, rows, olds[3])
             for i in range(size):
                 ok[i] = valid[rows[i]]
-            h, g = _forward(params, actor, critic, heads, activation, x, hidden, outputs, values)
+            h, g = forward(params, actor, critic, heads, activation, x, hidden, outputs, values)
             if discrete:
                 for i in range(size):
                     for j in range(chosen.shape[1]):
@@ -448,7 +269,7 @@ def update_kernel(
             if not np.isfinite(row[0]):
                 totals[9] += ONE
                 continue
-            _backward(
+            backward(
                 params,
                 grad,
                 actor,
