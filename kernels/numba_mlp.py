@@ -202,13 +202,10 @@ def update_kernel(
             _gather_1d(advantages, rows, olds[1])
             _gather_1d(returns, rows, olds[2])
             _gather_1d(old_values, rows, olds[3])
-            for i in range(size):
-                ok[i] = valid[rows[i]]
+            _gather_1d(valid, rows, ok)
             h, g = forward(params, actor, critic, heads, activation, x, hidden, outputs, values)
             if discrete:
-                for i in range(size):
-                    for j in range(chosen.shape[1]):
-                        chosen[i, j] = choices[rows[i], j]
+                _gather(choices, rows, chosen)
                 categorical_kernel(
                     size,
                     width,
