@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
+from fastppo import files
 from fastppo.bench import kernels, result
 from fastppo.bench.gpu_correctness import checks
 from fastppo.bench.kernel_cases import cases
 from fastppo.devices import resolve_device
 from fastppo.errors import MachineError, UserError
-from fastppo.rundir import write_atomic
 
 SECONDS = 450.0
 """Of the whole command: under the eight minutes that it promises."""
@@ -183,7 +183,7 @@ def _run(args: argparse.Namespace) -> int:
     }
     result.write(args.out / "gpu-check.json", record)
     text = markdown(record, timings)
-    write_atomic(args.out / "gpu-check.md", text)
+    files.write(args.out / "gpu-check.md", text)
     print(text)
     print(f"results: {args.out / 'gpu-check.json'} and .md, in {record['seconds']:.0f} s")
     return 1 if wrong else 0

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastppo import files
 from fastppo.bench import report_html, report_junit, report_markdown, result
 from fastppo.bench.report_data import Run, read
 from fastppo.bench.report_numbers import printable
 from fastppo.bench.report_terminal import print_results, print_runs
 from fastppo.bench.terminal import make_console
 from fastppo.errors import MachineError, UserError, why
-from fastppo.rundir import write_atomic
 
 __all__ = [
     "add_arguments",
@@ -57,7 +57,7 @@ def write(path: Path, text: str) -> None:
         MachineError: the disk refuses.
     """
     try:
-        write_atomic(path, text)
+        files.write(path, text)
     except OSError as error:
         raise MachineError(_cannot_write(path, error)) from None
 

@@ -14,9 +14,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fastppo import machine
+from fastppo import files, machine
 from fastppo.errors import MachineError, UserError, why
-from fastppo.rundir import finite, write_atomic
+from fastppo.rundir import finite
 
 SCHEMA = "fastppo.result/1"
 KINDS = ("kernel", "gpu-check", "train", "learn", "env", "profile")
@@ -95,7 +95,7 @@ def write(path: Path, record: dict[str, Any]) -> None:
     if wrong is not None:
         raise AssertionError(f"a record of our own breaks {SCHEMA}: {wrong}")
     try:
-        write_atomic(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
+        files.write(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         reason = why(error)
         raise MachineError(f"--json: cannot write {path} ({reason}); name another file") from None

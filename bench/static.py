@@ -18,11 +18,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import fastppo
+from fastppo import files
 from fastppo.bench import sass, static_build, static_gate, static_table
 from fastppo.bench.static_build import Build
 from fastppo.bench.static_gate import Row
 from fastppo.errors import MachineError, UserError
-from fastppo.rundir import write_atomic
 from fastppo.threads import available_cores
 
 Before = dict[str, dict[static_build.Key, static_build.Stats]]
@@ -242,7 +242,7 @@ def _write_record(path: Path, now: dict[str, Build], results: dict[str, list[Row
             for compiler, rows in results.items()
         },
     }
-    write_atomic(path, json.dumps(record, indent=1) + "\n")
+    files.write(path, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

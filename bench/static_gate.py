@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastppo import files
 from fastppo.bench.numba_asm import AsmStats
 from fastppo.bench.sass import CubinStats
 from fastppo.bench.static_build import Build, Key, Stats
 from fastppo.errors import MachineError, UserError
-from fastppo.rundir import write_atomic
 
 SCHEMA = "fastppo.static/1"
 EXPECTED = Path(__file__).resolve().parent / "expected"
@@ -113,7 +113,7 @@ def write_expectation(path: Path, build: Build) -> None:
     ]
     head = f'"schema": {json.dumps(SCHEMA)},\n "versions": {json.dumps(build.versions)}'
     path.parent.mkdir(exist_ok=True)
-    write_atomic(path, f'{{{head},\n "kernels": {{\n' + ",\n".join(lines) + "\n }\n}\n")
+    files.write(path, f'{{{head},\n "kernels": {{\n' + ",\n".join(lines) + "\n }\n}\n")
 
 
 def read_expectation(path: Path, compiler: str, chosen: Callable[[Key], bool]) -> dict[Key, Stats]:

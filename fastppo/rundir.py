@@ -3,14 +3,13 @@
 import fcntl
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from fastppo import checkpoint
+from fastppo import checkpoint, files
 from fastppo.config import Config
 from fastppo.errors import MachineError, UserError, why
 
@@ -52,7 +51,7 @@ class RunDir:
             path.mkdir(parents=True, exist_ok=True)
             run._take_lock()
             run.checkpoints.mkdir(exist_ok=True)
-            write_atomic(path / "config.json", _to_json({"config": config.to_dict(), **record}))
+            files.write(path / "config.json", _to_json({"config": config.to_dict(), **record}))
         except OSError as error:
             run.close()
             raise MachineError(_cannot_write(path, error, "or choose another folder")) from error
@@ -95,7 +94,7 @@ class RunDir:
             self._take_lock()
             source = self.path / "metrics.jsonl"
             lines = source.read_text().splitlines() if source.exists() else []
-            write_atomic(source, "".join(line + "\n" for line in _until(update, lines)))
+            files.write(source, "".join(line + "\n" for line in _until(update, lines)))
         except OSError as error:
             self.close()
             raise MachineError(_cannot_write(self.path, error, "then try again")) from error
@@ -144,20 +143,6 @@ class RunDir:
             raise UserError(
                 f"run_dir: {self.path} is in use by another process; {remedy}"
             ) from None
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Replaces a file's text, or leaves it as it was."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _refuse_used(path: Path) -> None:

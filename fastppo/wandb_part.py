@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fastppo.rundir import write_atomic
+from fastppo import files
 
 FILE = "wandb.json"
 SCHEMA = "fastppo.wandb/1"
@@ -41,7 +41,7 @@ def next_part(run_dir: Path, *, mode: str, after_update: int) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     known["parts"].append(part)
-    write_atomic(run_dir / FILE, json.dumps(known, indent=1) + "\n")
+    files.write(run_dir / FILE, json.dumps(known, indent=1) + "\n")
     return part
 
 

@@ -1,0 +1,197 @@
+"""Files as the commands read and write them: whole or not at all, and never over something else."""
+
+import errno
+import json
+import math
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from fastppo.errors import UserError, why
+
+
+class Unreadable(ValueError):
+    """A file is not what it should be; the text is the reason, for the middle of a sentence."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that takes the place of `path` when the block ends, or else leaves it alone.
+
+    It is created exclusively, under a random name in the same folder, synced and renamed, with the
+    mode of the file that it replaces. A link is replaced, not followed. A pipe or a character
+    device (/dev/stdout among them) is written through.
+
+    Raises:
+        OSError: the system refuses; `path` holds what it held.
+    """
+    if is_stream(path):
+        with path.open("ab", buffering=0) as stream:
+            yield stream
+        return
+    old = _replaced(path)
+    part = path.with_name(f".fastppo-{secrets.token_hex(8)}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(part, flags, 0o666), "wb") as file:
+            yield file
+            file.flush()
+            if old is not None:
+                _keep_mode(old, file.fileno())
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:  # Ctrl-C included
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Replaces a file's content, or leaves it as it was (see `replacing`).
+
+    Raises:
+        OSError: the system refuses.
+    """
+    # a report may quote half a surrogate pair, which UTF-8 has no bytes for
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    with replacing(path) as file:
+        file.write(data)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether writing goes through it: a pipe, a character device, or a link to an open file."""
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            return True
+        # with a redirection behind them, these are links to regular files
+        name = os.path.abspath(path)
+        return name in ("/dev/stdout", "/dev/stderr") or name.startswith(("/dev/fd/", "/proc/"))
+    return False
+
+
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path]) -> None:
+    """Refuses an output that is also an input, or that another option writes too.
+
+    Args:
+        outputs: paths by the option that names them; None where it was not given.
+        inputs: paths by the way they were named.
+
+    Raises:
+        UserError: names the option, the path and what it collides with.
+    """
+    taken = [(path, f"the input {name}") for name, path in inputs.items()]
+    for option, path in outputs.items():
+        if path is None or is_stream(path):
+            continue
+        for other, what in taken:
+            if _same(path, other):
+                raise UserError(f"{option}: {path} is also {what}; name another file")
+        taken.append((path, f"the file of {option}"))
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # not there yet
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        Unreadable: it is not UTF-8, or the system refuses to read it.
+    """
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"byte {error.start} is no UTF-8") from None
+    except OSError as error:
+        raise Unreadable(why(error)) from None
+
+
+def read_json(path: Path) -> Any:
+    """The value that a JSON file holds.
+
+    Raises:
+        Unreadable: as for `read_text` and `parse_json`.
+    """
+    return parse_json(read_text(path))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON as every program reads it alike: Unicode, with numbers that a double can hold.
+
+    Raises:
+        Unreadable: it is no JSON, nested too deeply, or holds NaN, infinity, a number beyond a
+            double, or half a surrogate pair.
+    """
+    try:
+        text = text.decode() if isinstance(text, bytes) else text
+        value = json.loads(
+            text, parse_constant=_no_constant, parse_float=_to_float, parse_int=_to_int
+        )
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except Unreadable:
+        raise
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"byte {error.start} is no UTF-8") from None
+    except UnicodeEncodeError:
+        raise Unreadable("a text holds half a surrogate pair") from None
+    except RecursionError:
+        raise Unreadable("nested too deeply") from None
+    except ValueError as error:
+        raise Unreadable(f"no JSON: {str(error)[:80]}") from None
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise Unreadable(f"{name} is no JSON number")
+
+
+def _to_float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise Unreadable(f"the number {digits[:20]}... is beyond a double")
+    return value
+
+
+def _to_int(digits: str) -> int:
+    _to_float(digits)  # before int(), which is slow, or refuses, from thousands of digits on
+    return int(digits)
+
+
+def _replaced(path: Path) -> os.stat_result | None:
+    """The regular file that a write would replace; None for a link or nothing."""
+    try:
+        old = path.lstat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISLNK(old.st_mode):
+        return None
+    if not stat.S_ISREG(old.st_mode):  # a folder, a disk, a socket
+        raise OSError(errno.EINVAL, "neither a file nor a pipe")
+    return old
+
+
+def _keep_mode(old: os.stat_result, descriptor: int) -> None:
+    with suppress(OSError):  # only root gives files away
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    with suppress(OSError):
+        os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # the file is in place; some file systems sync no folders
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

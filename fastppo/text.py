@@ -1,0 +1,27 @@
+"""Other people's text, from children and files, made safe to show."""
+
+from typing import Any
+
+
+def printable(value: Any) -> Any:
+    r"""The value with every character escaped that could steer a terminal or break XML.
+
+    White space becomes a blank, so that no newline forges a line of ours; escape sequences,
+    marks that turn the writing direction, and lone surrogates become `\x1b`, `\u202e`, `\ud800`.
+
+    Args:
+        value: text, or plain values as JSON has them; dictionary keys are escaped too.
+    """
+    if isinstance(value, str):
+        return value if value.isprintable() else "".join(map(_shown, value))
+    if isinstance(value, dict):
+        return {printable(key): printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [printable(item) for item in value]
+    return value
+
+
+def _shown(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else character.encode("unicode_escape").decode()

@@ -1,0 +1,162 @@
+"""Files are replaced whole or not at all, and never in place of something else."""
+
+import json
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastppo import files
+from fastppo.errors import UserError
+from fastppo.text import printable
+
+
+def test_a_link_is_replaced_and_its_target_is_not_touched(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("precious")
+    link.symlink_to(target)
+
+    files.write(link, "new")
+
+    assert target.read_text() == "precious"
+    assert link.read_text() == "new"
+    assert not link.is_symlink()
+
+
+def test_a_predictable_name_beside_the_target_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.json.part").write_text("the user's")
+
+    files.write(tmp_path / "a.json", "new")
+
+    assert (tmp_path / "a.json.part").read_text() == "the user's"
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.json.part"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o755])
+def test_the_mode_of_a_replaced_file_is_kept(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    path.chmod(mode)
+
+    files.write(path, "new")
+
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with files.replacing(path) as file:
+            file.write(b"ne")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        write_half()
+
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_pipe_is_written_through(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    got: list[str] = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_text()))
+    reader.start()
+
+    files.write(pipe, "through")
+    reader.join(10)
+
+    assert got == ["through"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_devices_are_written_through(tmp_path: Path) -> None:
+    before = Path("/dev/null").stat()
+
+    files.write(Path("/dev/null"), "gone")
+    link = tmp_path / "null"
+    link.symlink_to("/dev/null")
+    files.write(link, "gone")
+
+    assert Path("/dev/null").stat().st_rdev == before.st_rdev
+    assert link.is_symlink()
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+
+    with pytest.raises(OSError, match="neither a file nor a pipe"):
+        files.write(tmp_path / "folder", "x")
+
+
+def test_an_output_is_never_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path)
+    os.link("a.json", "hard.json")
+    read = {"a.json": Path("a.json")}
+
+    for spelled in ("a.json", "./a.json", "link/a.json", "hard.json", str(tmp_path / "a.json")):
+        with pytest.raises(UserError, match=r"--md: .* is also the input a.json; name another"):
+            files.check_outputs({"--html": None, "--md": Path(spelled)}, read)
+    with pytest.raises(UserError, match=r"--md: link/b is also the file of --html"):
+        files.check_outputs({"--html": Path("b"), "--md": Path("link/b")}, read)
+    files.check_outputs({"--html": Path("/dev/null"), "--md": Path("/dev/null")}, read)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"\xff{}", "no UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"[1e999]", "beyond a double"),
+        (b"[" + b"9" * 5000 + b"]", "beyond a double"),
+        (b"[1" + b"0" * 400 + b"]", "beyond a double"),
+        (b"[NaN]", "NaN is no JSON number"),
+        (b"[-Infinity]", "-Infinity is no JSON number"),
+        (rb'["\ud800"]', "half a surrogate pair"),
+        (b"{", "no JSON"),
+        (b"", "no JSON"),
+        ("{}".encode("utf-16"), "no UTF-8"),
+    ],
+)
+def test_what_is_no_plain_json_has_a_reason(text: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(text)
+
+    with pytest.raises(files.Unreadable, match=reason):
+        files.read_json(tmp_path / "a")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text()
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)  # fmt: skip
+
+
+@given(JSON, st.booleans())
+def test_plain_json_is_read_as_json_reads_it(value: object, ascii_only: bool) -> None:
+    assert files.parse_json(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
+
+
+@given(st.text(), st.lists(st.text()))
+def test_printable_text_steers_no_terminal(one: str, many: list[str]) -> None:
+    shown = printable({one: [one, *many]})
+
+    (key,) = shown
+    assert all(text.isprintable() for text in (key, *shown[key]))
+    assert printable(key) == key
+    if one.isprintable():
+        assert key == one
+
+
+def test_escape_sequences_are_shown_as_such() -> None:
+    assert printable("\x1b[2J\nfastppo: error") == "\\x1b[2J fastppo: error"
+    assert printable("a\u202eb\ud800") == "a\\u202eb\\ud800"
