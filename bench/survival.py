@@ -5,11 +5,14 @@ an average over the others would praise whoever fails most.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fastppo.bench.statistics import Array
+
+_HALF = Fraction(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,8 @@ def survival(times: ArrayLike, reached: ArrayLike) -> Survival:
         times: [n] when the run got there, or when it was last watched.
         reached: [n] whether it got there; False is a censored run.
     """
-    when, left = _kaplan_meier(times, reached)
-    drops = np.unique(np.asarray(times, np.float64)[np.asarray(reached, np.bool_)])
-    fractions = left[np.searchsorted(when, drops, side="right")]
-    return Survival(np.append(0.0, drops), np.append(1.0, fractions))
+    when, left = _exact(times, reached)
+    return Survival(np.append(0.0, when), np.append(1.0, np.array(left, np.float64)))
 
 
 def median_time(times: ArrayLike, reached: ArrayLike) -> float | None:
@@ -62,19 +63,45 @@ def median_time(times: ArrayLike, reached: ArrayLike) -> float | None:
     Args:
         times, reached: as for `survival`.
     """
-    curve = survival(times, reached)
-    below = curve.times[curve.fractions <= 0.5]
-    return float(below[0]) if below.size else None
+    when, left = _exact(times, reached)
+    # exactly one half counts: a product of rounded fractions is 1/2 + 1 ulp for 24 or 28 runs
+    return next((at for at, part in zip(when, left, strict=True) if part <= _HALF), None)
+
+
+def _exact(times: ArrayLike, reached: ArrayLike) -> tuple[list[float], list[Fraction]]:
+    """Times at which runs got there, and the exact fraction that is left from then on."""
+    when, there = _checked(times, reached)
+    drops, arrived = np.unique(when[there], return_counts=True)
+    # at a tie the censored run was still watched when the other got there
+    at_risk = [int((when >= at).sum()) for at in drops]
+    left, fraction = [], Fraction(1)
+    for count, n in zip(arrived.tolist(), at_risk, strict=True):
+        fraction *= Fraction(n - count, n)
+        left.append(fraction)
+    return drops.tolist(), left
 
 
 def _kaplan_meier(times: ArrayLike, reached: ArrayLike) -> tuple[Array, Array]:
-    """Sorted times [..., n], and the fraction left before each and after the last, [..., n + 1]."""
+    """Sorted times [..., n], and the fraction left before each and after the last, [..., n + 1].
+
+    A censored run hands its weight on to those that are watched longer (Efron, 1967). So without
+    one the fractions are counts over n, rounded once.
+    """
+    when, there = _checked(times, reached)
+    order = np.lexsort((~there, when), axis=-1)
+    when, there = np.take_along_axis(when, order, -1), np.take_along_axis(there, order, -1)
+    n = when.shape[-1]
+    after = np.arange(n - 1, -1, -1)
+    # nobody is watched longer than the last: what it weighs stays
+    handed = np.where(there, 1.0, (after + 1.0) / np.maximum(after, 1))
+    left = after / n * np.cumprod(handed, axis=-1)
+    left = np.concatenate([np.ones_like(left[..., :1]), left], axis=-1)
+    left[..., -1] = np.where(there[..., -1], 0.0, left[..., -2])
+    return when, left
+
+
+def _checked(times: ArrayLike, reached: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:
     when, there = np.asarray(times, np.float64), np.asarray(reached, np.bool_)
     if when.shape != there.shape or not when.shape[-1]:
         raise ValueError(f"times {when.shape}, reached {there.shape}: must be equal, with a run")
-    # at a tie the censored run was still watched when the other got there
-    order = np.lexsort((~there, when), axis=-1)
-    when, there = np.take_along_axis(when, order, -1), np.take_along_axis(there, order, -1)
-    at_risk = np.arange(when.shape[-1], 0, -1)
-    left = np.cumprod(1.0 - there / at_risk, axis=-1)
-    return when, np.concatenate([np.ones_like(left[..., :1]), left], axis=-1)
+    return when, there

@@ -1,6 +1,7 @@
 """Every formula against scipy, hand-worked cases or brute force; how often intervals cover."""
 
 import itertools
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,41 @@ def test_times_without_a_run_are_refused() -> None:
         survival([], [])
     with pytest.raises(ValueError, match="must be equal"):
         restricted_mean([1.0, 2.0], [True], 3.0)
+
+
+def exact_curve(times: list[int], reached: list[bool]) -> list[tuple[int, Fraction]]:
+    """Times of arrival, and what is left from then on, as fractions."""
+    left, curve = Fraction(1), []
+    for at in sorted({time for time, there in zip(times, reached, strict=True) if there}):
+        watched = sum(time >= at for time in times)
+        arrived = sum(t == at and r for t, r in zip(times, reached, strict=True))
+        left *= Fraction(watched - arrived, watched)
+        curve.append((at, left))
+    return curve
+
+
+@pytest.mark.parametrize("n", range(2, 61))
+def test_the_median_time_of_n_runs_is_exact(n: int) -> None:
+    """Issue 10, 2: products of rounded fractions miss the run at which exactly half is left."""
+    assert median_time(range(1, n + 1), [True] * n) == (n + 1) // 2
+
+    draw = rng(n)
+    for censored in (0.0, 0.1, 0.3, 0.5):
+        times = draw.integers(1, n + 1, n).tolist()
+        reached = (draw.random(n) >= censored).tolist()
+        curve = exact_curve(times, reached)
+        middle = next((at for at, left in curve if left <= Fraction(1, 2)), None)
+        edges = [0, *(at for at, _ in curve), n + 5]
+        area = sum(
+            left * (end - begin)
+            for left, begin, end in zip(
+                [Fraction(1), *(left for _, left in curve)], edges[:-1], edges[1:], strict=True
+            )
+        )
+
+        assert median_time(times, reached) == middle
+        assert survival(times, reached).fractions[1:].tolist() == [float(x) for _, x in curve]
+        assert restricted_mean(times, reached, n + 5.0) == pytest.approx(float(area), rel=1e-14)
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=15))
