@@ -7,8 +7,7 @@ from typing import Any
 
 from fastppo import files
 from fastppo.bench import report_html, report_junit, report_markdown, result
-from fastppo.bench.report_data import Run, read
-from fastppo.bench.report_numbers import printable
+from fastppo.bench.report_data import Run, read, run_of
 from fastppo.bench.report_terminal import print_results, print_runs
 from fastppo.bench.terminal import make_console
 from fastppo.errors import MachineError, UserError, why
@@ -109,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _runs(records: Sequence[dict[str, Any]]) -> list[Run]:
-    return [Run(printable(record)) for record in records]
+    return [run_of(record) for record in records]
 
 
 def _pictures(runs: Sequence[Run], folder: Path) -> Iterator[Path]:

@@ -8,8 +8,10 @@ from typing import Any
 
 from fastppo.bench import result
 from fastppo.bench.paired import Ratio, median_interval
-from fastppo.bench.report_numbers import command, count, interval, printable
+from fastppo.bench.report_numbers import command, count, interval
 from fastppo.errors import UserError
+from fastppo.redact import redact
+from fastppo.text import printable
 
 CEILINGS = {"envpool": "EnvPool alone", "rollout": "rollout only", "update": "update only"}
 PHASES = ("env", "policy", "copy", "gae", "update", "logging", "other")
@@ -190,7 +192,12 @@ def read(paths: Sequence[Path]) -> list[Run]:
     twice = [str(path) for i, path in enumerate(paths) if path in paths[:i]]
     if twice:
         raise UserError(f"FILES: {twice[0]} is named twice; name every file once")
-    return [Run(printable(result.read(path)), path.name) for path in paths]
+    return [run_of(result.read(path), path.name) for path in paths]
+
+
+def run_of(record: dict[str, Any], name: str = "") -> Run:
+    """A record as reports show it: no secrets, and no character that steers a terminal."""
+    return Run(printable(redact(record)), printable(name))
 
 
 def implementations(runs: Iterable[Run]) -> list[str]:

@@ -13,7 +13,7 @@ from fastppo.bench.report_numbers import amount, interval
 def junit(runs: Sequence[Run]) -> str:
     """A suite per file; what could not be measured fails, what settles nothing is skipped.
 
-    The text must have been through `report_numbers.printable`: XML cannot hold control characters.
+    The text must have been through `text.printable`: XML cannot hold control characters.
     """
     root = xml.Element("testsuites", name="fastppo")
     for run in runs:

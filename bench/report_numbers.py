@@ -91,14 +91,3 @@ def command(words: Sequence[str] | str) -> str:
     name = head.rpartition("/")[2]
     start = ["python", "-m", "fastppo.bench"] if name == "__main__.py" else [name]
     return shlex.join([*start, *rest])
-
-
-def printable(value: Any) -> Any:
-    """The value with every character replaced that a terminal or XML would choke on."""
-    if isinstance(value, str):
-        return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in value)
-    if isinstance(value, dict):
-        return {printable(key): printable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [printable(item) for item in value]
-    return value

@@ -9,9 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fastppo.bench import report_tables
-from fastppo.bench.report_data import Run
+from fastppo.bench.report_data import Run, run_of
 from fastppo.bench.report_notes import notes
-from fastppo.bench.report_numbers import printable
 from fastppo.bench.terminal import make_console
 
 NARROW = 76
@@ -27,7 +26,7 @@ def print_results(records: Sequence[dict[str, Any]], console: Console | None = N
         records: result files, as `result.new` makes and `result.read` returns them.
         console: where to; standard output by default.
     """
-    print_runs([Run(printable(record)) for record in records], console or make_console())
+    print_runs([run_of(record) for record in records], console or make_console())
 
 
 def print_runs(runs: Sequence[Run], console: Console) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 
 from fastppo import files, machine
 from fastppo.errors import MachineError, UserError, why
+from fastppo.redact import redact
 from fastppo.rundir import finite
 
 SCHEMA = "fastppo.result/1"
 KINDS = ("kernel", "gpu-check", "train", "learn", "env", "profile")
 # What makes two machines different for a rate; memory and kernel version do not.
 FINGERPRINT = ("cpu", "cores", "gpus")
-CONDITIONS = ("OMP_", "MKL_", "KMP_", "OPENBLAS_", "CUDA_VISIBLE_DEVICES", "TRITON_", "NUMBA_")
 
 
 def new(kind: str, results: Sequence[dict[str, Any]], **extra: Any) -> dict[str, Any]:
@@ -39,13 +39,13 @@ def new(kind: str, results: Sequence[dict[str, Any]], **extra: Any) -> dict[str,
         "kind": kind,
         "run_id": uuid.uuid4().hex,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": list(sys.argv),
+        "command": redact(sys.argv),
         "code": code(),
         "machine": {"fingerprint": fingerprint(facts), **facts},
         "versions": machine.versions(),
         "conditions": {
             "load": list(os.getloadavg()),
-            "env": {k: v for k, v in sorted(os.environ.items()) if k.startswith(CONDITIONS)},
+            "env": machine.variables(),
         },
         "results": list(results),
         "failures": [],
@@ -81,12 +81,12 @@ def code() -> dict[str, Any]:
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
-    """Validates and writes a record; what was there before stays if that fails.
+    """Validates and writes a record without its secrets; what was there before stays if that fails.
 
     Raises:
         MachineError: the disk refuses.
     """
-    plain = finite(record)
+    plain = redact(finite(record))
     try:
         wrong = problem(plain)
     except ImportError:  # a GPU host without a package registry; reading validates it elsewhere

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastppo import wandb_names
+from fastppo.redact import redact
 
 Record = Mapping[str, Any]
 JOB_TYPES = {
@@ -48,6 +49,7 @@ def planned(
         against: record and file that it is compared with, declared as input.
         traces: profiler traces, carried too.
     """
+    record = redact(record)
     runs = []
     for entry in record["results"]:
         if record["kind"] == "train":

@@ -75,6 +75,25 @@ def is_stream(path: Path) -> bool:
     return False
 
 
+def open_lock(path: Path) -> IO[bytes]:
+    """Opens the file that `fcntl.flock` is to lock; it is made if need be, and never changed.
+
+    Raises:
+        OSError: the system refuses, or there is a link, whose target is none of our business.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        file = os.fdopen(os.open(path, flags, 0o666), "rb+", buffering=0)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "a symbolic link where a lock file belongs") from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "no regular file where a lock file belongs")
+    return file
+
+
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path]) -> None:
     """Refuses an output that is also an input, or that another option writes too.
 

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastppo import wandb_names
+from fastppo import wandb_names, wandb_settings
 from fastppo.config import Config
 from fastppo.errors import UserError
+from fastppo.text import printable
 from fastppo.wandb_part import next_part
 from fastppo.wandb_process import WandbProcess
 
@@ -155,11 +156,9 @@ def make_tracker(
     if not _is_first_rank():
         return Trackers()
     mode = wandb_names.mode_for(config.wandb)
+    if mode != config.wandb:
+        _tell_mode(mode, run_dir)
     if mode != "disabled":
-        if mode != config.wandb:
-            hint = f"; upload later with `fastppo track sync {run_dir}`"
-            why = " (no API key, or WANDB_MODE)" + hint if mode == "offline" else ""
-            print(f"fastppo: wandb: recording {mode}{why}", file=sys.stderr)
         try:
             start = start_message(config, run_dir, record, mode, after_update)
             name = wandb_names.model_name(config.to_dict())
@@ -171,6 +170,17 @@ def make_tracker(
 
         trackers.append(TensorBoardTracker(run_dir / "tensorboard", after_step=after_step))
     return Trackers(trackers)
+
+
+def _tell_mode(mode: str, run_dir: Path) -> None:
+    usual = wandb_settings.usual_mode()
+    by = "no API key" if usual is None or usual[0] == "online" else f"by {usual[1]}"
+    said = {
+        "online": "recording online",
+        "offline": f"recording offline ({by}); upload later with `fastppo track sync {run_dir}`",
+        "disabled": f"recording nothing ({by})",
+    }
+    print(printable(f"fastppo: wandb: {said[mode]}"), file=sys.stderr)
 
 
 def start_message(

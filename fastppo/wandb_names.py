@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from fastppo import wandb_settings
 from fastppo.config import Options
 from fastppo.errors import UserError
 
@@ -141,15 +142,16 @@ def git_sha() -> str | None:
 def mode_for(asked: str) -> str:
     """online, offline or disabled: `auto` is online where there is a key, and offline without.
 
-    `auto` heeds WANDB_MODE, by which CI keeps programs offline; what was asked for by name is done.
+    `auto` heeds W&B's own switches (`wandb_settings`); what was asked for by name is done, as in
+    W&B itself.
 
     Raises:
         UserError: `online` was asked for and there is no key; W&B would wait for one to be typed.
     """
     if asked == "auto":
-        usual = os.environ.get("WANDB_MODE")
-        if usual in ("offline", "disabled"):
-            return usual
+        usual = wandb_settings.usual_mode()
+        if usual is not None and usual[0] != "online":
+            return usual[0]
         return "online" if has_key() else "offline"
     if asked == "online" and not has_key():
         raise UserError(
@@ -163,9 +165,9 @@ def has_key() -> bool:
     """Whether W&B would find credentials: in the environment or in netrc."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     try:
+        host = urlsplit(wandb_settings.base_url()).hostname or ""
         path = os.environ.get("NETRC") or str(Path.home() / ".netrc")
         return netrc.netrc(path).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError, RuntimeError):  # no file, no home
+    except (OSError, ValueError, netrc.NetrcParseError, RuntimeError):  # no file, no home
         return False

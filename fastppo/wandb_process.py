@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 # set by W&B for its own children, by sweeps and by users; our arguments say what is right
-FOREIGN = ("WANDB_MODE", "WANDB_RESUME", "WANDB_RUN_ID", "WANDB_SERVICE")
+FOREIGN = ("WANDB_DISABLED", "WANDB_MODE", "WANDB_RESUME", "WANDB_RUN_ID", "WANDB_SERVICE")
 BACKLOG = 16 * 2**20
 """Bytes that may wait for a W&B process that does not read."""
 

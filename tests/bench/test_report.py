@@ -17,8 +17,8 @@ from matplotlib.patches import Rectangle
 
 from fastppo.bench import charts, charts_learn, report, report_html
 from fastppo.bench.report_data import Run, round_ratios
-from fastppo.bench.report_numbers import printable
 from fastppo.errors import MachineError, UserError
+from fastppo.text import printable
 
 Record = dict[str, Any]
 Make = Callable[..., Record]

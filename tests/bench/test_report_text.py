@@ -39,7 +39,7 @@ def test_a_terminal_gets_lines_and_no_sequence_of_a_name(train_record: Make) -> 
 
     report.print_results([record], Console(file=target, force_terminal=True, width=80))
 
-    assert "fast?[31mppo" in target.getvalue()
+    assert r"fast\x1b[31mppo" in target.getvalue()
 
 
 def test_markdown_begins_with_the_verdict_and_ends_with_the_command(

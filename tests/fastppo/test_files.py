@@ -89,6 +89,26 @@ def test_devices_are_written_through(tmp_path: Path) -> None:
     assert link.is_symlink()
 
 
+def test_opening_a_lock_changes_no_file_and_follows_no_link(tmp_path: Path) -> None:
+    """Issue 10, 17."""
+    lock, link, pipe = tmp_path / "lock", tmp_path / "link", tmp_path / "pipe"
+    files.open_lock(lock).close()
+    lock.write_text("kept")
+    link.symlink_to(lock)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(pipe)
+
+    files.open_lock(lock).close()
+    for path in (link, tmp_path / "dangling"):
+        with pytest.raises(OSError, match="a symbolic link where a lock file belongs"):
+            files.open_lock(path)
+    with pytest.raises(OSError, match="no regular file"):
+        files.open_lock(pipe)
+
+    assert lock.read_text() == "kept"
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
 

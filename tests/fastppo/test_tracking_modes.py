@@ -1,13 +1,16 @@
 """Which tracker records, and in which mode."""
 
 import importlib.util
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastppo import tracking, wandb_names
+from fastppo import tracking, wandb_names, wandb_settings
 from fastppo.config import Config
 from fastppo.errors import UserError
 from fastppo.tracking import make_tracker
@@ -98,6 +101,89 @@ def test_auto_heeds_wandb_mode_and_a_mode_asked_for_by_name_does_not(
 
     assert wandb_names.mode_for("auto") == usual
     assert wandb_names.mode_for("online") == "online"
+
+
+WANDB_ITSELF = """
+import json, wandb
+print(json.dumps(wandb.setup().settings.mode))
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "files", "mode"),
+    [
+        ({"WANDB_MODE": "dryrun"}, {}, "offline"),
+        ({"WANDB_MODE": "run"}, {}, "online"),
+        ({"WANDB_MODE": "OFFLINE"}, {}, "offline"),
+        ({"WANDB_MODE": ""}, {}, "offline"),
+        ({"WANDB_DISABLED": "true"}, {}, "disabled"),
+        ({"WANDB_DISABLED": "false"}, {}, "online"),
+        ({}, {"wandb/settings": "[default]\nmode = offline\n"}, "offline"),
+        ({}, {"wandb/settings": "[default]\nmode = disabled\n"}, "disabled"),
+        ({}, {".wandb/settings": "[default]\nmode = dryrun\n"}, "offline"),
+        ({"WANDB_DIR": "w"}, {"w/wandb/settings": "[default]\nmode = offline\n"}, "offline"),
+        ({}, {"home/.config/wandb/settings": "[default]\nmode: offline\n"}, "offline"),
+        ({"WANDB_CONFIG_DIR": "c"}, {"c/settings": "[default]\nmode=disabled\n"}, "disabled"),
+        ({}, {"home/.config/wandb/settings": "[default]\nmode=offline\n",
+              "wandb/settings": "[default]\nmode=online\n"}, "online"),
+        ({"WANDB_MODE": "online"}, {"wandb/settings": "[default]\nmode=offline\n"}, "online"),
+        ({}, {"wandb/settings": "mode = offline\n"}, "offline"),
+        ({}, {"wandb/settings": "[default]\nmode = quiet\n"}, "offline"),
+        ({}, {"wandb/settings": "[default]\nmode = \udcff\n"}, "offline"),
+        ({}, {"wandb/settings": "[default]\nentity = us\n"}, "online"),
+    ],
+)  # fmt: skip
+def test_auto_heeds_every_switch_of_wandb_and_sends_nothing_in_doubt(
+    variables: dict[str, str],
+    files: dict[str, str],
+    mode: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Issue 10, 26."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    for name in ("WANDB_MODE", "WANDB_DISABLED", "WANDB_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(text.encode(errors="surrogateescape"))
+
+    assert wandb_names.mode_for("auto") == mode
+    assert wandb_names.mode_for("online") == "online"
+
+
+@pytest.mark.parametrize("mode", ["online", "offline", "disabled", "dryrun"])
+def test_the_settings_of_a_folder_are_read_as_wandb_reads_them(
+    mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Issue 10, 26: against W&B itself."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text(f"[default]\nmode = {mode}\n")
+
+    done = subprocess.run([sys.executable, "-c", WANDB_ITSELF], capture_output=True, text=True)
+    theirs = json.loads(done.stdout.splitlines()[-1])
+
+    usual = wandb_settings.usual_mode()
+    assert theirs == mode
+    assert usual is not None
+    assert usual[0] == {"dryrun": "offline"}.get(mode, mode)
+
+
+def test_a_key_for_another_server_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 10, 26: the address may stand in W&B's settings file only."""
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password x\n")
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text("[default]\nbase_url = https://w.example\n")
+
+    assert not wandb_names.has_key()
 
 
 def test_a_key_is_found_in_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
