@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from fastppo.bench import process
 from fastppo.errors import MachineError, UserError
 
 COMMANDS = {
@@ -61,7 +60,6 @@ def serve(module: str, program: str, about: str, args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog=program, description=about)
     command.add_arguments(parser)
     parsed = parser.parse_args(args)
-    process.keep_hangups()
     # as for Ctrl-C: unwinding is what stops the children and keeps what was measured
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

@@ -15,7 +15,7 @@ from fastppo import threads
 from fastppo.bench import ceilings, manifest
 from fastppo.bench.contract import PHASES
 from fastppo.bench.implementations import Implementation, ours
-from fastppo.bench.process import Event, Failed, Launch
+from fastppo.bench.process import SILENCE_S, Event, Failed, Launch
 from fastppo.bench.steady import steady_index
 from fastppo.config import Config
 from fastppo.devices import resolve_device
@@ -156,7 +156,7 @@ class Measurement:
             try:
                 self._warm_up(one.name, process)
             except Failed as failure:
-                process.pause()  # until all end: it must not run beside the others
+                process.kill()  # it must not run beside the others
                 self._drop(one.name, str(failure))
         if self._open:
             _tell(f"{self._title}: starting the ceilings")
@@ -188,6 +188,8 @@ class Measurement:
                 run.torch_threads = event.values["torch_threads"]
                 run.tried = event.values["rates"]
                 continue
+            if tuning and event.at - ready.at > SILENCE_S:
+                raise Failed(f"{name}: still tries threads after {SILENCE_S:.0f} s; given up")
             self._book(run, event, previous)
             previous = event.at
             seen = run.durations[run.first_measured :]
@@ -260,7 +262,9 @@ class Measurement:
         previous = process.clock()
         while len(seen) < len(ceilings.NAMES):
             event = _expect(process, "update")
-            name = event.values["ceiling"]
+            name = event.values.get("ceiling")
+            if name is None:
+                raise Failed("ceilings: an update that names none")
             # the first update after a resume may have begun before the pause
             if keep and event.at > previous:
                 self.ceilings[name].append(event.values["env_steps"] / (event.at - previous))
@@ -271,7 +275,8 @@ class Measurement:
     def _ceiling_threads(self) -> int:
         """The torch threads fastppo has chosen in this launch, or would be given untuned."""
         run = self._open["fastppo"][1] if "fastppo" in self._open else None
-        return self._plan.torch_threads if run is None else run.torch_threads or 1
+        chosen = self._plan.torch_threads if run is None else run.torch_threads or 1
+        return min(chosen, threads.available_cores())
 
     def _finish(self) -> None:
         for process, run in self._open.values():

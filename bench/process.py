@@ -2,25 +2,30 @@
 
 import json
 import os
-import select
 import signal
 import struct
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fastppo.bench.contract import CLOCK_VARIABLE, VARIABLE
-from fastppo.bench.contract_lines import fault
+from fastppo.bench.contract_lines import MAX_LINE, Conversation
 from fastppo.bench.implementations import Implementation
+from fastppo.bench.output import Output, TooLong
+from fastppo.children import Child
 from fastppo.errors import MachineError, why
+from fastppo.files import Unreadable
+from fastppo.text import printable
 
 SILENCE_S = 600.0
 """Without a line for this long while it runs, an implementation is given up."""
+
+
+_PAGE = "see docs/implementations.md"
 
 
 class Failed(MachineError):
@@ -43,26 +48,10 @@ def ending(code: int) -> str:
     return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def last_line(errors: IO[bytes]) -> str:
-    """The last words of a process, from the file that was its stderr."""
-    size = errors.seek(0, os.SEEK_END)
-    errors.seek(max(0, size - 20_000))
-    lines = errors.read().decode(errors="replace").splitlines()
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return last[:300] or "it left no message"
-
-
-def keep_hangups() -> None:
-    """Lets children hear SIGHUP, by which the kernel ends a stopped group whose parent was killed.
-
-    Under nohup it is ignored, and what is ignored is handed on to children; a handler is not.
-    """
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: None)
-
-
 class Launch:
     """One process of an implementation, from its start on. Use it as a context manager.
+
+    With it ends all that it started, also if we are killed (`fastppo.children`).
 
     Its clock counts seconds since the start during which it was allowed to run. While paused
     (SIGSTOP to its whole process group) it has no thread that could disturb the others, not even
@@ -87,50 +76,40 @@ class Launch:
         if implementation.missing is not None:
             raise Failed(implementation.missing)
         self._silence_s = silence_s
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed in __exit__
-        self._clock_file = tempfile.TemporaryFile()  # noqa: SIM115, closed in __exit__
+        self._clock_file = os.memfd_create("fastppo-clock")
         self._paused_s = 0.0
         self._tell_paused()
-        clock = self._clock_file.fileno()
         environment = {
             **os.environ,
             **implementation.environment,
             VARIABLE: json.dumps(request),
-            CLOCK_VARIABLE: str(clock),
+            CLOCK_VARIABLE: str(self._clock_file),
         }
+        try:
+            self._process = Child(
+                implementation.command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                pass_fds=[self._clock_file],
+            )
+        except BaseException as error:
+            os.close(self._clock_file)
+            if not isinstance(error, OSError):
+                raise
+            program = implementation.command[0]
+            raise Failed(f"{self.name}: cannot start {program!r} ({why(error)})") from None
         self._start = time.monotonic()
         self._paused_at: float | None = None
-        self._buffer = b""
-        try:
-            # A group of its own, so that helpers it starts are paused and killed with it; not a
-            # session of its own: if the parent is killed, the kernel wakes a stopped group of the
-            # same session with SIGHUP, and nobody is left behind.
-            self._process = subprocess.Popen(
-                implementation.command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                env=environment,
-                process_group=0,
-                pass_fds=[clock],
-            )
-        except OSError as error:
-            self._close_files()
-            reason = why(error)
-            program = implementation.command[0]
-            raise Failed(f"{self.name}: cannot start {program!r} ({reason})") from None
-        assert self._process.stdout is not None
-        self._lines = self._process.stdout.fileno()
+        self._output = Output(self._process, MAX_LINE)
+        self._conversation = Conversation()
 
     def __enter__(self) -> "Launch":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._close_files()
+        self._process.close()
+        os.close(self._clock_file)
 
     def clock(self) -> float:
         """Seconds since the start, pauses left out."""
@@ -138,13 +117,18 @@ class Launch:
         return now - self._start - self._paused_s
 
     def pause(self) -> None:
-        """Stops the process group and waits until its leader has stopped."""
+        """Stops the process group and waits until its leader has stopped.
+
+        Raises:
+            Failed: it does not stop.
+        """
         if self._paused_at is not None:
             return
-        self._signal(signal.SIGSTOP)
         self._paused_at = time.monotonic()
-        with suppress(ChildProcessError):
-            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        try:
+            self._process.stop()
+        except MachineError as error:
+            raise Failed(f"{self.name}: {error}") from None
 
     def resume(self) -> None:
         """Lets it run on."""
@@ -153,11 +137,11 @@ class Launch:
         self._paused_s += time.monotonic() - self._paused_at
         self._paused_at = None
         self._tell_paused()
-        self._signal(signal.SIGCONT)
+        self._process.signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Ends it at once; whoever waits for its next event is told that it died."""
-        self._signal(signal.SIGKILL)
+        self._process.signal(signal.SIGKILL)
 
     def next_event(self) -> Event | None:
         """Waits for the next line; None once it has ended by itself, with exit code 0.
@@ -165,14 +149,24 @@ class Launch:
         Raises:
             Failed: it died, said `error`, fell silent, or printed what is no line of the contract.
         """
-        line = self._read_line()
+        try:
+            line = self._output.line(self._silence_s)
+        except TimeoutError:
+            raise Failed(f"{self.name}: no line within {self._silence_s:.0f} s; given up") from None
+        except TooLong:
+            limit = f"{MAX_LINE:,} bytes"
+            raise Failed(f"{self.name}: printed a line of more than {limit}; {_PAGE}") from None
         if line is None:
+            self._end()
             return None
         at = self.clock()
-        values = self._parse(line)
-        kind = values["event"]
+        try:
+            kind, values = self._conversation.read(line)
+        except Unreadable as error:
+            shown = line[:60].decode(errors="replace")
+            raise Failed(f"{self.name}: printed {shown!a}: {error}; {_PAGE}") from None
         if kind == "error":
-            raise Failed(f"{self.name}: {str(values.get('message', 'no message'))[:300]}")
+            raise Failed(f"{self.name}: {printable(values['message'][:300])}")
         return Event(kind, at, values)
 
     def peak_memory_bytes(self) -> int:
@@ -187,55 +181,18 @@ class Launch:
                         total += int(line.split()[1]) * 1024
         return total
 
-    def _close_files(self) -> None:
-        self._errors.close()
-        self._clock_file.close()
-
     def _tell_paused(self) -> None:
         """Lets the child's own clock leave pauses out (`contract.Reporter.clock`)."""
-        os.pwrite(self._clock_file.fileno(), struct.pack("d", self._paused_s), 0)
-
-    def _read_line(self) -> bytes | None:
-        deadline = time.monotonic() + self._silence_s
-        while b"\n" not in self._buffer:
-            left = deadline - time.monotonic()
-            ready, _, _ = select.select([self._lines], [], [], max(0.0, left))
-            if not ready:
-                raise Failed(f"{self.name}: no line within {self._silence_s:.0f} s; given up")
-            chunk = os.read(self._lines, 1 << 16)
-            if not chunk:
-                self._end()
-                return None
-            self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
+        os.pwrite(self._clock_file, struct.pack("d", self._paused_s), 0)
 
     def _end(self) -> None:
         """Looks at how it ended: fine after exit code 0."""
-        try:
-            code = self._process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"{self.name}: closed its output and did not exit") from None
-        if code == 0 and not self._buffer.strip():
-            return
-        raise Failed(f"{self.name}: died ({ending(code)}): {self.last_words()}")
+        code = self._process.wait(30.0)
+        if code is None:
+            raise Failed(f"{self.name}: closed its output and did not exit")
+        if code != 0 or self._output.rest.strip():
+            raise Failed(f"{self.name}: died ({ending(code)}): {self.last_words()}")
 
     def last_words(self) -> str:
         """The last line it wrote to stderr."""
-        return last_line(self._errors)
-
-    def _parse(self, line: bytes) -> dict[str, Any]:
-        try:
-            values = json.loads(line)
-        except ValueError:
-            values = None
-        reason = fault(values)
-        if reason is not None:
-            shown = line[:60].decode(errors="replace")
-            raise Failed(f"{self.name}: printed {shown!r}: {reason}; see docs/implementations.md")
-        parsed: dict[str, Any] = values
-        return parsed
-
-    def _signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+        return self._output.last_words()

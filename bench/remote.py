@@ -1,18 +1,20 @@
 """The parent's end of a worker process: requests out, answers in, and a clear word when it dies."""
 
 import json
-import select
 import subprocess
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
-from fastppo.bench.process import ending, last_line
-from fastppo.errors import MachineError
+from fastppo.bench.output import Output, TooLong
+from fastppo.bench.process import ending
+from fastppo.children import Child
+from fastppo.errors import MachineError, why
+from fastppo.files import Unreadable, parse_json
 
 # A slice takes seconds. A worker silent for this long hangs, however busy the machine is.
 ANSWER_TIMEOUT_S = 600.0
+LONGEST_ANSWER = 64 * 2**20
+"""Bytes; the assembly of a kernel takes a few millions."""
 
 
 class RemoteWorker:
@@ -29,27 +31,22 @@ class RemoteWorker:
     ) -> None:
         self.name = name
         self._timeout_s = timeout_s
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        # A session of its own: Ctrl-C reaches the parent alone, which then kills its workers.
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            start_new_session=True,
-        )
+        try:
+            self._process = Child(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        except OSError as error:
+            raise MachineError(f"worker {name}: cannot start ({why(error)})") from None
+        self._output = Output(self._process, LONGEST_ANSWER)
 
     def __enter__(self) -> "RemoteWorker":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
-            assert stream is not None
-            # raised for a request that the dead worker never read
-            with suppress(BrokenPipeError):
-                stream.close()
+        self._process.close()
 
     def send(self, request: dict[str, Any]) -> None:
         """Sends a request without waiting, so that several workers can start at once."""
@@ -66,15 +63,22 @@ class RemoteWorker:
         Raises:
             MachineError: the worker died or hangs; names the last line it wrote to stderr.
         """
-        assert self._process.stdout is not None
-        # one answer per request: nothing can be waiting in the reader's buffer already
-        ready, _, _ = select.select([self._process.stdout], [], [], self._timeout_s)
-        if not ready:
-            raise MachineError(f"worker {self.name}: no answer within {self._timeout_s:.0f} s")
-        line = self._process.stdout.readline()
-        if not line.endswith(b"\n"):
+        try:
+            line = self._output.line(self._timeout_s)
+        except TimeoutError:
+            raise MachineError(
+                f"worker {self.name}: no answer within {self._timeout_s:.0f} s"
+            ) from None
+        except TooLong:
+            raise MachineError(f"worker {self.name}: an answer without an end") from None
+        if line is None:
             raise self._death()
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer = parse_json(line)
+        except Unreadable as error:
+            raise MachineError(f"worker {self.name}: its answer is {error}") from None
+        if not isinstance(answer, dict):
+            raise MachineError(f"worker {self.name}: its answer is no JSON object")
         return answer
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -83,5 +87,6 @@ class RemoteWorker:
         return self.receive()
 
     def _death(self) -> MachineError:
-        how = ending(self._process.wait())
-        return MachineError(f"worker {self.name} died ({how}): {last_line(self._errors)}")
+        code = self._process.wait(30.0)
+        how = "closed its output" if code is None else ending(code)
+        return MachineError(f"worker {self.name} died ({how}): {self._output.last_words()}")
