@@ -26,7 +26,7 @@ from torch.distributions import Categorical, Normal
 
 from fastppo import randomness
 from fastppo.config import Config
-from fastppo.envs import EnvSpec, make_pool, spec_of
+from fastppo.envs import EnvSpec, TimeLimit, has_own_flag, make_pool, spec_of
 from fastppo.errors import Diverged, UserError
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
@@ -346,7 +346,9 @@ class ReferenceTrainer:
             self.agent.parameters(), lr=config.learning_rate, eps=config.adam_eps
         )
         seeds = randomness.env_seeds(config.seed, range(config.num_envs))
-        self.pool = make_pool(config, seeds, num_threads=env_threads)
+        # ends on the limit's step are ends: the limit is counted here, not by EnvPool
+        self.time_limit, options = TimeLimit.of(config, config.num_envs)
+        self.pool = make_pool(config, seeds, num_threads=env_threads, options=options)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # gymnasium: float64 bounds lose precision in float32
             self.action_space = self.pool.action_space
@@ -435,14 +437,16 @@ class ReferenceTrainer:
             actions.append(action)
             env_action = self._to_env(action.cpu().numpy())
             acted = self._clock()
-            self.next_obs, rewards, terminated, truncated, info = self.pool.step(env_action)
+            self.next_obs, rewards, terminated, truncated, info = self.time_limit.step(
+                self.pool, env_action
+            )
             seconds["policy"] += acted - begin
             seconds["env"] += self._clock() - acted
 
             # EnvPool resets on the step after done; that row ignores its action: no transition
             valid = ~self.done
             game_over = terminated
-            if self.spec.family == "atari":
+            if has_own_flag(config.env_id):
                 # EnvPool calls a death on the last allowed step a truncation, and with
                 # episodic_life a lost life a termination; the game's own flag knows better
                 game_over = info["terminated"].astype(bool) & (terminated | truncated)

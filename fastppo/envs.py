@@ -5,11 +5,15 @@ final observation; the step after it ignores its action and returns the first ob
 new episode with reward 0. That row is no transition, so `StepResult.valid` is false there, and
 only there. It cannot be read off EnvPool's `elapsed_step`: with `episodic_life` that counter does
 not start again after a lost life.
+
+EnvPool tells "ended" from "cut" by the step count alone: an end on the limit's step comes as cut.
+So the two have sources of their own here: a flag of the game where EnvPool has one (Atari,
+Playground), else `TimeLimit`.
 """
 
 import difflib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
@@ -43,6 +47,7 @@ ATARI_OPTIONS = {
 TIME_LIMITED = ("atari", "box2d", "classic_control", "minigrid", "mujoco")
 # A bound this large is a type's limit and no bound: VizDoom's actions span [2e-308, 1.8e308].
 UNBOUNDED = 1e30
+NO_LIMIT = 2**31 - 1  # what EnvPool gives tasks without a time limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,22 +176,28 @@ def _action_choices(action: spaces.Space[Any]) -> tuple[int, ...] | None:
 
 
 def make_pool(
-    config: Config, env_seeds: Sequence[int], *, num_threads: int = 0, batch_size: int | None = None
+    config: Config,
+    env_seeds: Sequence[int],
+    *,
+    num_threads: int = 0,
+    batch_size: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Any:
     """An EnvPool in Gymnasium form, configured as the run asks.
 
     Args:
         batch_size: rows per answer; below the number of environments the pool is asynchronous.
+        options: EnvPool's own, over those of the config.
 
     Raises:
         UserError: unknown or refused task, or an Atari option for another kind of environment.
     """
     spec = describe(config.env_id)
-    options: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     defaults = Options()
     for name, envpool_name in ATARI_OPTIONS.items():
         if spec.family == "atari":
-            options[envpool_name] = getattr(config, name)
+            settings[envpool_name] = getattr(config, name)
         elif getattr(config, name) != getattr(defaults, name):
             value = getattr(config, name)
             raise UserError(f"{name}: {value!r} is for Atari; {config.env_id} takes the default")
@@ -197,7 +208,7 @@ def make_pool(
                 f"max_episode_steps: {limit} would not be kept: EnvPool's {spec.family} tasks have "
                 "limits of their own; leave it out"
             )
-        options["max_episode_steps"] = config.max_episode_steps
+        settings["max_episode_steps"] = config.max_episode_steps
     num_envs = len(env_seeds)
     pool = _quietly(
         envpool.make,
@@ -207,10 +218,79 @@ def make_pool(
         batch_size=batch_size or num_envs,
         num_threads=min(num_threads, num_envs),
         env_seed=list(env_seeds),
-        **options,
+        **settings | dict(options or {}),
     )
     _quietly(lambda: (pool.observation_space, pool.action_space))  # built here once, kept there
     return pool
+
+
+class TimeLimit:
+    """Cuts the episodes of a synchronous pool by a count of its own.
+
+    EnvPool's limit is one step further and never reached: on the step after the cut the environment
+    is reset by force. That is the row in which EnvPool would have reset it, so a cut costs no more
+    rows than before, and the environments go the same ways.
+
+    Args:
+        limit: steps of an episode; None where EnvPool's pool knows no limit, or its game tells.
+    """
+
+    def __init__(self, num_envs: int, limit: int | None) -> None:
+        self.limit = limit
+        self._steps: NDArray[np.int64] = np.zeros(num_envs, np.int64)
+        self._done: Flags = np.zeros(num_envs, np.bool_)
+        self._cut: Flags = np.zeros(num_envs, np.bool_)
+
+    @classmethod
+    def of(cls, config: Config, num_envs: int) -> tuple["TimeLimit", dict[str, int]]:
+        """The limit of a run's environments, and the options that move EnvPool's beyond it."""
+        raw = _quietly(envpool.make_spec, config.env_id)
+        if has_own_flag(config.env_id):
+            return cls(num_envs, None), {}
+        if describe(config.env_id).family == "highway":  # in seconds; max_episode_steps is not read
+            limit = max(1, raw.config.duration * raw.config.policy_frequency)
+            return cls(num_envs, limit), {"duration": max(raw.config.duration, 0) + 1}
+        limit = config.max_episode_steps or raw.config.max_episode_steps
+        if limit >= NO_LIMIT:
+            return cls(num_envs, None), {}
+        return cls(num_envs, limit), {"max_episode_steps": limit + 1}
+
+    def reset(self) -> None:
+        """All episodes begin anew."""
+        for array in self._steps, self._done, self._cut:
+            array[:] = 0
+
+    def step(self, pool: Any, actions: Array, env_ids: NDArray[np.int32] | None = None) -> Any:
+        """As EnvPool's `step`, of all environments or of some, with flags that are told apart."""
+        some = slice(None) if env_ids is None else env_ids
+        if self._cut.any() and (cut := self._cut[some]).any():
+            answer = self._step_some(pool, actions, pool.all_env_ids[some], cut)
+        else:
+            answer = pool.step(actions) if env_ids is None else pool.step(actions, env_ids)
+        if self.limit is None:
+            return answer
+        obs, rewards, terminated, truncated, info = answer
+        steps = (self._steps[some] + 1) * ~self._done[some]  # 0 in a reset row
+        truncated = (steps >= self.limit) & ~terminated
+        self._steps[some] = steps
+        self._cut[some] = truncated
+        self._done[some] = terminated | truncated
+        return obs, rewards, terminated, truncated, info
+
+    @staticmethod
+    def _step_some(pool: Any, actions: Array, env_ids: NDArray[np.int32], cut: Flags) -> Any:
+        """Resets the environments that were cut and steps the others."""
+        first, info = pool.reset(env_ids[cut])
+        obs = np.empty((len(env_ids), *first.shape[1:]), first.dtype)
+        rewards = np.zeros(len(env_ids), np.float32)
+        terminated, truncated = np.zeros((2, len(env_ids)), np.bool_)
+        obs[cut] = first
+        if not cut.all():
+            rest = ~cut
+            obs[rest], rewards[rest], terminated[rest], truncated[rest], info = pool.step(
+                np.ascontiguousarray(actions[rest]), env_ids[rest]
+            )
+        return obs, rewards, terminated, truncated, info | {"env_id": env_ids}
 
 
 class VecEnv:
@@ -220,12 +300,13 @@ class VecEnv:
     """
 
     def __init__(self, config: Config, env_seeds: Sequence[int], *, num_threads: int = 0) -> None:
-        self.pool = make_pool(config, env_seeds, num_threads=num_threads)
         spec = describe(config.env_id)
         self.num_envs = len(env_seeds)
+        self._time_limit, options = TimeLimit.of(config, self.num_envs)
+        self.pool = make_pool(config, env_seeds, num_threads=num_threads, options=options)
         self.episodes = EpisodeTracker(self.num_envs)
         self._sign_reward = config.sign_reward
-        self._is_atari = spec.family == "atari"
+        self._has_own_flag = has_own_flag(config.env_id)
         self._done: Flags = np.zeros(self.num_envs, np.bool_)
         action = self.pool.action_space
         self._action_dtype = self.pool.spec.action_array_spec["action"].dtype
@@ -240,6 +321,7 @@ class VecEnv:
     def reset(self) -> Array:
         """First observations, [N, ...]; call once."""
         obs, _ = self.pool.reset()
+        self._time_limit.reset()
         self._done = np.zeros(self.num_envs, np.bool_)
         return np.asarray(obs)
 
@@ -249,12 +331,13 @@ class VecEnv:
         Args:
             actions: [N] or [N, heads] int choices from 0, or [N, D] floats, clipped to the bounds.
         """
-        obs, raw_rewards, terminated, truncated, info = self.pool.step(self._to_env(actions))
+        obs, raw_rewards, terminated, truncated, info = self._time_limit.step(
+            self.pool, self._to_env(actions)
+        )
         valid = ~self._done
         game_over = terminated
-        if self._is_atari:
-            # EnvPool calls a death on the last allowed step a truncation; the game's own flag
-            # tells them apart, and tells a lost life from a lost game
+        if self._has_own_flag:
+            # it tells a lost life from a lost game, too
             game_over = info["terminated"].astype(np.bool_) & (terminated | truncated)
             terminated = terminated | game_over
             truncated = truncated & ~game_over
@@ -275,6 +358,12 @@ class VecEnv:
         else:
             actions = actions.reshape(self._action_shape) + getattr(self, "_start", 0)
         return np.ascontiguousarray(actions, dtype=self._action_dtype)
+
+
+@cache
+def has_own_flag(env_id: str) -> bool:
+    """Whether the game itself tells that it has ended, whatever the time limit says."""
+    return "info:terminated" in _quietly(envpool.make_spec, env_id)._state_keys
 
 
 def _near_matches(env_id: str) -> str:

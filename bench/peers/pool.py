@@ -104,7 +104,7 @@ class _PartlySteppedEnv(VecEnv):
     def begin_episodes(self, ended: NDArray[np.int32]) -> Array:
         """First observations, [E, ...], of the environments whose last step ended an episode."""
         ignored = np.zeros((len(ended), *self._action_shape[1:]), self._action_dtype)
-        obs, _, terminated, truncated, info = self.pool.step(ignored, ended)
+        obs, _, terminated, truncated, info = self._time_limit.step(self.pool, ignored, ended)
         assert (info["env_id"] == ended).all()
         assert not (terminated | truncated).any()
         self._done[ended] = False
