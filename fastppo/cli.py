@@ -29,6 +29,7 @@ usage: fastppo COMMAND ...
   compare A.json B.json   two result files, row by row
   report FILES            result files as a table, markdown, JUnit, or one HTML page
   track push | sync       stored results to Weights & Biases; upload of offline runs
+  gate simulate           how often the performance gate's rule is wrong, by simulation
   static                  registers, spills, widths of every kernel, without a GPU; --check gates
   gpu-check --out DIR     all that only a GPU can tell: correctness, kernel times, rates
 
@@ -108,6 +109,7 @@ def _dispatch(args: list[str]) -> int:
         "bench": _bench,
         "profile": lambda rest: _reach_up("fastppo.bench.profile", rest),
         **dict.fromkeys(("compare", "report", "track"), lambda rest: _serve(args[0], rest)),
+        "gate": lambda rest: _reach_up("fastppo.bench.gate.__main__", rest),
         "static": _static,
         "gpu-check": _gpu_check,
     }

@@ -1,0 +1,1 @@
+"""`fastppo gate`: whether one revision is slower than another, decided on a noisy machine."""

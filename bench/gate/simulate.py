@@ -1,0 +1,133 @@
+"""`fastppo gate simulate`: how often the gate is wrong, by its own rule on simulated machines."""
+
+import argparse
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fastppo import files
+from fastppo.bench import result
+from fastppo.bench.gate import rule
+from fastppo.bench.gate.noise import MACHINES, Machine, pairs
+from fastppo.errors import MachineError, UserError, why
+
+SLOWDOWNS = (0.9, 1.0, 1.05, 1.1, 1.2, 1.5)
+TRIALS = 20_000
+CHUNK = 2000
+"""Runs at a time; some 5 MB of samples."""
+TOLD = (
+    rule.PASS, rule.IMPROVED, rule.INCONCLUSIVE, rule.SUSPECT, rule.FLAKY, rule.REGRESSION
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What became of the runs on one machine at one slow-down."""
+
+    machine: str
+    slowdown: float
+    trials: int
+    counts: dict[str, int]
+    """Runs by verdict: after the first run (SUSPECT among them), and after the second (FLAKY and
+    REGRESSION, which share out the SUSPECT)."""
+    mean_pairs: float
+    """Of the first run."""
+
+    def part(self, verdict: str) -> float:
+        """Of the runs."""
+        return self.counts.get(verdict, 0) / self.trials
+
+
+def simulate(
+    machine: Machine,
+    slowdown: float,
+    *,
+    trials: int,
+    tolerance: float,
+    rounds: int,
+    rng: np.random.Generator,
+) -> Cell:
+    """Runs the gate's rule on simulated pairs, and confirms every suspicion on fresh ones.
+
+    Args:
+        slowdown: cost of the head over that of the base.
+    """
+    plan = rule.looks(rounds)
+    counts: Counter[str] = Counter()
+    taken = 0
+    for start in range(0, trials, CHUNK):
+        shape = min(CHUNK, trials - start), rounds
+        first, used = rule.decide(pairs(machine, slowdown, shape, rng), tolerance, plan)
+        suspects = int(np.count_nonzero(first == rule.SUSPECT))
+        again, _ = rule.decide(pairs(machine, slowdown, (suspects, rounds), rng), tolerance, plan)
+        counts.update(map(str, first))
+        counts.update(rule.confirm(rule.SUSPECT, str(verdict)) for verdict in again)
+        taken += int(used.sum())
+    return Cell(machine.name, slowdown, trials, dict(counts), taken / trials)
+
+
+def table(trials: int, tolerance: float, rounds: int, seed: int) -> Iterator[Cell]:
+    """Every machine at every slow-down; the same seed gives the same table."""
+    rng = np.random.default_rng(seed)
+    for machine in MACHINES:
+        for slowdown in SLOWDOWNS:
+            yield simulate(
+                machine, slowdown, trials=trials, tolerance=tolerance, rounds=rounds, rng=rng
+            )  # fmt: skip
+
+
+def markdown(cells: list[Cell]) -> str:
+    """One row per cell."""
+    head = ("machine", "head / base", *TOLD, "pairs")
+    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
+    for cell in cells:
+        parts = [_percent(cell.part(verdict)) for verdict in TOLD]
+        row = (cell.machine, f"{cell.slowdown:g}", *parts, f"{cell.mean_pairs:.1f}")
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _percent(part: float) -> str:
+    return f"{part:.3%}" if 0.0 < part < 0.001 else f"{part:.1%}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of `fastppo gate simulate`."""
+    add = parser.add_argument
+    add("--trials", type=int, default=TRIALS, help="runs per row (default %(default)s)")
+    add("--rounds", type=int, default=rule.ROUNDS, help="pairs of a run (default %(default)s)")
+    add("--tolerance", type=float, default=0.05, help="of the gate (default %(default)s)")
+    add("--seed", type=int, default=1, help="another one for other random numbers (default 1)")
+    add("--md", type=Path, metavar="F", help="write the table here, too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Simulates and prints.
+
+    Raises:
+        UserError: a number is off, or the file cannot be written.
+        MachineError: the disk refuses.
+    """
+    if args.trials < 1:
+        raise UserError(f"--trials: {args.trials} must be 1 or above")
+    if args.rounds < rule.SECOND_LOOK:
+        raise UserError(f"--rounds: {args.rounds} shows no slow-down; take {rule.SECOND_LOOK} up")
+    if not (0 < args.tolerance < 1 and math.isfinite(args.tolerance)):
+        raise UserError(f"--tolerance: {args.tolerance} must lie between 0 and 1, such as 0.05")
+    if args.seed < 0:
+        raise UserError(f"--seed: {args.seed} must be 0 or above")
+    result.check_writable(args.md, "--md")
+    text = markdown(list(table(args.trials, args.tolerance, args.rounds, args.seed)))
+    print(text, end="")
+    if args.md is not None:
+        try:
+            files.write(args.md, text)
+        except OSError as error:
+            raise MachineError(
+                f"--md: cannot write {args.md} ({why(error)}); name another file"
+            ) from None
+    return 0
