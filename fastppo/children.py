@@ -152,26 +152,3 @@ class Child:
             if stream is not None:
                 with suppress(BrokenPipeError):  # of a request that nobody read
                     stream.close()
-
-
-def run(
-    command: Sequence[str],
-    *,
-    output: IO[bytes],
-    env: Mapping[str, str] | None = None,
-    timeout_s: float | None = None,
-) -> int | None:
-    """Runs a program to its end, and ends whatever it leaves behind.
-
-    Args:
-        output: where its stdout and stderr go.
-
-    Returns:
-        Its exit code, or minus the number of the signal that killed it; None if it took longer than
-        `timeout_s` and was ended.
-
-    Raises:
-        OSError: the program cannot be started.
-    """
-    with Child(command, stdout=output, stderr=output, env=env) as child:
-        return child.wait(timeout_s)
