@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastppo import randomness, threads
+from fastppo import checkpoint, randomness, threads
 from fastppo.config import Config
 from fastppo.devices import resolve_device
 from fastppo.envs import VecEnv, spec_of
@@ -48,13 +48,10 @@ def evaluate(
     torch.set_num_threads(plan.torch_threads)
     policy = build_policy(config, where)
     normalizer = build_obs_normalizer(config, where)
-    try:
+    with checkpoint.fitting():
         policy.load_state_dict(state["policy"])
         if normalizer is not None:
             normalizer.load_state_dict(state["obs_normalizer"])
-    except (RuntimeError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"checkpoint: does not fit the run's config ({reason})") from None
 
     num_envs = min(episodes, MAX_ENVS)
     share = [episodes // num_envs + (env < episodes % num_envs) for env in range(num_envs)]

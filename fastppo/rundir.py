@@ -22,7 +22,7 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: IO[str] | None = None
+        self._lock: IO[bytes] | None = None
         self._metrics: IO[str] | None = None
 
     @property
@@ -134,7 +134,7 @@ class RunDir:
         self._metrics = self._lock = None
 
     def _take_lock(self) -> None:
-        self._lock = (self.path / ".lock").open("w")
+        self._lock = files.open_lock(self.path / ".lock")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

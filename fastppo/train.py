@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastppo import randomness, threads
+from fastppo import checkpoint, randomness, threads
 from fastppo.config import Config
 from fastppo.devices import check_backend, resolve_device
 from fastppo.engines import make_engine
@@ -191,12 +191,13 @@ class Trainer:
     def _restore(self, state: dict[str, Any]) -> None:
         self.global_step = state["global_step"]
         self.wall_time = state["wall_time"]
-        self.policy.load_state_dict(state["policy"])
-        self.engine.optimizer.adam.load_state_dict(state["optimizer"])
-        if self.obs_normalizer is not None:
-            self.obs_normalizer.load_state_dict(state["obs_normalizer"])
-        if self.reward_scaler is not None:
-            self.reward_scaler.load_state_dict(state["reward_scaler"])
+        with checkpoint.fitting():
+            self.policy.load_state_dict(state["policy"])
+            self.engine.optimizer.adam.load_state_dict(state["optimizer"])
+            if self.obs_normalizer is not None:
+                self.obs_normalizer.load_state_dict(state["obs_normalizer"])
+            if self.reward_scaler is not None:
+                self.reward_scaler.load_state_dict(state["reward_scaler"])
 
     def close(self) -> None:
         """Stops the environments."""

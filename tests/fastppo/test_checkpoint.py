@@ -12,7 +12,16 @@ import torch
 from fastppo import checkpoint
 from fastppo.errors import MachineError, UserError
 
-STATE: dict[str, Any] = {"update": 3, "policy": {"w": torch.arange(4.0)}, "none": None}
+STATE: dict[str, Any] = {
+    "config": {"env_id": "CartPole-v1"},
+    "update": 3,
+    "global_step": 24,
+    "wall_time": 1.5,
+    "policy": {"w": torch.arange(4.0)},
+    "optimizer": {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(4)}}},
+    "obs_normalizer": None,
+    "reward_scaler": None,
+}
 
 
 def test_state_comes_back_equal(tmp_path: Path) -> None:
@@ -22,7 +31,7 @@ def test_state_comes_back_equal(tmp_path: Path) -> None:
     loaded = checkpoint.load(path)
 
     assert loaded["update"] == 3
-    assert loaded["none"] is None
+    assert loaded["obs_normalizer"] is None
     assert torch.equal(loaded["policy"]["w"], STATE["policy"]["w"])
     assert [file.name for file in path.parent.iterdir()] == ["00000003.pt"]
 
@@ -82,6 +91,89 @@ def test_foreign_or_damaged_file_is_refused_by_name(kind: str, tmp_path: Path) -
     assert "delete it to fall back on the one before" in message
     assert "\n" not in message
     assert not (path.parent / "pwned").exists()
+
+
+def resaved(path: Path, **changes: Any) -> Path:
+    """A checkpoint as somebody else would write it: changed, with the digest of what it was."""
+    checkpoint.save(path, STATE)
+    torch.save(torch.load(path, weights_only=True) | changes, path)
+    return path
+
+
+def test_a_flipped_bit_is_not_trained_on(tmp_path: Path) -> None:
+    """Issue 10, 10: the zip's own checksum is of what was written, not of what was meant."""
+    weights = torch.arange(4.0)
+    weights.view(torch.int32)[2] ^= 1 << 26
+    assert weights.isfinite().all()
+
+    with pytest.raises(UserError, match=r"one\.pt: its content was changed .*; delete it to fall"):
+        checkpoint.load(resaved(tmp_path / "one.pt", policy={"w": weights}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"policy": {"w": torch.tensor([1.0, float("nan")])}}, "policy.w holds numbers that are"),
+        ({"obs_normalizer": {"mean": torch.tensor(float("inf"))}}, "obs_normalizer.mean holds"),
+        ({"update": -1}, "update is -1 and must be 0 or above"),
+        ({"update": "3"}, "update is str and not int"),
+        ({"update": True}, "update is bool and not int"),
+        ({"global_step": 2.5}, "global_step is float and not int"),
+        ({"wall_time": float("nan")}, "wall_time is nan and must be"),
+        ({"policy": None}, "policy is NoneType and not dict"),
+        ({"optimizer": []}, "optimizer is list and not dict"),
+        ({"config": 3}, "config is int and not dict"),
+        ({"digest": 3}, "its content was changed"),
+    ],
+)
+def test_a_field_that_is_off_is_named(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    """Issue 10, 10."""
+    with pytest.raises(UserError) as caught:
+        checkpoint.load(resaved(tmp_path / "one.pt", **changes))
+
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", checkpoint.FIELDS)
+def test_a_missing_field_is_named(name: str, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "one.pt", {key: STATE[key] for key in STATE if key != name})
+
+    with pytest.raises(UserError, match=f"{name} is missing"):
+        checkpoint.load(tmp_path / "one.pt")
+
+
+def test_a_checkpoint_from_before_there_were_digests_is_read(tmp_path: Path) -> None:
+    torch.save({"format": checkpoint.FORMAT, **STATE}, tmp_path / "old.pt")
+
+    assert checkpoint.load(tmp_path / "old.pt")["update"] == 3
+
+
+def test_a_file_that_may_not_be_read_is_not_called_truncated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 10, 12. By a patch, for root may read everything."""
+    checkpoint.save(tmp_path / "one.pt", STATE)
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(UserError, match=r"cannot be read \(permission denied\); make it readable"):
+        checkpoint.load(tmp_path / "one.pt")
+
+
+def test_copies_of_the_users_are_neither_newest_nor_rotated_away(tmp_path: Path) -> None:
+    """Issue 10, 9."""
+    for name in ("00000005.pt", "99999999.pt", "100000000.pt"):
+        checkpoint.save(tmp_path / name, STATE)
+    copies = ["best.pt", "00000005-copy.pt", "zzz.pt", "7.pt"]
+    for name in copies:
+        checkpoint.save(tmp_path / name, STATE)
+
+    assert checkpoint.newest(tmp_path).name == "100000000.pt"
+    checkpoint.prune(tmp_path, 1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*copies, "100000000.pt"])
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_doctor_for_an_unknown_task_is_refused(command: Command) -> None:
 def test_unknown_command_is_refused(command: Command) -> None:
     assert refused(command, "trian") == (
         "command: 'trian' is unknown; use train, eval, doctor, bench, profile, compare, report, "
-        "track, static, gpu-check"
+        "track, gate, static, gpu-check"
     )
 
 
