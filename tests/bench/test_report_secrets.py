@@ -50,3 +50,9 @@ def test_no_report_and_no_run_shows_a_secret_of_a_file_or_of_a_failure(
     for text in (report.html([record]), report.markdown([record]), report.junit([record])):
         assert SECRET not in text
         assert "***" in text or r"\*\*\*" in text
+
+
+def test_the_page_lists_the_variables_that_are_kept() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "surroundings.md").read_text()
+
+    assert [name for name in machine.VARIABLES if f"`{name}`" not in page] == []
