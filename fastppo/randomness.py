@@ -6,19 +6,11 @@ two with 4 see the same trajectories, and a checkpoint has no generator state to
 """
 
 import hashlib
-from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fastppo.kernels import philox
-
-Purpose = Literal["train", "eval"]
-HALF_BITS = 15
-HALF_MASK = (1 << HALF_BITS) - 1
-FEISTEL_ROUNDS = 8
 
 
 def _hash(*key: int | str) -> int:
@@ -28,37 +20,23 @@ def _hash(*key: int | str) -> int:
 
 
 def env_seeds(
-    seed: int, env_ids: range, *, purpose: Purpose = "train", start_update: int = 0
+    seed: int, env_ids: range, *, purpose: str = "train", start_update: int = 0
 ) -> list[int]:
-    """One int32 seed per global environment id, below 2^30 of them.
+    """One int32 seed per global environment id, no two of a run equal.
 
-    Distinct for any two environments, because a permutation of the ids under a key makes them; and
-    never one that trains and one that evaluates, because the lowest bit says which it is for.
+    A hash of 31 bits, drawn again where a lower id has it: every process walks up from id 0, so
+    all agree, and a run of which no two collide has the seeds that it had before this was so.
 
     EnvPool cannot restore an environment, so a resumed run keys by the update it starts from:
     the same seeds would replay the episodes that the run began with.
     """
-    ids = np.arange(env_ids.start, env_ids.stop, env_ids.step)
-    assert ((ids >= 0) & (ids < 1 << 2 * HALF_BITS)).all(), env_ids
-    keys = [_hash(purpose, seed, start_update, turn) for turn in range(FEISTEL_ROUNDS)]
-    seeds: list[int] = (2 * _permute(ids, keys) + (purpose == "eval")).tolist()
-    return seeds
-
-
-def _permute(ids: NDArray[np.int64], keys: list[int]) -> NDArray[np.int64]:
-    """A permutation of [0, 2^30) by a Feistel network (Luby and Rackoff, 1988).
-
-    A round swaps the halves and adds, modulo 2, a function of one to the other: whatever the
-    function, the next round undoes it. Here it is SplitMix64's finalizer (Steele et al., 2014).
-    """
-    left, right = ids >> HALF_BITS, ids & HALF_MASK
-    for key in keys:
-        x = right.astype(np.uint64) ^ np.uint64(key)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed = (x >> np.uint64(64 - HALF_BITS)).astype(np.int64)
-        left, right = right, left ^ mixed
-    return left << HALF_BITS | right
+    seeds: dict[int, None] = {}  # in the order of their ids
+    for env_id in range(env_ids.stop):
+        key: tuple[int | str, ...] = (purpose, seed, start_update, env_id)
+        while (drawn := _hash(*key) >> 32) in seeds:
+            key = (*key, "again")
+        seeds[drawn] = None
+    return list(seeds)[env_ids.start :]
 
 
 def shuffle(seed: int, update: int, epoch: int, batch_size: int, device: torch.device) -> Tensor:
