@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
+from fastppo import files
 from fastppo.bench.report_numbers import short
 
 WIDTH = 4.4
@@ -159,13 +160,11 @@ class Chart:
             self.figure.suptitle(heading, fontsize=11.5, fontweight="bold", x=0.02, ha="left")
         for suffix in ("png", "svg"):
             path = folder / f"{self.name}.{suffix}"
-            part = path.with_name(path.name + ".part")
             if suffix == "svg":
-                part.write_text(self.svg())
+                files.write(path, self.svg())
             else:
-                with style():
-                    self.figure.savefig(part, format="png", dpi=180, metadata={"Software": None})
-            part.replace(path)
+                with style(), files.replacing(path) as file:
+                    self.figure.savefig(file, format="png", dpi=180, metadata={"Software": None})
             yield path
 
 

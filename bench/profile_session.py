@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from fastppo import files
 from fastppo.bench.profile_trace import KERNEL, PHASE, Event
 from fastppo.kernels import api
 from fastppo.timing import PHASES, PhaseTimer
@@ -143,11 +144,5 @@ def read_events(path: Path) -> list[Event]:
 
 def compress(source: Path, target: Path) -> None:
     """Writes a gzip'ed copy, whole or not at all."""
-    part = target.with_name(target.name + ".part")
-    try:
-        with gzip.open(part, "wb", compresslevel=6) as file:
-            file.write(source.read_bytes())
-        part.replace(target)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+    with files.replacing(target) as file:
+        file.write(gzip.compress(source.read_bytes(), compresslevel=6))

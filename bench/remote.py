@@ -76,7 +76,7 @@ class RemoteWorker:
         try:
             answer = parse_json(line)
         except Unreadable as error:
-            raise MachineError(f"worker {self.name}: its answer is {error}") from None
+            raise MachineError(f"worker {self.name}: its answer is no JSON ({error})") from None
         if not isinstance(answer, dict):
             raise MachineError(f"worker {self.name}: its answer is no JSON object")
         return answer

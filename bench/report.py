@@ -89,10 +89,7 @@ def run(args: argparse.Namespace) -> int:
     asked = {name: path for name in outputs if (path := getattr(args, name)) is not None}
     for name, path in asked.items():
         result.check_writable(path, f"--{name}")
-        if any(other == path for key, other in asked.items() if key != name):
-            raise UserError(f"--{name}: {path} is named twice; give every output its own file")
-        if path in args.files:
-            raise UserError(f"--{name}: {path} is an input; name another file")
+    files.check_outputs({f"--{name}": path for name, path in asked.items()}, args.files)
     if args.pictures is not None and args.pictures.exists() and not args.pictures.is_dir():
         raise UserError(f"--pictures: {args.pictures} is a file; name a folder")
     runs = read(args.files)

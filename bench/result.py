@@ -94,11 +94,20 @@ def write(path: Path, record: dict[str, Any]) -> None:
         wrong = None
     if wrong is not None:
         raise AssertionError(f"a record of our own breaks {SCHEMA}: {wrong}")
+    write_text(path, json.dumps(plain, indent=1, allow_nan=False) + "\n", "--json")
+
+
+def write_text(path: Path, text: str, option: str) -> None:
+    """Writes the file that an option names, whole or not at all.
+
+    Raises:
+        MachineError: the disk refuses.
+    """
     try:
-        files.write(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
+        files.write(path, text)
     except OSError as error:
         reason = why(error)
-        raise MachineError(f"--json: cannot write {path} ({reason}); name another file") from None
+        raise MachineError(f"{option}: cannot write {path} ({reason}); name another file") from None
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -108,7 +117,7 @@ def read(path: Path) -> dict[str, Any]:
         UserError: no such file, cut short, no result file, of another schema version, or damaged.
     """
     try:
-        record = json.loads(path.read_text())
+        record = files.parse_json(path.read_bytes())
     except OSError as error:
         reason = why(error)
         raise UserError(f"{path}: cannot be read ({reason}); name a result file") from None

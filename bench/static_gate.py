@@ -124,7 +124,7 @@ def read_expectation(path: Path, compiler: str, chosen: Callable[[Key], bool]) -
     """
     remedy = "`fastppo static --update` where the kernels are known to be good"
     try:
-        record = json.loads(path.read_text())
+        record = files.parse_json(path.read_bytes())
     except FileNotFoundError:
         raise MachineError(
             f"{path.name}: nothing is expected of this version of {compiler}; install the pinned "

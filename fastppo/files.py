@@ -6,12 +6,12 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from fastppo.errors import UserError, why
+from fastppo.errors import UserError
 
 
 class Unreadable(ValueError):
@@ -94,24 +94,30 @@ def open_lock(path: Path) -> IO[bytes]:
     return file
 
 
-def check_outputs(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path]) -> None:
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path]) -> None:
     """Refuses an output that is also an input, or that another option writes too.
 
     Args:
         outputs: paths by the option that names them; None where it was not given.
-        inputs: paths by the way they were named.
+        inputs: files that the command reads.
 
     Raises:
-        UserError: names the option, the path and what it collides with.
+        UserError: names the option and the path.
     """
-    taken = [(path, f"the input {name}") for name, path in inputs.items()]
+    taken: dict[str, Path] = {}
     for option, path in outputs.items():
         if path is None or is_stream(path):
             continue
-        for other, what in taken:
+        for other in inputs:
             if _same(path, other):
-                raise UserError(f"{option}: {path} is also {what}; name another file")
-        taken.append((path, f"the file of {option}"))
+                raise UserError(f"{option}: {path} is an input; name another file")
+        for name, other in taken.items():
+            if _same(path, other):
+                raise UserError(
+                    f"{option}: {path} is named twice, for {name} too; give every output its own "
+                    "file"
+                )
+        taken[option] = path
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -119,29 +125,6 @@ def _same(one: Path, other: Path) -> bool:
         return one.samefile(other)
     except OSError:  # not there yet
         return os.path.realpath(one) == os.path.realpath(other)
-
-
-def read_text(path: Path) -> str:
-    """The text of a file.
-
-    Raises:
-        Unreadable: it is not UTF-8, or the system refuses to read it.
-    """
-    try:
-        return path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise Unreadable(f"byte {error.start} is no UTF-8") from None
-    except OSError as error:
-        raise Unreadable(why(error)) from None
-
-
-def read_json(path: Path) -> Any:
-    """The value that a JSON file holds.
-
-    Raises:
-        Unreadable: as for `read_text` and `parse_json`.
-    """
-    return parse_json(read_text(path))
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -167,7 +150,7 @@ def parse_json(text: str | bytes) -> Any:
     except RecursionError:
         raise Unreadable("nested too deeply") from None
     except ValueError as error:
-        raise Unreadable(f"no JSON: {str(error)[:80]}") from None
+        raise Unreadable(str(error)[:80]) from None
     return value
 
 

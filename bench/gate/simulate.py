@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fastppo import files
 from fastppo.bench import result
 from fastppo.bench.gate import rule
 from fastppo.bench.gate.noise import MACHINES, Machine, pairs
-from fastppo.errors import MachineError, UserError, why
+from fastppo.errors import UserError
 
 SLOWDOWNS = (0.9, 1.0, 1.05, 1.1, 1.2, 1.5)
 TRIALS = 20_000
@@ -124,10 +123,5 @@ def run(args: argparse.Namespace) -> int:
     text = markdown(list(table(args.trials, args.tolerance, args.rounds, args.seed)))
     print(text, end="")
     if args.md is not None:
-        try:
-            files.write(args.md, text)
-        except OSError as error:
-            raise MachineError(
-                f"--md: cannot write {args.md} ({why(error)}); name another file"
-            ) from None
+        result.write_text(args.md, text, "--md")
     return 0

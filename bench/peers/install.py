@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastppo import files
 from fastppo.bench.peers import registry
 from fastppo.bench.peers.registry import Peer
 from fastppo.errors import MachineError
@@ -135,8 +136,8 @@ def call(command: Sequence[str], log: Path) -> None:
 def disk_bytes(folder: Path) -> int:
     """What a folder takes up, links not followed."""
     total = 0
-    for parent, _, files in os.walk(folder):
-        total += sum(os.lstat(os.path.join(parent, name)).st_blocks * 512 for name in files)
+    for parent, _, names in os.walk(folder):
+        total += sum(os.lstat(os.path.join(parent, name)).st_blocks * 512 for name in names)
     return total
 
 
@@ -157,7 +158,7 @@ def _versions(python: str, log: Path) -> dict[str, str]:
 
 @contextmanager
 def _only_one(root: Path, peer: Peer) -> Iterator[None]:
-    with (root / f".{peer.name}.lock").open("w") as lock:
+    with files.open_lock(root / f".{peer.name}.lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
