@@ -4,7 +4,7 @@ import argparse
 import importlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fastppo.errors import MachineError, UserError
 
@@ -32,19 +32,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 a regression, 2 usage, 3 could not measure, 4 void, 130 interrupted.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
+    return choose("bench", COMMANDS, sys.argv[1:] if argv is None else argv)
+
+
+def choose(group: str, commands: Mapping[str, tuple[str, str]], args: Sequence[str]) -> int:
+    """Runs the command of a group that the first argument names.
+
+    Args:
+        group: bench or gate, as in `fastppo bench`.
+        commands: module and help by name.
+
+    Returns:
+        As `serve`; 2 where no command of the group was named.
+    """
     if not args or args[0] in ("-h", "--help"):
-        width = max(map(len, COMMANDS))
-        print("usage: fastppo bench COMMAND ...\n")
-        print("\n".join(f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items()))
-        print("\nfastppo bench COMMAND --help explains a command.")
+        width = max(map(len, commands))
+        print(f"usage: fastppo {group} COMMAND ...\n")
+        print("\n".join(f"  {name:{width}}  {about}" for name, (_, about) in commands.items()))
+        print(f"\nfastppo {group} COMMAND --help explains a command.")
         return 0 if args else 2
-    if args[0] not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        print(f"fastppo: error: bench: {args[0]!r} is unknown; use {known}", file=sys.stderr)
+    if args[0] not in commands:
+        known = ", ".join(commands)
+        print(f"fastppo: error: {group}: {args[0]!r} is unknown; use {known}", file=sys.stderr)
         return 2
-    module, about = COMMANDS[args[0]]
-    return serve(module, f"fastppo bench {args[0]}", about, args[1:])
+    module, about = commands[args[0]]
+    return serve(module, f"fastppo {group} {args[0]}", about, args[1:])
 
 
 def serve(module: str, program: str, about: str, args: Sequence[str]) -> int:

@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from fastppo.bench.__main__ import serve
-from fastppo.errors import UserError
+from fastppo.bench.__main__ import choose
 
 COMMANDS = {
     "simulate": ("fastppo.bench.gate.simulate", "error rates of the gate's rule, by simulation"),
@@ -16,20 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 done, 2 usage, 3 could not measure, 130 interrupted.
-
-    Raises:
-        UserError: no such command.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
-    if not args or args[0] in ("-h", "--help"):
-        print("usage: fastppo gate COMMAND ...\n")
-        print("\n".join(f"  {name}  {about}" for name, (_, about) in COMMANDS.items()))
-        print("\nfastppo gate COMMAND --help explains a command.")
-        return 0 if args else 2
-    if args[0] not in COMMANDS:
-        raise UserError(f"gate: {args[0]!r} is unknown; use {', '.join(COMMANDS)}")
-    module, about = COMMANDS[args[0]]
-    return serve(module, f"fastppo gate {args[0]}", about, args[1:])
+    return choose("gate", COMMANDS, sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":
