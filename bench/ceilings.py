@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 
 from fastppo.bench import manifest
-from fastppo.bench.contract import Reporter
+from fastppo.bench.contract import CEILINGS, Reporter
 from fastppo.bench.env_pools import draw_actions
 from fastppo.config import Config
 from fastppo.envs import make_pool
 
-NAMES = ("envpool", "rollout", "update")
 STRETCH_S = 0.25
 """Of one ceiling before the next has its turn: back to back, as in a run that did nothing else."""
 
@@ -65,9 +64,11 @@ def run(request: Mapping[str, Any], report: Reporter) -> None:
     rollout()
     work = manifest.of_trainer(config, trainer.spec, trainer.policy, trainer.policy)
     report.ready(work, {"torch_threads": torch.get_num_threads()})
-    ways: dict[str, Callable[[], int]] = dict(zip(NAMES, (alone.run, rollout, update), strict=True))
+    ways: dict[str, Callable[[], int]] = dict(
+        zip(CEILINGS, (alone.run, rollout, update), strict=True)
+    )
     while True:
-        for name in NAMES:
+        for name in CEILINGS:
             begin = report.clock()
             while True:
                 report.update(env_steps=ways[name](), ceiling=name)

@@ -17,6 +17,7 @@ from typing import Any
 VARIABLE = "FASTPPO_BENCH"
 CLOCK_VARIABLE = "FASTPPO_BENCH_CLOCK"
 """Number of an open file that holds the seconds for which the parent has paused us (a double)."""
+CEILINGS = ("envpool", "rollout", "update")
 PHASES = ("env", "policy", "copy", "gae", "update", "logging", "other")
 WORK_FIELDS = (
     "parameters",

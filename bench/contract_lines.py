@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastppo.bench.contract import PHASES, WORK_FIELDS
+from fastppo.bench.contract import CEILINGS, PHASES, WORK_FIELDS
 from fastppo.files import Unreadable, parse_json
 
 MAX_LINE = 2**20
@@ -20,7 +20,6 @@ MAX_TEXT = 10_000
 MAX_DEPTH = 8
 """Objects and lists in one another, in `info`."""
 MAX_THREADS = 4096
-CEILINGS = ("envpool", "rollout", "update")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def _texts(value: object) -> bool:
 
 
 def _phases(value: object) -> bool:
-    return value is None or (
+    return (
         isinstance(value, dict)
         and set(value) <= set(PHASES)
         and all(number(seconds, 0.0) for seconds in value.values())
@@ -120,10 +119,8 @@ LINES: dict[str, dict[str, Rule]] = {
         "env_steps": _SOME,
         "episodes": _perhaps(_COUNT),
         "return_mean": _perhaps(Rule("a finite number", number), null=True),
-        "phases": Rule(
-            f"an object of seconds, 0 or above, by {' '.join(PHASES)}, or null",
-            _phases,
-            optional=True,
+        "phases": _perhaps(
+            Rule(f"an object of seconds, 0 or above, by {' '.join(PHASES)}", _phases), null=True
         ),
         "ceiling": _perhaps(Rule(f"one of {' '.join(CEILINGS)}", CEILINGS.__contains__)),
         "device_memory_bytes": _perhaps(_COUNT, null=True),

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastppo import threads
-from fastppo.bench import ceilings, manifest
-from fastppo.bench.contract import PHASES
+from fastppo.bench import manifest
+from fastppo.bench.contract import CEILINGS, PHASES
 from fastppo.bench.implementations import Implementation, ours
 from fastppo.bench.process import SILENCE_S, Event, Failed, Launch
 from fastppo.bench.steady import steady_index
@@ -105,7 +105,7 @@ class Measurement:
         self.runs: dict[str, list[Run]] = {one.name: [] for one in implementations}
         self.mismatch: dict[str, list[str]] = {}
         self.failures: dict[str, str] = {}
-        self.ceilings: dict[str, list[float]] = {name: [] for name in ceilings.NAMES}
+        self.ceilings: dict[str, list[float]] = {name: [] for name in CEILINGS}
         self._implementations = list(implementations)
         self._allow_mismatch = allow_mismatch
         self._base_work: dict[str, Any] | None = None
@@ -260,7 +260,7 @@ class Measurement:
         if not keep:
             _expect(process, "ready")
         previous = process.clock()
-        while len(seen) < len(ceilings.NAMES):
+        while len(seen) < len(CEILINGS):
             event = _expect(process, "update")
             name = event.values.get("ceiling")
             if name is None:
