@@ -1,6 +1,7 @@
 """A launched implementation: its clock, its pauses, its nonsense and its death."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from fastppo.bench import contract
+from fastppo.bench.contract_lines import MAX_LINE
 from fastppo.bench.implementations import Implementation
 from fastppo.bench.process import Failed, Launch
 
@@ -215,31 +217,6 @@ def test_helpers_of_a_child_end_with_it(tmp_path: Path) -> None:
     wait_until(lambda: not alive(helper))
 
 
-def test_a_killed_parent_leaves_no_stopped_child_behind(tmp_path: Path) -> None:
-    child = f"import time; print({READY!r}, flush=True); time.sleep(1000)"
-    parent = f"""
-        import sys, time
-        from fastppo.bench.implementations import Implementation
-        from fastppo.bench.process import Launch
-        launch = Launch(Implementation("child", [sys.executable, "-c", {child!r}]), {{}})
-        launch.next_event()
-        launch.pause()
-        print(launch._process.pid, flush=True)
-        time.sleep(1000)
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(parent)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    pid = int(process.stdout.readline())
-    assert alive(pid)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-
-    wait_until(lambda: not alive(pid))
-
-
 def test_memory_is_that_of_the_whole_group() -> None:
     source = f"""
         import subprocess, sys, time
@@ -305,3 +282,99 @@ def test_a_manifest_with_other_fields_is_refused(monkeypatch: pytest.MonkeyPatch
     """
     with program(source) as child, pytest.raises(Failed, match=r"ValueError: work: fields \['sp"):
         child.next_event()
+
+
+# Floods, lingering helpers and killed parents: issue 10, 15 and 16.
+
+
+def test_a_flood_without_an_end_of_line_is_given_up_at_the_limit() -> None:
+    source = """
+        import os
+        while True:
+            os.write(1, b"x" * 65536)
+    """
+    with program(source) as child, pytest.raises(Failed, match=f"{MAX_LINE:,}|{MAX_LINE}|MiB"):
+        child.next_event()
+
+
+def test_the_deadline_is_looked_at_while_bytes_arrive() -> None:
+    source = """
+        import os, time
+        while True:
+            os.write(1, b"x")
+            time.sleep(0.01)
+    """
+    with program(source, silence_s=1.0) as child, pytest.raises(Failed, match="within 1 s"):
+        child.next_event()
+
+
+def test_the_exit_of_a_leader_is_seen_while_its_helper_holds_stdout() -> None:
+    source = """
+        import subprocess, sys
+        subprocess.Popen(["sleep", "1000"])
+        sys.exit(7)
+    """
+    with program(source) as child, pytest.raises(Failed, match="exit code 7"):
+        child.next_event()
+
+
+def test_what_a_leader_printed_last_is_read_though_its_helper_holds_stdout() -> None:
+    source = f"""
+        import subprocess
+        subprocess.Popen(["sleep", "1000"])
+        print({READY!r}, flush=True)
+    """
+    with program(source) as child:
+        first, second = child.next_event(), child.next_event()
+
+    assert first is not None
+    assert first.kind == "ready"
+    assert second is None
+
+
+def test_a_flood_on_stderr_is_kept_short_and_its_last_words_are_told() -> None:
+    source = """
+        import sys
+        for _ in range(200):
+            sys.stderr.write("noise " * 10_000 + chr(10))
+        sys.exit("the reason")
+    """
+    with program(source) as child, pytest.raises(Failed, match="the reason"):
+        child.next_event()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
+def test_a_killed_parent_leaves_no_stopped_child_behind(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """Nor a helper of it that went into a session of its own."""
+    child = f"""
+        import subprocess, time
+        helper = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        open({str(tmp_path / "pid")!r}, "w").write(str(helper.pid))
+        print({READY!r}, flush=True)
+        time.sleep(1000)
+    """
+    parent = f"""
+        import sys, time
+        from fastppo.bench.implementations import Implementation
+        from fastppo.bench.process import Launch
+        command = [sys.executable, "-c", {textwrap.dedent(child)!r}]
+        launch = Launch(Implementation("child", command), {{}})
+        launch.next_event()
+        launch.pause()
+        print(launch._process.pid, flush=True)
+        time.sleep(1000)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(parent)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    pids = [int(process.stdout.readline()), int((tmp_path / "pid").read_text())]
+    assert all(map(alive, pids))
+
+    os.kill(process.pid, number)
+    process.wait()
+    process.stdout.close()
+
+    wait_until(lambda: not any(map(alive, pids)))
