@@ -27,7 +27,7 @@ _USER_OPTIONS = ("-u", "--user", "--proxy-user")
 _USER = re.compile(rf"(?<![\w.-])((?:{'|'.join(_USER_OPTIONS)})[\s=]+[^\s:=]+:)\S+")
 _URL = re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/@]*(?:@[^\s/@]*)*@", re.IGNORECASE)
 _SHAPES = re.compile(
-    r"""(?x)
+    r"""
     -----BEGIN[ A-Z]*PRIVATE\ KEY-----.*?(?:-----END[ A-Z]*PRIVATE\ KEY-----|\Z)
     | (?<=Bearer\s)[\w.~+/=-]{8,} | (?<=bearer\s)[\w.~+/=-]{8,} | (?<=Basic\s)[\w+/=-]{8,}
     | (?<![A-Za-z0-9]) (?:
@@ -40,7 +40,7 @@ _SHAPES = re.compile(
         | eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*               # JSON web token
     ) (?![A-Za-z0-9])
     """,
-    re.DOTALL,
+    re.DOTALL | re.VERBOSE,
 )
 
 
@@ -54,17 +54,17 @@ def redact(value: Any) -> Any:
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, dict):
-        return {
-            key: HIDDEN
-            if isinstance(item, str) and _NAMED.fullmatch(str(key))
-            else item
-            if key == "sha"
-            else redact(item)
-            for key, item in value.items()
-        }
+        return {key: _field(str(key), item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_word(value[i - 1], item) if i else redact(item) for i, item in enumerate(value)]
     return value
+
+
+def _field(key: str, item: Any) -> Any:
+    """A value of an object, whose key may say that it is secret."""
+    if isinstance(item, str) and _NAMED.fullmatch(key):
+        return HIDDEN
+    return item if key == "sha" else redact(item)
 
 
 def _word(before: Any, word: Any) -> Any:

@@ -15,6 +15,7 @@ _MODES = {
     "dryrun": "offline",
     "disabled": "disabled",
 }
+_UNREADABLE = (OSError, RuntimeError, UnicodeDecodeError, configparser.Error)
 _FALSE = ("", "0", "false", "no", "off")
 
 
@@ -32,7 +33,7 @@ def usual_mode() -> tuple[str, str] | None:
     for path in _files():
         try:
             found = _read(path).get("mode")
-        except (OSError, RuntimeError, UnicodeDecodeError, configparser.Error):
+        except _UNREADABLE:
             return "offline", f"{path}, which cannot be read"
         if found is not None:
             return _MODES.get(found, "offline"), str(path)
@@ -46,7 +47,7 @@ def base_url() -> str:
     for path in _files():
         try:
             address = _read(path).get("base_url")
-        except (OSError, RuntimeError, UnicodeDecodeError, configparser.Error):
+        except _UNREADABLE:
             continue  # then the mode is offline
         if address:
             return address
