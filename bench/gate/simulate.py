@@ -114,7 +114,9 @@ def run(args: argparse.Namespace) -> int:
     if args.trials < 1:
         raise UserError(f"--trials: {args.trials} must be 1 or above")
     if args.rounds < rule.SECOND_LOOK:
-        raise UserError(f"--rounds: {args.rounds} shows no slow-down; take {rule.SECOND_LOOK} up")
+        raise UserError(
+            f"--rounds: {args.rounds} shows no slow-down; take {rule.SECOND_LOOK} or more"
+        )
     if not (0 < args.tolerance < 1 and math.isfinite(args.tolerance)):
         raise UserError(f"--tolerance: {args.tolerance} must lie between 0 and 1, such as 0.05")
     if args.seed < 0:
