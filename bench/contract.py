@@ -6,6 +6,7 @@ the standard library is imported, because it also runs in the environments of ot
 """
 
 import json
+import math
 import mmap
 import os
 import struct
@@ -100,16 +101,28 @@ class Reporter:
         self._stdout = os.fdopen(os.dup(1), "w")
         sys.stdout.flush()
         os.dup2(2, 1)
-        paused = os.environ.get(CLOCK_VARIABLE)
-        self._paused = None if paused is None else mmap.mmap(int(paused), 8, prot=mmap.PROT_READ)
+        file = os.environ.get(CLOCK_VARIABLE)
+        self._paused = None if file is None else mmap.mmap(int(file), 8, prot=mmap.PROT_READ)
+        self._latest = -math.inf
         self._candidates: list[int] = list(request["torch_threads"])
         many = len(self._candidates) > 1
         self._trial = _Trial(self._candidates, self.clock) if many else None
 
     def clock(self) -> float:
-        """Seconds on a clock that stands still while the parent lets others run: for `phases`."""
-        paused = 0.0 if self._paused is None else struct.unpack("d", self._paused[:8])[0]
-        return time.perf_counter() - float(paused)
+        """Seconds on a clock that stands still while the parent lets others run: for `phases`.
+
+        It never goes back: the parent counts a pause from before its signal arrives, so the time
+        between the two, in which this process still ran, is taken off afterwards.
+        """
+        paused, before = self._paused_s(), math.nan
+        while paused != before:  # a pause may fall between the two clocks
+            before, now = paused, time.perf_counter()
+            paused = self._paused_s()
+        self._latest = max(self._latest, now - paused)
+        return self._latest
+
+    def _paused_s(self) -> float:
+        return 0.0 if self._paused is None else float(struct.unpack("d", self._paused[:8])[0])
 
     def ready(self, work: Mapping[str, Any], info: Mapping[str, Any] | None = None) -> None:
         """Says that everything is built; the next thing is the first update.

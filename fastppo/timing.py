@@ -44,14 +44,17 @@ class PhaseTimer:
         self._seconds[name] += self._clock() - start
 
     def drain(self) -> dict[str, float]:
-        """Seconds per phase, and `other` and `total`, since the last call."""
+        """Seconds per phase, and `other` and `total`, since the last call.
+
+        On a GPU the phases overlap where the host runs ahead; `other` is then 0.
+        """
         if self._events:
             self._events[-1][2].synchronize()
         for name, begin, end in self._events:
             self._seconds[name] += begin.elapsed_time(end) / 1000.0
         now = self._clock()
         seconds = self._seconds | {"total": now - self._start}
-        seconds["other"] = seconds["total"] - sum(self._seconds.values())
+        seconds["other"] = max(0.0, seconds["total"] - sum(self._seconds.values()))
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._events.clear()
         self._start = now

@@ -185,6 +185,46 @@ def test_the_childs_own_clock_leaves_pauses_out() -> None:
     assert phases["env"] < phases["other"] - 0.4
 
 
+def test_the_childs_own_clock_never_goes_back() -> None:
+    """The parent counts a pause from before its signal arrives."""
+    source = f"""
+        import os, struct
+        from fastppo.bench import contract
+        report = contract.Reporter({{"torch_threads": [1]}})
+        report.ready({WORK!r})
+        begin = report.clock()
+        os.pwrite(int(os.environ[contract.CLOCK_VARIABLE]), struct.pack("d", 3600.0), 0)
+        report.update(env_steps=1, phases={{"env": report.clock() - begin}})
+    """
+    with program(source) as child:
+        child.next_event()
+        event = child.next_event()
+
+    assert event is not None
+    assert event.values["phases"]["env"] == 0.0
+
+
+def test_a_pause_between_the_two_clocks_that_a_child_reads_is_left_out() -> None:
+    source = f"""
+        import os, struct, time
+        from fastppo.bench import contract
+        report = contract.Reporter({{"torch_threads": [1]}})
+        report.ready({WORK!r})
+        begin, real = report.clock(), time.perf_counter
+        def resumed():
+            os.pwrite(int(os.environ[contract.CLOCK_VARIABLE]), struct.pack("d", 3600.0), 0)
+            return real() + 3600.0
+        time.perf_counter = resumed
+        report.update(env_steps=1, phases={{"env": report.clock() - begin}})
+    """
+    with program(source) as child:
+        child.next_event()
+        event = child.next_event()
+
+    assert event is not None
+    assert event.values["phases"]["env"] < 60.0
+
+
 def test_what_a_library_prints_does_not_get_among_the_lines() -> None:
     source = f"""
         import os
