@@ -393,7 +393,10 @@ class ReferenceTrainer:
             self.obs_stats.update(self.raw_obs[self.valid.cpu().numpy()])
         updated = self._clock()
         seconds |= {"gae": batched - collected, "update": updated - batched}
-        seconds |= {"total": updated - start, "other": updated - start - sum(seconds.values())}
+        seconds |= {
+            "total": updated - start,
+            "other": max(0.0, updated - start - sum(seconds.values())),
+        }
 
         env_steps = int(self.valid.sum().item())
         self.update_index += 1
