@@ -71,16 +71,17 @@ def triton_server() -> tuple[Answer, Server]:
 def numba_server(tree: Path) -> tuple[Answer, Server]:
     """What describes the tree's numba kernels, and what answers {kernel: index}.
 
-    A kernel is a dispatcher with explicit signatures in a module kernels/numba_*.py; those without
-    are helpers, compiled into the kernels that call them. One of several signatures counts as
-    several kernels.
+    A kernel is a dispatcher with explicit signatures in a module numba_*.py under kernels/; those
+    without are helpers, compiled into the kernels that call them. One of several signatures counts
+    as several kernels. Its name begins with its file's, or with its folder's in a numba_cpu.py.
     """
     import numba
     from numba.core.registry import CPUDispatcher
 
     kernels: dict[str, str] = {}
-    for path in sorted((tree / "fastppo" / "kernels").glob("numba_*.py")):
-        module = importlib.import_module(f"fastppo.kernels.{path.stem}")
+    for path in sorted((tree / "fastppo" / "kernels").rglob("numba_*.py")):
+        module = importlib.import_module(".".join(path.with_suffix("").relative_to(tree).parts))
+        own = path.parent.name if path.stem == "numba_cpu" else path.stem.removeprefix("numba_")
         for name, value in sorted(vars(module).items()):
             # imported elsewhere it is listed once; explicit signatures forbid further compiling
             if (
@@ -90,7 +91,7 @@ def numba_server(tree: Path) -> tuple[Answer, Server]:
             ):
                 for i, assembly in enumerate(value.inspect_asm().values()):
                     suffix = f" #{i + 1}" if len(value.signatures) > 1 else ""
-                    kernels[f"{path.stem.removeprefix('numba_')}.{name}{suffix}"] = assembly
+                    kernels[f"{own}.{name}{suffix}"] = assembly
 
     description = {
         "versions": {

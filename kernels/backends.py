@@ -12,7 +12,7 @@ from torch import Tensor
 
 NAMES = ("triton", "numba", "torch")
 OPERATIONS = ("act", "gae", "loss", "advantage_stats", "gather", "frames", "adam", "moments")
-_PREFIXES = {"triton": "triton", "numba": "numba", "torch": "reference"}
+_FILES = {"triton": "triton_gpu", "numba": "numba_cpu", "torch": "spec"}
 _FUSED_DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -37,7 +37,7 @@ def triton_is_interpreted() -> bool:
     """
     from triton.runtime.interpreter import InterpretedFunction
 
-    from . import triton_gae
+    from fastppo.kernels.gae import triton_gpu as triton_gae
 
     return isinstance(triton_gae.gae_kernel, InterpretedFunction)
 
@@ -96,7 +96,7 @@ def resolve_backend(backend: str, device: torch.device | str, dtype: torch.dtype
 @cache
 def _module(operation: str, name: str) -> ModuleType:
     """Imported on demand: triton is absent on macOS."""
-    return import_module(f".{_PREFIXES[name]}_{operation}", __package__)
+    return import_module(f"fastppo.kernels.{operation}.{_FILES[name]}")
 
 
 def implementations(name: str) -> dict[str, ModuleType]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .terms import Rows, Terms
+from fastppo.kernels.loss.terms import Rows, Terms
 
 _INTEGERS = (torch.int64, torch.int32)
 _FUSED = (torch.float32, torch.bfloat16)
