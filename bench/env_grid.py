@@ -16,7 +16,7 @@ from fastppo.bench.env_pools import Setting
 from fastppo.bench.env_rounds import Grid, config_of, measure, plan_of
 from fastppo.config import Config
 from fastppo.errors import Interrupted, UserError
-from fastppo.signals import StopRequest
+from fastppo.run.signals import StopRequest
 
 SECONDS, ROUNDS = 30.0, 9
 WIDE = 64

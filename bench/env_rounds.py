@@ -19,7 +19,7 @@ from fastppo.config import Config
 from fastppo.envs import EnvSpec, describe, spec_of
 from fastppo.errors import Interrupted
 from fastppo.presets import PRESETS, preset_for
-from fastppo.signals import StopRequest
+from fastppo.run.signals import StopRequest
 
 MEMORY_SHARE = 0.5
 """Part of the free memory that pools may fill."""

@@ -17,7 +17,7 @@ from fastppo import settings
 from fastppo.bench import result, verdict
 from fastppo.config import Config, Options
 from fastppo.errors import Interrupted, MachineError, UserError, why
-from fastppo.signals import StopRequest
+from fastppo.run.signals import StopRequest
 
 TRACE, RECORD = "trace.json.gz", "profile.json"
 

@@ -19,7 +19,7 @@ from fastppo.bench.profile_session import Update, read_events, timed_update, tra
 from fastppo.bench.profile_trace import Event, Trace
 from fastppo.bench.verdict import Facts, split_time
 from fastppo.config import Config
-from fastppo.signals import StopRequest
+from fastppo.run.signals import StopRequest
 from fastppo.train import Trainer
 
 WARM_UP = 2

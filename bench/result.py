@@ -17,7 +17,7 @@ from typing import Any
 from fastppo import files, machine
 from fastppo.errors import MachineError, UserError, why
 from fastppo.redact import redact
-from fastppo.rundir import finite
+from fastppo.run.rundir import finite
 
 SCHEMA = "fastppo.result/1"
 KINDS = ("kernel", "gpu-check", "train", "learn", "env", "profile")

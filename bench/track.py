@@ -8,13 +8,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from fastppo import tracking, wandb_names
 from fastppo.bench import result, track_sync
 from fastppo.bench.track_runs import PlannedRun, planned
 from fastppo.errors import MachineError, UserError, why
-from fastppo.rundir import RunDir
-from fastppo.wandb_process import WandbProcess
-from fastppo.wandb_run import MARKER, Follower
+from fastppo.run.rundir import RunDir
+from fastppo.tracking import trackers as tracking
+from fastppo.tracking import wandb_names
+from fastppo.tracking.wandb_process import WandbProcess
+from fastppo.tracking.wandb_run import MARKER, Follower
 
 RUN_SECONDS = {"offline": 60.0, "online": 300.0}
 """How long one pushed run may take."""

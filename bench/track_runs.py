@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastppo import wandb_names
 from fastppo.redact import redact
+from fastppo.tracking import wandb_names
 
 Record = Mapping[str, Any]
 JOB_TYPES = {

@@ -11,10 +11,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from fastppo import wandb_names
 from fastppo.errors import MachineError, UserError
-from fastppo.wandb_process import FOREIGN
-from fastppo.wandb_run import MARKER
+from fastppo.tracking import wandb_names
+from fastppo.tracking.wandb_process import FOREIGN
+from fastppo.tracking.wandb_run import MARKER
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fastppo import wandb_names
 from fastppo.bench import entries, implementations, result
 from fastppo.bench.measure import BRIEF, FULL, Effort, Measurement
 from fastppo.bench.recipes import workloads
 from fastppo.errors import MachineError, UserError, why
+from fastppo.tracking import wandb_names
 
 DEFAULT = ("fastppo", "reference", implementations.PEERS)
 

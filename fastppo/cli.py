@@ -129,7 +129,7 @@ def _train(args: list[str]) -> int:
         typed = settings.parse(TrainArgs, args, "fastppo train")
         assert typed.resume is not None
         _refuse_settings_with_resume(typed.env_id, args)
-        from fastppo import session
+        from fastppo.run import session
 
         session.resume(typed.resume, quiet=typed.quiet)
         return 0
@@ -137,7 +137,7 @@ def _train(args: list[str]) -> int:
     if typed.show_config:
         print(json.dumps(config.to_dict(), indent=2))
         return 0
-    from fastppo import session
+    from fastppo.run import session
 
     session.start(config, typed.run_dir, quiet=typed.quiet)
     return 0
@@ -155,9 +155,9 @@ def _refuse_settings_with_resume(env_id: str, args: list[str]) -> None:
 
 def _eval(args: list[str]) -> int:
     typed: EvalArgs = tyro.cli(EvalArgs, args=args, prog="fastppo eval")
-    from fastppo import checkpoint
-    from fastppo.evaluate import evaluate
-    from fastppo.rundir import RunDir
+    from fastppo.run import checkpoint
+    from fastppo.run.evaluate import evaluate
+    from fastppo.run.rundir import RunDir
 
     run = RunDir.open(typed.run_dir)
     config = run.read_config()
@@ -172,7 +172,7 @@ def _eval(args: list[str]) -> int:
         device=typed.device,
     )
     if typed.wandb != "disabled":
-        from fastppo.wandb_eval import record_eval
+        from fastppo.tracking.wandb_eval import record_eval
 
         record_eval(config, typed.run_dir, path, result, typed.wandb)
     if typed.json:
@@ -189,7 +189,7 @@ def _eval(args: list[str]) -> int:
 
 def _doctor(args: list[str]) -> int:
     typed: DoctorArgs = tyro.cli(DoctorArgs, args=args, prog="fastppo doctor")
-    from fastppo import doctor
+    from fastppo.run import doctor
 
     if typed.envs:
         doctor.print_envs()

@@ -28,7 +28,7 @@ from fastppo.bench.profile_session import Update
 from fastppo.bench.profile_trace import Operator, Trace
 from fastppo.config import Config
 from fastppo.errors import Interrupted, UserError
-from fastppo.signals import StopRequest
+from fastppo.run.signals import StopRequest
 from fastppo.threads import ThreadPlan
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from fastppo import session
 from fastppo.bench import result, track, wandb_log
 from fastppo.bench.track_runs import TRAIN_COLUMNS, planned
 from fastppo.config import Config
 from fastppo.errors import MachineError, UserError
+from fastppo.run import session
 
 Calls = Callable[[], list[dict[str, Any]]]
 pytestmark = pytest.mark.usefixtures("no_network")

@@ -11,8 +11,8 @@ import pytest
 from fastppo.bench import track
 from fastppo.config import Config
 from fastppo.errors import MachineError, UserError
-from fastppo.rundir import RunDir
-from fastppo.wandb_run import MARKER
+from fastppo.run.rundir import RunDir
+from fastppo.tracking.wandb_run import MARKER
 
 Calls = Callable[[], list[dict[str, Any]]]
 pytestmark = pytest.mark.usefixtures("no_network")

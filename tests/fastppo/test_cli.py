@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from fastppo import __version__, checkpoint, cli, presets, session
+from fastppo import __version__, cli, presets
 from fastppo.config import Config
+from fastppo.run import checkpoint, session
 
 Command = Callable[..., Any]
 TINY = [

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastppo import machine, tracking, wandb_names
+from fastppo import machine
 from fastppo.config import Config
-from fastppo.wandb_process import WandbProcess
+from fastppo.tracking import trackers as tracking
+from fastppo.tracking import wandb_names
+from fastppo.tracking.wandb_process import WandbProcess
 
 
 def record_eval(

@@ -1,4 +1,4 @@
-"""The training process's end of `fastppo.wandb_run`: no call here waits longer than it was told."""
+"""The training process's end of `wandb_run.py`: no call here waits longer than it was told."""
 
 import json
 import os
@@ -30,7 +30,7 @@ class WandbProcess:
         env |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
         env.setdefault("WANDB_DATA_DIR", str(data_dir.absolute()))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastppo.wandb_run", str(os.getpid())],
+            [sys.executable, "-m", "fastppo.tracking.wandb_run", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

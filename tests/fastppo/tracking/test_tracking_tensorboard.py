@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from fastppo import session
 from fastppo.config import Config
-from fastppo.tensorboard import TensorBoardTracker
+from fastppo.run import session
+from fastppo.tracking.tensorboard import TensorBoardTracker
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -20,8 +20,8 @@ sys.exit(main(["train", "CartPole-v1", "--quiet", "--run-dir", sys.argv[1], "--n
 RECORD = """
 import sys
 from pathlib import Path
-from fastppo import wandb_names
-from fastppo.wandb_process import WandbProcess
+from fastppo.tracking import wandb_names
+from fastppo.tracking.wandb_process import WandbProcess
 run = Path(sys.argv[1])
 run.mkdir()
 rows = run / "metrics.jsonl"
@@ -78,7 +78,7 @@ def test_no_process_of_an_offline_run_addresses_another_machine(
     ]
     [log] = (path / "wandb").glob("offline-run-*/*.wandb")
     assert any("execve(" in line and "wandb-core" in line for line in lines)
-    assert any("execve(" in line and "fastppo.wandb_run" in line for line in lines)
+    assert any("execve(" in line and "fastppo.tracking.wandb_run" in line for line in lines)
     assert outwards == []
     assert wandb_log.read(log).exit_code == 0
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from fastppo import session, wandb_names
 from fastppo.bench import wandb_log
 from fastppo.config import Config
-from fastppo.wandb_run import MARKER, Follower
+from fastppo.run import session
+from fastppo.tracking import wandb_names
+from fastppo.tracking.wandb_run import MARKER, Follower
 
 pytestmark = pytest.mark.usefixtures("no_network")
 

@@ -1,4 +1,4 @@
-"""The process that owns W&B: `python -m fastppo.wandb_run PARENT_PID`, one JSON message per line.
+"""The process that owns W&B: `python -m fastppo.tracking.wandb_run PARENT_PID`, reads JSON lines.
 
 W&B lives in a process of its own so that whatever it does (raise, hang, wait for a network, hook
 `sys.exit`) cannot reach the training process. It reads the rows of a run from metrics.jsonl by
@@ -29,7 +29,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from fastppo.run_summary import RunSummary
+from fastppo.tracking.summary import RunSummary
 
 ORPHAN_SECONDS = 60.0
 """How long a run may still take to end once the training process is gone."""

@@ -5,13 +5,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fastppo import machine, tracking
+from fastppo import machine
 from fastppo.config import Config
 from fastppo.errors import Diverged, Interrupted, UserError
-from fastppo.progress import make_progress
-from fastppo.rundir import RunDir
-from fastppo.signals import StopRequest
-from fastppo.tracking import Tracker
+from fastppo.run.progress import make_progress
+from fastppo.run.rundir import RunDir
+from fastppo.run.signals import StopRequest
+from fastppo.tracking import trackers as tracking
+from fastppo.tracking.trackers import Tracker
 from fastppo.train import Trainer
 
 

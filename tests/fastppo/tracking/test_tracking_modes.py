@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from fastppo import tracking, wandb_names, wandb_settings
 from fastppo.config import Config
 from fastppo.errors import UserError
-from fastppo.tracking import make_tracker
+from fastppo.tracking import trackers as tracking
+from fastppo.tracking import wandb_names, wandb_settings
+from fastppo.tracking.trackers import make_tracker
 
 Calls = Callable[[], list[dict[str, Any]]]
 pytestmark = pytest.mark.usefixtures("no_network")

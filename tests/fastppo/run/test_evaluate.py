@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from fastppo import evaluate as module
 from fastppo import randomness
 from fastppo.config import Config
 from fastppo.envs import VecEnv, make_pool
 from fastppo.errors import UserError
-from fastppo.evaluate import evaluate
-from fastppo.rundir import RunDir
+from fastppo.run import evaluate as module
+from fastppo.run.evaluate import evaluate
+from fastppo.run.rundir import RunDir
 from fastppo.train import Trainer, build_obs_normalizer
 
 

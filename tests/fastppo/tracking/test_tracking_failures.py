@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from fastppo import session, tracking, wandb_names, wandb_process
 from fastppo.config import Config
-from fastppo.tracking import WandbTracker, make_tracker
-from fastppo.wandb_process import WandbProcess
+from fastppo.run import session
+from fastppo.tracking import trackers as tracking
+from fastppo.tracking import wandb_names, wandb_process
+from fastppo.tracking.trackers import WandbTracker, make_tracker
+from fastppo.tracking.wandb_process import WandbProcess
 
 Calls = Callable[[], list[dict[str, Any]]]
 pytestmark = pytest.mark.usefixtures("no_network")

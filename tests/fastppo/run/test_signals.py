@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fastppo import session
 from fastppo.cli import main
 from fastppo.config import Config
 from fastppo.errors import Interrupted
-from fastppo.signals import StopRequest
+from fastppo.run import session
+from fastppo.run.signals import StopRequest
 from fastppo.train import Trainer
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastppo import wandb_names, wandb_settings
 from fastppo.config import Config
 from fastppo.errors import UserError
 from fastppo.text import printable
-from fastppo.wandb_part import next_part
-from fastppo.wandb_process import WandbProcess
+from fastppo.tracking import wandb_names, wandb_settings
+from fastppo.tracking.wandb_part import next_part
+from fastppo.tracking.wandb_process import WandbProcess
 
 START_SECONDS = 120.0
 """W&B may take this long to start beside the training before it is given up."""
@@ -56,7 +56,7 @@ class WandbTracker:
     """One W&B run, kept by a process of its own that reads metrics.jsonl.
 
     Args:
-        start: the message that starts the run (fastppo/wandb_run.py).
+        start: the message that starts the run (fastppo/tracking/wandb_run.py).
 
     Raises:
         OSError: the process cannot be started.
@@ -166,7 +166,7 @@ def make_tracker(
         except OSError as error:
             _warn(error.strerror or str(error), run_dir)
     if config.tensorboard:
-        from fastppo.tensorboard import TensorBoardTracker
+        from fastppo.tracking.tensorboard import TensorBoardTracker
 
         trackers.append(TensorBoardTracker(run_dir / "tensorboard", after_step=after_step))
     return Trackers(trackers)
@@ -186,7 +186,7 @@ def _tell_mode(mode: str, run_dir: Path) -> None:
 def start_message(
     config: Config, run_dir: Path, record: dict[str, Any], mode: str, after_update: int
 ) -> dict[str, Any]:
-    """Begins the next W&B part of a run directory (fastppo/wandb_part.py).
+    """Begins the next W&B part of a run directory (fastppo/tracking/wandb_part.py).
 
     Raises:
         OSError: wandb.json cannot be written.

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastppo import wandb_settings
 from fastppo.config import Options
 from fastppo.errors import UserError
+from fastppo.tracking import wandb_settings
 
 # Where and how long it ran and what was kept; the rest defines the configuration.
 NOT_CONFIGURATION = frozenset({
@@ -123,7 +123,7 @@ def threshold_of(env_id: str) -> float | None:
 
 def git_sha() -> str | None:
     """Revision of the running code; None outside a checkout of it."""
-    folder = Path(__file__).resolve().parent
+    folder = Path(__file__).resolve().parents[1]
     try:
         # tells our repository from one that an installed package happens to lie in
         subprocess.run(

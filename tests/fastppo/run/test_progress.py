@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fastppo import progress
 from fastppo.config import Config
-from fastppo.progress import LiveDisplay, PlainLines, Quiet, make_progress
+from fastppo.run import progress
+from fastppo.run.progress import LiveDisplay, PlainLines, Quiet, make_progress
 from fastppo.timing import PHASES
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from fastppo import doctor, machine, threads
+from fastppo import machine, threads
+from fastppo.run import doctor
 
 
 def report(command: Callable[..., Any], *args: str) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fastppo.run_summary import RunSummary
-from fastppo.wandb_eval import record_eval
-from fastppo.wandb_names import model_name
+from fastppo.tracking.summary import RunSummary
+from fastppo.tracking.wandb_eval import record_eval
+from fastppo.tracking.wandb_names import model_name
 
 Calls = Callable[[], list[dict[str, Any]]]
 pytestmark = pytest.mark.usefixtures("no_network")
