@@ -107,7 +107,7 @@ def _dispatch(args: list[str]) -> int:
         "eval": _eval,
         "doctor": _doctor,
         "bench": _bench,
-        "profile": lambda rest: _reach_up("fastppo.bench.profile", rest),
+        "profile": lambda rest: _reach_up("fastppo.bench.profile.command", rest),
         **dict.fromkeys(("compare", "report", "track"), lambda rest: _serve(args[0], rest)),
         "gate": lambda rest: _reach_up("fastppo.bench.gate.__main__", rest),
         "static": _static,
@@ -211,11 +211,11 @@ def _serve(name: str, args: list[str]) -> int:
 
 
 def _static(args: list[str]) -> int:
-    return _reach_up("fastppo.bench.static", args)
+    return _reach_up("fastppo.bench.static.command", args)
 
 
 def _gpu_check(args: list[str]) -> int:
-    return _reach_up("fastppo.bench.gpu_check", args)
+    return _reach_up("fastppo.bench.gpu_check.command", args)
 
 
 def _reach_up(module: str, args: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Implementations for tests/bench/test_train.py, given to `--impl name=module:function`."""
+"""Implementations for tests/bench/train/test_train.py, given to `--impl name=module:function`."""
 
 import json
 import os
@@ -31,7 +31,8 @@ class CountedPool:
 
 def fastppo(request: dict[str, Any], report: Any) -> None:
     """fastppo that also writes a line per update: the clock and the transitions by environment."""
-    from fastppo.bench import manifest, worker
+    from fastppo.bench.contract import manifest
+    from fastppo.bench.launch import worker
     from fastppo.train import Trainer
 
     trainer = Trainer(worker.config_of(request), clock=report.clock)
@@ -48,7 +49,8 @@ def fastppo(request: dict[str, Any], report: Any) -> None:
 
 def slower(request: dict[str, Any], report: Any) -> None:
     """fastppo with 20% more work on purpose: after each update, as long again as a fifth of it."""
-    from fastppo.bench import manifest, worker
+    from fastppo.bench.contract import manifest
+    from fastppo.bench.launch import worker
     from fastppo.train import Trainer
 
     trainer = Trainer(worker.config_of(request), clock=report.clock)

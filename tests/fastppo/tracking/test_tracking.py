@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastppo.bench import wandb_log
+from fastppo.bench.track import wandb_log
 from fastppo.config import Config
 from fastppo.run import session
 from fastppo.tracking import wandb_names

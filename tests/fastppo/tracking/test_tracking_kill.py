@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fastppo.bench import wandb_log
+from fastppo.bench.track import wandb_log
 
 pytestmark = pytest.mark.usefixtures("no_network")
 

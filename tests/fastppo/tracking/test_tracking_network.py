@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastppo.bench import wandb_log
+from fastppo.bench.track import wandb_log
 
 TRAIN = """
 import sys
