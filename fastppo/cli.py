@@ -155,7 +155,7 @@ def _refuse_settings_with_resume(env_id: str, args: list[str]) -> None:
 
 def _eval(args: list[str]) -> int:
     typed: EvalArgs = tyro.cli(EvalArgs, args=args, prog="fastppo eval")
-    from fastppo.run import checkpoint
+    from fastppo import checkpoint
     from fastppo.run.evaluate import evaluate
     from fastppo.run.rundir import RunDir
 

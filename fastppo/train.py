@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastppo import randomness, threads
+from fastppo import checkpoint, randomness, threads
 from fastppo.config import Config
 from fastppo.devices import check_backend, resolve_device
 from fastppo.engines import make_engine
@@ -17,7 +17,6 @@ from fastppo.kernels import api
 from fastppo.normalize import ObsNormalizer, RewardScaler
 from fastppo.policy import ActorCritic
 from fastppo.rollout import Rollout
-from fastppo.run import checkpoint
 from fastppo.timing import PhaseTimer
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from fastppo import threads
 from fastppo.bench.env import table as env_table
-from fastppo.bench.env.pools import Setting
 from fastppo.bench.env.rounds import Grid, config_of, measure, plan_of
+from fastppo.bench.launch.pools import Setting
 from fastppo.bench.results import result
 from fastppo.config import Config
 from fastppo.errors import Interrupted, UserError

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fastppo import threads
-from fastppo.bench.env.pools import (
+from fastppo.bench.launch.pools import (
     Setting,
     Slice,
     Stepper,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from fastppo.bench.env.pools import Setting
 from fastppo.bench.env.rounds import Advice, Grid
+from fastppo.bench.launch.pools import Setting
 from fastppo.bench.report.console import make_console, make_table
 from fastppo.bench.results.paired import Ratio
 

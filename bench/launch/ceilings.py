@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastppo.bench.contract import CEILINGS, Reporter, manifest
-from fastppo.bench.env.pools import draw_actions
+from fastppo.bench.launch.pools import draw_actions
 from fastppo.config import Config
 from fastppo.envs import make_pool
 

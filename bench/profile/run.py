@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastppo import threads
-from fastppo.bench.env.pools import Setting, Stepper, open_pool
+from fastppo.bench.launch.pools import Setting, Stepper, open_pool
 from fastppo.bench.profile import trace as profile_trace
 from fastppo.bench.profile.session import Update, read_events, timed_update, traced_update
 from fastppo.bench.profile.trace import Event, Trace

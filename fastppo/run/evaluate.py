@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastppo import randomness, threads
+from fastppo import checkpoint, randomness, threads
 from fastppo.config import Config
 from fastppo.devices import resolve_device
 from fastppo.envs import VecEnv, spec_of
 from fastppo.errors import UserError
-from fastppo.run import checkpoint
 from fastppo.train import build_obs_normalizer, build_policy
 
 MAX_ENVS = 16

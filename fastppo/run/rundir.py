@@ -9,10 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from fastppo import files
+from fastppo import checkpoint, files
 from fastppo.config import Config
 from fastppo.errors import MachineError, UserError, why
-from fastppo.run import checkpoint
 
 
 class RunDir:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from fastppo import __version__, cli, presets
+from fastppo import __version__, checkpoint, cli, presets
 from fastppo.config import Config
-from fastppo.run import checkpoint, session
+from fastppo.run import session
 
 Command = Callable[..., Any]
 TINY = [

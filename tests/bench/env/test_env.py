@@ -13,8 +13,8 @@ from rich.console import Console
 from fastppo.bench.env import command as env_grid
 from fastppo.bench.env import rounds as env_rounds
 from fastppo.bench.env import table as env_table
-from fastppo.bench.env.pools import Setting, Slice, Stepper
 from fastppo.bench.env.rounds import Grid, config_of, plan_of
+from fastppo.bench.launch.pools import Setting, Slice, Stepper
 from fastppo.bench.results import result
 from fastppo.envs import spec_of
 from fastppo.errors import UserError

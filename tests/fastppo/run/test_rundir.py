@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastppo.checkpoint import load
 from fastppo.config import Config
 from fastppo.envs import VecEnv
 from fastppo.errors import Diverged, MachineError, UserError
 from fastppo.run import session
-from fastppo.run.checkpoint import load
 from fastppo.run.rundir import RunDir
 from fastppo.train import Trainer
 

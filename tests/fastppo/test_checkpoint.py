@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from fastppo import checkpoint
 from fastppo.errors import MachineError, UserError
-from fastppo.run import checkpoint
 
 STATE: dict[str, Any] = {
     "config": {"env_id": "CartPole-v1"},

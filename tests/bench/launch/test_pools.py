@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from fastppo.bench.env import pools as env_pools
-from fastppo.bench.env.pools import Setting, Stepper, open_pool
 from fastppo.bench.env.rounds import config_of
+from fastppo.bench.launch import pools as env_pools
+from fastppo.bench.launch.pools import Setting, Stepper, open_pool
 
 
 class CountingPool:
