@@ -37,9 +37,9 @@ def triton_is_interpreted() -> bool:
     """
     from triton.runtime.interpreter import InterpretedFunction
 
-    from fastppo.kernels.gae import triton_gpu as triton_gae
+    from fastppo.kernels.tools import triton_philox
 
-    return isinstance(triton_gae.gae_kernel, InterpretedFunction)
+    return isinstance(triton_philox.words, InterpretedFunction)
 
 
 @cache

@@ -1,12 +1,12 @@
 """What no trainer can exceed here: EnvPool alone, the rollout alone, the update alone."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from fastppo.bench.contract import CEILINGS, Reporter, manifest
 from fastppo.bench.launch.pools import draw_actions
+from fastppo.bench.launch.request import Request, config_of
 from fastppo.config import Config
 from fastppo.envs import make_pool
 
@@ -41,11 +41,10 @@ class RandomActions:
         return env_steps
 
 
-def run(request: Mapping[str, Any], report: Reporter) -> None:
+def run(request: Request, report: Reporter) -> None:
     """Serves the three in turn, one line per rollout's worth, named in the line."""
     import torch
 
-    from fastppo.bench.launch.worker import config_of
     from fastppo.train import Trainer
 
     config = config_of(request)

@@ -8,26 +8,15 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from fastppo.bench import contract
 from fastppo.bench.contract import Reporter
-from fastppo.config import Config, Engine
-
-Request = Mapping[str, Any]
-
-
-def config_of(request: Request) -> Config:
-    """The settings asked for, on the device and with the EnvPool threads asked for."""
-    values = dict(request["config"]) | {
-        "device": request["device"],
-        "env_threads": request["env_threads"],
-        "torch_threads": request["torch_threads"][0],
-    }
-    return Config.from_dict(values)
+from fastppo.bench.launch.request import Request, config_of
+from fastppo.config import Engine
 
 
 def run_fastppo(request: Request, report: Reporter, engine: Engine = "eager") -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastppo.kernels.checks import _expect, _expect_floats
+from fastppo.kernels.checks import expect, expect_floats
 
 MAX_ENVS = 2**32
 
@@ -19,21 +19,21 @@ def check_categorical(
     logits: Tensor, nvec: Sequence[int] | None, action_mask: Tensor | None
 ) -> None:
     """Raises ValueError unless logits, head sizes and mask fit each other."""
-    _expect_floats("logits", logits, 2, "[B, A]")
+    expect_floats("logits", logits, 2, "[B, A]")
     if nvec is not None and (not nvec or min(nvec) < 1 or sum(nvec) != logits.shape[1]):
         raise ValueError(
             f"nvec={tuple(nvec)} sums to {sum(nvec)}: expected sizes >= 1 that sum to "
             f"logits.shape[1] = {logits.shape[1]}"
         )
     if action_mask is not None:
-        _expect("action_mask", action_mask, logits, logits.shape, torch.bool)
+        expect("action_mask", action_mask, logits, logits.shape, torch.bool)
 
 
 def check_gaussian(mean: Tensor, log_std: Tensor) -> None:
     """Raises ValueError unless mean and log_std fit each other."""
-    _expect_floats("mean", mean, 2, "[B, D]")
+    expect_floats("mean", mean, 2, "[B, D]")
     shape = mean.shape if log_std.ndim == 2 else mean.shape[1:]
-    _expect("log_std", log_std, mean, shape, (mean.dtype, float_dtype(mean)))
+    expect("log_std", log_std, mean, shape, (mean.dtype, float_dtype(mean)))
 
 
 def check_counter(
@@ -43,11 +43,11 @@ def check_counter(
     if not 0 <= key < 2**64:
         raise ValueError(f"key={key}: expected 64 bits, 0 <= key < 2**64")
     if isinstance(step, Tensor):
-        _expect("step", step, like, (), torch.int64)
+        expect("step", step, like, (), torch.int64)
     elif not 0 <= step < 2**63:
         raise ValueError(f"step={step}: expected 0 <= step < 2**63")
     if env_ids is not None:
-        _expect("env_ids", env_ids, like, like.shape[:1], torch.int64)
+        expect("env_ids", env_ids, like, like.shape[:1], torch.int64)
         if first_env:
             raise ValueError(f"first_env={first_env} beside env_ids: pass one of the two")
     elif not 0 <= first_env <= MAX_ENVS - like.shape[0]:
@@ -69,7 +69,7 @@ def check_out(
         want, kind = (rows, floats) if index else (shape, dtype)
         fits = tensor.shape == want and tensor.dtype == kind and tensor.device == like.device
         if not fits:  # the names are made only here: this runs at every step of every rollout
-            _expect(f"out[{index}]", tensor, like, want, kind)
+            expect(f"out[{index}]", tensor, like, want, kind)
         if not tensor.is_contiguous():
             raise ValueError(
                 f"out[{index}] has strides {tensor.stride()}: expected a contiguous row of a buffer"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from fastppo.kernels.act import checks as checks_act
+from fastppo.kernels.act import checks
 from fastppo.kernels.backends import implementation
 from fastppo.kernels.registry import register
 from fastppo.kernels.tools.philox import Counter
@@ -81,7 +81,7 @@ def _signed(key: int) -> int:
 def _make_out(
     outputs: Tensor, shape: Sequence[int], dtype: torch.dtype | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    device, floats = outputs.device, checks_act.float_dtype(outputs)
+    device, floats = outputs.device, checks.float_dtype(outputs)
     rows = outputs.shape[:1]
     return (
         torch.empty(shape, dtype=dtype or floats, device=device),
@@ -184,13 +184,13 @@ def act_categorical(
         BackendUnavailable: `backend` cannot serve these tensors.
     """
     nvec = None if nvec is None else tuple(int(n) for n in nvec)  # a space's are numpy's
-    checks_act.check_categorical(logits, nvec, action_mask)
-    checks_act.check_counter(logits, key, step, first_env, env_ids)
+    checks.check_categorical(logits, nvec, action_mask)
+    checks.check_counter(logits, key, step, first_env, env_ids)
     shape = logits.shape[:1] if nvec is None else (logits.shape[0], len(nvec))
     if out is None:
         out = _make_out(logits, shape, torch.int64)
     else:
-        checks_act.check_out(out, logits, shape, torch.int64)
+        checks.check_out(out, logits, shape, torch.int64)
     widths = logits.shape[1:] if nvec is None else nvec
     outputs = (logits.detach(), action_mask, widths)
     _draw(_categorical, _run_categorical, backend, outputs, key, step, first_env, env_ids, out)
@@ -254,12 +254,12 @@ def act_gaussian(
         ValueError: a shape, dtype, device or number is off; the message names it.
         BackendUnavailable: `backend` cannot serve these tensors.
     """
-    checks_act.check_gaussian(mean, log_std)
-    checks_act.check_counter(mean, key, step, first_env, env_ids)
+    checks.check_gaussian(mean, log_std)
+    checks.check_counter(mean, key, step, first_env, env_ids)
     if out is None:
         out = _make_out(mean, mean.shape, None)
     else:
-        checks_act.check_out(out, mean, mean.shape, checks_act.float_dtype(mean))
+        checks.check_out(out, mean, mean.shape, checks.float_dtype(mean))
     outputs = (mean.detach(), log_std.detach())
     _draw(_gaussian, _run_gaussian, backend, outputs, key, step, first_env, env_ids, out)
     return out

@@ -5,8 +5,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from fastppo.kernels import checks
 from fastppo.kernels.backends import implementation
+from fastppo.kernels.gae import checks
 from fastppo.kernels.registry import register
 
 

@@ -10,9 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from fastppo.kernels import checks
 from fastppo.kernels.backends import implementation, resolve_backend
-from fastppo.kernels.loss import spec
+from fastppo.kernels.loss import checks, spec
 from fastppo.kernels.loss.spec import STATS, Stats
 from fastppo.kernels.loss.terms import Rows, Terms
 from fastppo.kernels.registry import LIBRARY, register
