@@ -250,6 +250,8 @@ def update(
         for start in range(0, config.batch_size, config.minibatch_size):
             rows = order[start : start + config.minibatch_size]
             rows = rows[batch.valid[rows]]
+            if len(rows) == 0:
+                continue  # Adam's momentum would step without a gradient
             loss, report = minibatch_loss(agent, batch, rows, config, clip_coef)
             optimizer.zero_grad()
             loss.backward()

@@ -90,7 +90,19 @@ def resolve_backend(backend: str, device: torch.device | str, dtype: torch.dtype
         BackendUnavailable: `backend` cannot serve; the message gives the reason and the remedy.
         ValueError: `backend` is not a known name.
     """
-    return str(_resolve(backend, torch.device(device).type, dtype))
+    name = str(_resolve(backend, torch.device(device).type, dtype))
+    # dynamo would break its graph at the question, and answers for itself when it cannot go on
+    if name != "torch" and not torch.compiler.is_compiling() and _is_transformed():
+        raise BackendUnavailable(
+            f"backend {name!r} has no torch.func transforms (grad, vmap, jacrev and the like): "
+            "pass backend='torch'"
+        )
+    return name
+
+
+def _is_transformed() -> bool:
+    """Whether a transform of torch.func runs this call: its tensors have no memory to point to."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 @cache

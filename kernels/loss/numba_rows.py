@@ -13,11 +13,12 @@ from numba import carray, njit
 from torch import Tensor
 
 from fastppo.kernels.loss.spec import STATS
-from fastppo.kernels.loss.terms import Rows, Terms
+from fastppo.kernels.loss.terms import LOG_RATIO_MAX, Rows, Terms
 from fastppo.kernels.tools.numba_math import HALF, ONE, ZERO, exp
 from fastppo.kernels.tools.numba_memory import OPTIONS, SUMMING, address, dense, empty, pointer
 
 ROWS = 128
+_LOG_RATIO_MAX, _INFINITY = np.float32(LOG_RATIO_MAX), np.float32(math.inf)
 
 
 @njit(**SUMMING)
@@ -153,7 +154,8 @@ def _policy_terms(lane, low, high, width, bound):
         weight = lane[WEIGHT, k]
         advantage = lane[ADVANTAGE, k]
         log_ratio = (lane[LOG_PROB, k] - lane[OLD_LOG_PROB, k]) if weight > ZERO else ZERO
-        ratio = exp(log_ratio)
+        beyond = log_ratio > _LOG_RATIO_MAX and log_ratio < _INFINITY
+        ratio = exp(_LOG_RATIO_MAX if beyond else log_ratio)
         outside = ratio < low or ratio > high
         clipped = low if ratio < low else (high if ratio > high else ratio)
         unclipped_loss = -advantage * ratio

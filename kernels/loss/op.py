@@ -29,6 +29,13 @@ def _is_one(factor: Tensor) -> bool:
     return factor.is_cpu and c_float.from_address(factor.data_ptr()).value == 1.0
 
 
+def _refuse_second_derivatives() -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "create_graph=True: the fused losses have first derivatives only; pass backend='torch'"
+        )
+
+
 class _Computed(torch.autograd.Function):
     """A loss whose gradients are known before autograd hears of it."""
 
@@ -43,11 +50,7 @@ class _Computed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "create_graph=True: the fused losses have first derivatives only; "
-                "pass backend='torch'"
-            )
+        _refuse_second_derivatives()
         grads: Sequence[Tensor] = ctx.saved_tensors
         if ctx.spend:
             # a second backward pass finds them changed, and raises
@@ -136,6 +139,7 @@ def _fake_categorical(
 
 
 def _backward_categorical(ctx: Any, grad_loss: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+    _refuse_second_derivatives()
     d_logits, d_values = ctx.saved_tensors
     return (None, d_logits * grad_loss, d_values * grad_loss, *[None] * 17)
 
@@ -172,6 +176,7 @@ def _fake_gaussian(
 
 
 def _backward_gaussian(ctx: Any, grad_loss: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+    _refuse_second_derivatives()
     return (None, *(grad * grad_loss for grad in ctx.saved_tensors), *[None] * 15)
 
 

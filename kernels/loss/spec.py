@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastppo.kernels.loss.terms import Rows, Terms
+from fastppo.kernels.loss.terms import LOG_RATIO_MAX, Rows, Terms
 
 Stats = dict[str, Tensor]
 STATS = ("policy_loss", "value_loss", "entropy", "approx_kl", "old_approx_kl", "clip_frac")
@@ -120,6 +120,16 @@ def normalized(advantages: Tensor, ok: Tensor) -> Tensor:
     return torch.where(count > 1, centred / (std + 1e-8), raw)
 
 
+def _ratio(log_prob: Tensor, log_ratio: Tensor) -> Tensor:
+    """exp(log_ratio), bounded, with itself as its derivative in log_prob."""
+    # what is infinite was so in the inputs, and must show in the loss
+    beyond = (log_ratio > LOG_RATIO_MAX) & (log_ratio < math.inf)
+    ratio = torch.where(beyond, LOG_RATIO_MAX, log_ratio).exp()
+    # a constant has no slope, and would let go of the rows that moved most
+    line = ratio.detach() * (1.0 + (log_prob - log_prob.detach()))
+    return torch.where(beyond, line, ratio)
+
+
 def ppo_loss(
     log_prob: Tensor,
     entropy: Tensor,
@@ -139,8 +149,8 @@ def ppo_loss(
     http://joschu.net/blog/kl-approx.html. Each mean is a sum over the rows where `ok`, divided
     by their number or by `normalizer`; without such rows all is 0.
 
-    Where a log-ratio exceeds 88.7 in float32 the ratio is inf, and autograd yields NaN gradients
-    even if the clipped branch is active (0 * inf); the fused kernels yield 0 there.
+    A finite ratio is at most e^LOG_RATIO_MAX, in every dtype: with inf, a clipped row or an
+    advantage of 0 would have the gradient 0 * inf. Beyond the bound its slope is the bound.
     """
     clip_coef = terms.clip_coef
     ok = _valid(rows, new_values)
@@ -151,7 +161,7 @@ def ppo_loss(
     elif terms.norm_adv:
         adv = normalized(adv, ok)
     log_ratio = log_prob - torch.where(ok, rows.old_log_probs.detach(), 0.0)
-    ratio = log_ratio.exp()
+    ratio = _ratio(log_prob, log_ratio)
     clipped = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)
     policy = torch.maximum(-adv * ratio, -adv * clipped)
     if terms.dual_clip is not None:

@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+LOG_RATIO_MAX = 80.0
+"""A finite ratio is at most e to this: finite in float32, also times an advantage of 6000."""
+
 
 class Rows(NamedTuple):
     """Constants of each row, [B]; rows where `valid` is False may hold anything."""

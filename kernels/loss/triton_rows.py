@@ -16,13 +16,14 @@ import triton.language as tl
 from torch import Tensor
 
 from fastppo.kernels.loss.spec import STATS
-from fastppo.kernels.loss.terms import Rows, Terms
+from fastppo.kernels.loss.terms import LOG_RATIO_MAX, Rows, Terms
 from fastppo.kernels.tools.triton_options import OPTIONS
 
 MOMENTS = 4  # floats of `advantage_stats`: mean, mean_low, 1 / (std + 1e-8), count
 PARTIALS = 8  # floats per program, of which len(STATS) are used: tiles are powers of two
 MOMENTS_BLOCK = 1024
 FINISH_BLOCK = 256
+_LOG_RATIO_MAX = tl.constexpr(LOG_RATIO_MAX)
 
 
 @triton.jit
@@ -136,7 +137,8 @@ def row_losses(
         advantage = advantage - tl.load(moments_ptr) - tl.load(moments_ptr + 1)
         advantage = advantage * tl.load(moments_ptr + 2)
     log_ratio = tl.where(ok, log_prob - old_log_prob, 0.0)
-    ratio = tl.exp(log_ratio)
+    bounded = tl.minimum(log_ratio, _LOG_RATIO_MAX, propagate_nan=tl.PropagateNan.ALL)
+    ratio = tl.exp(tl.where(log_ratio == float("inf"), log_ratio, bounded))
     outside = (ratio < low) | (ratio > high)
     clipped = tl.where(ratio < low, low, tl.where(ratio > high, high, ratio))
     unclipped_loss = -advantage * ratio

@@ -212,6 +212,8 @@ def update_kernel(
             _gather_1d(returns, rows, olds[2])
             _gather_1d(old_values, rows, olds[3])
             _gather_1d(valid, rows, ok)
+            if not ok.any():
+                continue
             h, g = forward(params, actor, critic, heads, activation, x, hidden, outputs, values)
             if discrete:
                 _gather(choices, rows, chosen)
