@@ -17,6 +17,7 @@ COMMANDS = {
         "fastppo.bench.learn.command",
         "return against env steps and time, over several seeds",
     ),
+    "parity": ("fastppo.bench.results.parity_simulate", "how often the verdict of learn is wrong"),
     "env": (
         "fastppo.bench.env.command",
         "EnvPool alone, over environments, batch sizes and threads",

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"or name='command line' (default: {DEFAULT})",
     )
     add("--base", metavar="NAME", help="whom the others are compared with (default: reference)")
-    add("--seeds", type=int, default=5, metavar="N", help="runs of each, with seeds 1 to N (5)")
+    add("--seeds", type=int, default=20, metavar="N", help="runs of each, with seeds 1 to N (20)")
     add("--total-timesteps", type=int, metavar="N", help="of each run (default: the preset's)")
     add("--threshold", type=float, metavar="X", help="return to be reached (default: a table)")
     add("--preset", metavar="LIST", help="paper, wide, or NxT such as 8x128 (default: paper)")

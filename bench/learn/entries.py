@@ -10,7 +10,7 @@ import numpy as np
 from fastppo.bench.contract import manifest
 from fastppo.bench.learn.curves import FINAL_PART, GAMES, Curve
 from fastppo.bench.learn.runs import Task
-from fastppo.bench.results import parity, statistics
+from fastppo.bench.results import parity_records, statistics
 from fastppo.bench.results.parity import Runs
 from fastppo.bench.results.statistics import Interval, interquartile_mean
 from fastppo.bench.results.survival import median_time, restricted_mean, survival
@@ -69,7 +69,7 @@ def _entry(task: Task, name: str, curves: list[Curve]) -> dict[str, Any]:
         "learn": {
             "env_id": task.config.env_id,
             "config": task.config.to_dict(),
-            "configuration": parity.configuration_key(task.config),
+            "configuration": parity_records.configuration_key(task.config),
             "work": curves[0].work,
             "info": curves[0].info,
             "threshold": task.threshold,
@@ -206,37 +206,23 @@ def _judged(
     base: str,
 ) -> dict[str, Any]:
     ours, theirs = (_runs(task, who, curves, failures) for who in (name, base))
-    if name == base:
-        judged = parity.judge_base(theirs)
-    else:
-        horizon = float(task.config.total_timesteps)
-        judged = parity.judge(ours, theirs, horizon, rng=rng_for(task.id, name, "parity"))
+    horizon = float(task.config.total_timesteps)
+    judged = parity_records.judged(ours, None if name == base else theirs, horizon)
     return {
         "id": task.id,
         "impl": name,
         "base": base,
         "env_id": task.config.env_id,
-        "configuration": parity.configuration_key(task.config),
-        "seeds": len(ours.final),
+        "configuration": parity_records.configuration_key(task.config),
+        "seeds": ours.seeds,
         **judged.to_dict(),
     }
 
 
 def _runs(task: Task, name: str, curves: Curves, failures: Sequence[Mapping[str, Any]]) -> Runs:
-    seen = curves.get((task.id, name), ())
-    finished = [one for one in seen if one.finished]
     crashed = sum(one["id"] == task.id and one["impl"] == name for one in failures)
-    there = [] if task.threshold is None else [one.reached(task.threshold) for one in finished]
-    return Runs(
-        first=[first for one in finished if (first := one.first_return()) is not None],
-        final=_finals(finished),
-        steps=[
-            float(one.total_steps if at is None else one.env_steps[at])
-            for one, at in zip(finished, there, strict=task.threshold is not None)
-        ],
-        reached=[at is not None for at in there],
-        lost=crashed + len(seen) - len(finished),
-    )
+    told = [one.to_dict(task.threshold) for one in curves.get((task.id, name), ())]
+    return parity_records.runs_of(told, task.threshold, crashed)
 
 
 def _finals(curves: Sequence[Curve]) -> list[float]:

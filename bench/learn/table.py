@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastppo.bench.report.console import WIDTH, make_console, make_table
-from fastppo.bench.results.parity import RETURN_MARGIN, STEPS_MARGIN
+from fastppo.bench.results.parity import MIN_SEEDS, RETURN_MARGIN, SHARE_MARGIN, STEPS_MARGIN
 
 ABOVE = (0.5, 0.75, 0.9, 1.0)
 """Scores of the performance profile that the table shows."""
@@ -101,8 +101,12 @@ def _notes(record: Mapping[str, Any]) -> Iterator[str]:
         "the threshold."
     )
     yield (
-        f"learning: passed if, with 95% confidence, it loses at most {RETURN_MARGIN:.0%} of what "
-        f"the base learned and takes at most {STEPS_MARGIN:g} times its env steps to the threshold."
+        "learning: passed if, with 95% confidence in each, the share of seeds that get there and "
+        f"stay is at most {100 * SHARE_MARGIN:g} points below the base's, it loses at most "
+        f"{RETURN_MARGIN:.0%} of what the base learned, and it takes at most {STEPS_MARGIN:g} "
+        f"times its env steps to the threshold. That takes {MIN_SEEDS} seeds without a failure, or "
+        "more. There and stay: at the threshold once, and in the end above half of what the base "
+        "learned."
     )
     for one in comparison["parity"]:
         yield f"  {one['id'].removeprefix('learn/')}, {one['impl']}: {one['verdict']}"

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add(record: dict[str, Any], measurement: Measurement, parity: list[dict[str, Any]]) -> None:
-    from fastppo.bench.results.parity import verified
+    from fastppo.bench.results.parity_records import verified
 
     def learning(name: str) -> str:
         passed = verified(parity, name, measurement.config)

@@ -19,7 +19,7 @@ from fastppo.bench.launch.implementations import Implementation
 from fastppo.bench.learn import command as learn
 from fastppo.bench.learn.runs import Task, interleaved
 from fastppo.bench.results import result
-from fastppo.bench.results.parity import verified
+from fastppo.bench.results.parity_records import verified
 from fastppo.config import Config
 from fastppo.errors import MachineError, UserError
 
@@ -104,21 +104,22 @@ def test_two_equal_learners_end_to_end(bench_learn: Callable[..., Outcome]) -> N
     assert curve["env_steps"][-1] == curve["total_steps"] == 60_000
     assert curve["steps_to_threshold"] == 25_000
     assert curve["wall_s"] == sorted(curve["wall_s"])
-    assert [launch["samples"] for launch in mine["launches"]] == [[491.0 + s] for s in range(1, 6)]
-    assert mine["learn"]["final_iqm"]["value"] == pytest.approx(494.0)
-    assert mine["learn"]["to_threshold"]["reached"] == 5
+    assert [launch["samples"] for launch in mine["launches"]] == [[491.0 + s] for s in range(1, 21)]
+    assert mine["learn"]["final_iqm"]["value"] == pytest.approx(501.5)
+    assert mine["learn"]["to_threshold"]["reached"] == 20
     orders = sorted(one["order"] for entry in entries.values() for one in entry["launches"])
-    assert orders == list(range(10))
+    assert orders == list(range(40))
     comparison = found.record["comparison"]
     (improvement,) = comparison["improvement"]
-    # 491 + s over 490 + t, both 1 to 5: 15 pairs with s >= t are won, 4 with s = t - 1 are ties
-    assert improvement["value"] == pytest.approx((15 + 4 / 2) / 25)
+    # 491 + s over 490 + t, both 1 to 20: 210 pairs with s >= t are won, 19 with s = t - 1 are ties
+    assert improvement["value"] == pytest.approx((210 + 19 / 2) / 400)
     assert {one["impl"]: one["verdict"] for one in comparison["parity"]} == {
         "reference": "passed",
         "mine": "passed",
     }
     assert verified([found.record], "mine", Config.from_dict(mine["learn"]["config"]))
-    assert "494.0" in found.out
+    assert "501.5" in found.out
+    assert "got there and stayed: 20 of 20 seeds" in " ".join(found.out.split())
     table, told, path = found.out.rpartition("curves: ")
     assert told
     assert Path(path.strip()).is_file()
@@ -126,7 +127,7 @@ def test_two_equal_learners_end_to_end(bench_learn: Callable[..., Outcome]) -> N
 
 
 def test_a_worse_learner_end_to_end(bench_learn: Callable[..., Outcome]) -> None:
-    found = bench_learn(reference=learner(), worse=learner(top=300.0))
+    found = bench_learn("--seeds", "5", reference=learner(), worse=learner(top=300.0))
     (reference, worse) = found.record["results"]
 
     assert worse["learn"]["to_threshold"]["reached"] == 0
