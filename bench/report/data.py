@@ -1,6 +1,6 @@
 """What a report knows: result files as entries, grouped by what was measured on what."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,8 @@ from fastppo.text import printable
 CEILINGS = {"envpool": "EnvPool alone", "rollout": "rollout only", "update": "update only"}
 PHASES = ("env", "policy", "copy", "gae", "update", "logging", "other")
 NOT_VERIFIED = "not verified"
+WITHOUT_SHARE = "judged without the share of seeds that got there"
+"""Of the verdict in a file by the older rule of learning parity, which let failures pass."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,12 @@ class Run:
             "load before": f"{load} (1, 5, 15 minutes)",
             "variables": " ".join(f"{k}={v}" for k, v in conditions["env"].items()) or "none set",
         }
+
+
+def parity_verdict(told: Mapping[str, Any]) -> str:
+    """Passed, failed or cannot tell, as the file has it, and what the older rule did not see."""
+    verdict = str(told["verdict"])
+    return verdict if told.get("success_share") else f"{verdict}, {WITHOUT_SHARE}"
 
 
 def group_key(entry: Entry) -> str:

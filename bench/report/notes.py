@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from fastppo.bench.report.data import NOT_VERIFIED, Entry, Run, mismatches
+from fastppo.bench.report.data import NOT_VERIFIED, Entry, Run, mismatches, parity_verdict
 from fastppo.bench.report.numbers import count, interval, ratio, with_interval
 
 OURS = "fastppo"
@@ -108,6 +108,8 @@ def _definitions(run: Run) -> list[str]:
         lines += [
             "final return: interquartile mean over seeds; 95% bootstrap interval.",
             "env steps, time: until half of the seeds had reached the threshold (Kaplan-Meier).",
+            "there and stayed: share of the seeds that reached the threshold and ended above half "
+            "of what the base learned, less the base's share, in percentage points; 95% interval.",
         ]
     return lines
 
@@ -143,10 +145,11 @@ def reservations(run: Run) -> list[str]:
             f"learning not verified, so a rate may be of a trainer that learns less: {who}"
         )
     for told in run.parity:
-        if told["verdict"] != "passed":
+        verdict = parity_verdict(told)
+        if verdict != "passed":
             where = str(told.get("id", "")).removeprefix("learn/")
             why = "; ".join(map(str, told.get("reasons", ())))
-            lines.append(f"learning parity of {told['impl']} {where}: {told['verdict']}: {why}")
+            lines.append(f"learning parity of {told['impl']} {where}: {verdict}: {why}")
     lines += [
         f"WRONG: {check['name']}: {check['reason']}" for check in run.checks if not check["passed"]
     ]

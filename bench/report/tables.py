@@ -1,7 +1,8 @@
 """Tables of results as text, for the terminal, for markdown and for the page alike."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fastppo.bench.report.data import CEILINGS, PHASES, Entry, Group, Run, mismatches
 from fastppo.bench.report.numbers import (
@@ -140,9 +141,27 @@ def _parity(run: Run) -> Iterable[Table]:
         name = str(told.get("id", "")).removeprefix("learn/")
         wins = better.get(told["impl"])
         chance = with_interval(wins["value"], wins["low"], wins["high"]) if wins else "-"
-        rows.append((f"{told['impl']} {name}".rstrip(), chance, str(told["verdict"])))
+        rows.append((f"{told['impl']} {name}".rstrip(), _points(told), chance, _verdict(told)))
     if rows:
-        yield Table("learning parity", ("P(ends above the base) [95%]", "verdict"), rows)
+        columns = ("there and stayed [95%]", "P(ends above the base) [95%]", "verdict")
+        yield Table("learning parity", columns, rows)
+
+
+def _points(told: Mapping[str, Any]) -> str:
+    """The difference of the shares of seeds that succeed."""
+    check = told.get("success_share")
+    if check is None:
+        return "not judged"
+    found = check["estimate"]
+    if found is None:
+        return "-"
+    value, low, high = (f"{100 * found[end]:+.0f}" for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _verdict(told: Mapping[str, Any]) -> str:
+    """With a mark where the older rule gave it, which a reservation explains."""
+    return str(told["verdict"]) + ("" if told.get("success_share") else "*")
 
 
 def threshold(entry: Entry) -> tuple[str, str, str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastppo.bench.report.data import parity_verdict
 from fastppo.redact import redact
 from fastppo.tracking import wandb_names
 
@@ -23,7 +24,10 @@ TRAIN_COLUMNS = (
     "id", "impl", "env_steps_per_s", "low", "high", "ratio", "ratio_low", "ratio_high",
     "share_of_envpool", "learning", "mismatch",
 )  # fmt: skip
-LEARN_COLUMNS = ("id", "impl", "seeds", "final_iqm", "low", "high", "threshold", "seeds_reached")
+LEARN_COLUMNS = (
+    "id", "impl", "seeds", "final_iqm", "low", "high", "threshold", "seeds_reached", "parity",
+    "share_difference", "share_low", "share_high",
+)  # fmt: skip
 OTHER_COLUMNS = ("id", "impl", "unit", "clock", "median", "low", "high", "samples")
 
 
@@ -69,9 +73,18 @@ def planned(
 
 def table_of(record: Record) -> tuple[Sequence[str], list[list[Any]]]:
     """The comparison: one row per environment and implementation."""
-    rows = {"train": _train_row, "learn": _learn_row}.get(record["kind"], _other_row)
-    columns = {"train": TRAIN_COLUMNS, "learn": LEARN_COLUMNS}.get(record["kind"], OTHER_COLUMNS)
-    return columns, [rows(entry) for entry in record["results"]]
+    if record["kind"] == "learn":
+        told = {(one.get("id"), one["impl"]): one for one in _parity(record)}
+        rows = [_learn_row(one, told.get((one["id"], one["impl"]))) for one in record["results"]]
+        return LEARN_COLUMNS, rows
+    if record["kind"] == "train":
+        return TRAIN_COLUMNS, [_train_row(entry) for entry in record["results"]]
+    return OTHER_COLUMNS, [_other_row(entry) for entry in record["results"]]
+
+
+def _parity(record: Record) -> Sequence[Record]:
+    found: Sequence[Record] = (record.get("comparison") or {}).get("parity", ())
+    return found
 
 
 def _train_row(entry: Record) -> list[Any]:
@@ -84,13 +97,16 @@ def _train_row(entry: Record) -> list[Any]:
     ]  # fmt: skip
 
 
-def _learn_row(entry: Record) -> list[Any]:
-    learn = entry["learn"]
+def _learn_row(entry: Record, parity: Record | None) -> list[Any]:
+    """Learning parity: verdict, and the difference of the shares of seeds that succeed."""
+    learn, told = entry["learn"], parity or {}
+    share = (told.get("success_share") or {}).get("estimate") or {}
     final, curves = learn["final_iqm"], learn["curves"]
     reached = sum(curve["steps_to_threshold"] is not None for curve in curves)
     return [
         entry["id"], entry["impl"], len(curves), final["value"], final["low"], final["high"],
-        learn["threshold"], reached,
+        learn["threshold"], reached, None if parity is None else parity_verdict(parity),
+        share.get("value"), share.get("low"), share.get("high"),
     ]  # fmt: skip
 
 
