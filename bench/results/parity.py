@@ -234,8 +234,7 @@ def _learned(base: Runs) -> Array:
 
 
 def _succeeded(runs: Runs, base: Runs) -> Flags:
-    """[..., seeds] which seeds got there and stayed: half of what the base learned is lost again by
-    none of them."""
+    """[..., seeds] who got there and stayed: ended above half of what the base learned."""
     half = interquartile_mean(base.first) + _learned(base) / 2
     kept: Flags = np.asarray(runs.reached, np.bool_) & (np.asarray(runs.final) > half[..., None])
     return kept
@@ -281,7 +280,7 @@ def _remedy(runs: Runs, base: Runs, horizon: float, finding: Finding) -> str:
         bounds.restricted_mean(one.steps, one.reached, horizon).value for one in (runs, base)
     )
     limit = STEPS_MARGIN * float(theirs)
-    if horizon < limit:
+    if horizon <= limit:
         return f"; --total-timesteps {math.ceil(limit)} or more would show it"
     if not np.all(runs.reached) or ours >= limit:
         return ""

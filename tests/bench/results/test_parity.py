@@ -140,6 +140,15 @@ def test_no_verdict_where_the_run_is_too_short_to_see_a_slow_learner() -> None:
     assert verdict(runs(GOOD, 85e3), runs(GOOD, 80e3)).verdict == "passed"
 
 
+def test_a_run_exactly_as_long_as_the_margin_gets_a_verdict() -> None:
+    """The base's mean is 40k of 60k: even if all fail unseen, the ratio is that of the margin."""
+    base = runs(GOOD, [25e3, 35e3, 40e3, 45e3, 55e3], repeat=1)
+    short = verdict(base, base, horizon=60e3)
+
+    assert short.steps_to_threshold.verdict == "cannot tell"
+    assert "--total-timesteps 60000 or more" in short.steps_to_threshold.reason
+
+
 def test_long_runs_leave_room_for_failures_that_were_not_seen() -> None:
     """Ten times the base's steps each: 17% of seeds may fail unseen, 5.6% reach the margin."""
     ours, base = runs(GOOD, [30e3] * SEEDS), runs(GOOD, [30e3] * SEEDS)

@@ -129,6 +129,7 @@ def test_a_finished_run_without_a_last_game_is_lost() -> None:
         (("curves", 0, "final_return"), "high"),
         (("curves", 0, "first_return"), [1]),
         (("curves", 0, "finished"), 1),
+        (("curves", 0, "steps_to_threshold"), 0),
         (("config", "total_timesteps"), "many"),
     ],
 )
