@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -94,7 +94,15 @@ def write(path: Path, record: dict[str, Any]) -> None:
         wrong = None
     if wrong is not None:
         raise AssertionError(f"a record of our own breaks {SCHEMA}: {wrong}")
+    plain["digest"] = digest(plain)
     write_text(path, json.dumps(plain, indent=1, allow_nan=False) + "\n", "--json")
+
+
+def digest(record: Mapping[str, Any]) -> str:
+    """SHA-256 of a record's content but for its digest: JSON, keys sorted, no spaces, ASCII."""
+    content = {name: value for name, value in record.items() if name != "digest"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_text(path: Path, text: str, option: str) -> None:
@@ -114,7 +122,7 @@ def read(path: Path) -> dict[str, Any]:
     """Reads and validates a record.
 
     Raises:
-        UserError: no such file, cut short, no result file, of another schema version, or damaged.
+        UserError: no such file, cut short, no result file, of another schema version, or changed.
     """
     try:
         record = files.parse_json(path.read_bytes())
@@ -131,6 +139,11 @@ def read(path: Path) -> dict[str, Any]:
     wrong = problem(record)
     if wrong is not None:
         raise UserError(f"{path}: breaks {SCHEMA}: {wrong}; measure again")
+    if "digest" in record and record["digest"] != digest(record):
+        raise UserError(
+            f"{path}: digest: the content was changed since it was written; measure again, or take "
+            "the line out to vouch for it yourself"
+        )
     return dict(record)
 
 

@@ -1,13 +1,13 @@
 """`fastppo track push | sync`: results and runs become W&B runs later, offline or online."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from fastppo import files
 from fastppo.bench.results import result
 from fastppo.bench.track import sync as track_sync
 from fastppo.bench.track.runs import PlannedRun, planned
@@ -144,18 +144,18 @@ def _push_run_dir(path: Path, mode: str) -> Path:
     opened = RunDir.open(path)
     config = opened.read_config()
     tracking.check_writable(path)
-    record = json.loads((path / "config.json").read_text())
+    record = files.parse_json((path / "config.json").read_bytes(), constants=True)
     facts = {key: value for key, value in record.items() if key != "config"}
     try:
         with closing(Follower(path / "metrics.jsonl")) as follower:
-            rows = list(follower.rows())
+            updates = [row["update"] for row in follower.rows()]
         start = tracking.start_message(config, path, facts, mode, 0)
-    except ValueError:
+        done = bool(updates) and updates[-1] >= config.num_updates
+    except (ValueError, KeyError, TypeError):
         remedy = "`fastppo train --resume` repairs it"
         raise UserError(f"{path}: metrics.jsonl is damaged; {remedy}") from None
     except OSError as error:
         raise MachineError(f"{path}: {why(error)}") from error
-    done = bool(rows) and rows[-1]["update"] >= config.num_updates
     start["settings"] |= {"x_disable_stats": True}
     name = wandb_names.model_name(config.to_dict())
     newest = tracking.newest_checkpoint(path)

@@ -1,7 +1,6 @@
 """`fastppo track sync`: uploads offline W&B runs, the parts of each run in their order."""
 
 import fcntl
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from fastppo import files
 from fastppo.errors import MachineError, UserError
 from fastppo.tracking import wandb_names
 from fastppo.tracking.wandb_process import FOREIGN
@@ -70,7 +70,7 @@ def _offline_runs(folder: Path) -> Iterator[Path]:
 
 def _read_marker(folder: Path) -> dict[str, Any] | None:
     try:
-        marker: dict[str, Any] = json.loads((folder / MARKER).read_text())
+        marker: dict[str, Any] = files.parse_json((folder / MARKER).read_bytes())
         return marker if isinstance(marker["part"], int) and marker["id"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

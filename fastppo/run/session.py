@@ -34,7 +34,7 @@ def start(config: Config, run_dir: Path | None, *, quiet: bool) -> None:
 
 
 def resume(run_dir: Path, *, quiet: bool) -> None:
-    """Goes on from a run's newest checkpoint.
+    """Goes on from a run's newest checkpoint, or begins where a run ended before its first.
 
     Raises:
         UserError, MachineError, Diverged, Interrupted
@@ -42,15 +42,19 @@ def resume(run_dir: Path, *, quiet: bool) -> None:
     run = RunDir.open(run_dir)
     config = run.read_config()
     state = run.load()
-    if state["config"] != config.to_dict():
+    if state is None:
+        print(f"{run_dir} has no checkpoint yet: from the beginning", file=sys.stderr)
+    elif state["config"] != config.to_dict():
         raise UserError(f"checkpoint: {run.checkpoints} belongs to another run than config.json")
-    if state["update"] >= config.num_updates:
+    if state is not None and state["update"] >= config.num_updates:
         print(f"{run_dir} is complete: {state['update']} updates, {state['global_step']} env steps")
         return
     tracking.check(config)
     with StopRequest() as stop:
-        run.resume(state["update"])
+        run.resume(0 if state is None else state["update"])
         trainer = Trainer(config, state=state, check_stop=stop.check)
+        if state is None:
+            run.save(0, trainer.state(), config.keep_checkpoints)
         tracker = tracking.make_tracker(
             config,
             run.path,

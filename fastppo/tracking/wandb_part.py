@@ -51,7 +51,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return fresh | {"parts": []}
     try:
-        known = json.loads(path.read_text())
+        known = files.parse_json(path.read_bytes())
         if known["schema"] == SCHEMA and isinstance(known["id"], str):
             return {**known, "parts": list(known["parts"])}
     except (ValueError, KeyError, TypeError):

@@ -29,6 +29,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from fastppo import files
 from fastppo.tracking.summary import RunSummary
 
 ORPHAN_SECONDS = 60.0
@@ -58,7 +59,10 @@ class Follower:
             if not line.endswith(b"\n"):
                 return
             self._offset += len(line)
-            yield json.loads(line)
+            row = files.parse_json(line)
+            if not isinstance(row, dict):
+                raise files.Unreadable("a line is no object")
+            yield row
 
     def close(self) -> None:
         """Lets go of the file."""

@@ -22,7 +22,9 @@ from fastppo.train import Trainer, build_obs_normalizer
 
 def loaded(path: Path) -> tuple[Config, dict[str, Any]]:
     run = RunDir.open(path)
-    return run.read_config(), run.load()
+    state = run.load()
+    assert state is not None
+    return run.read_config(), state
 
 
 def untrained(config: Config) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -190,10 +191,12 @@ def test_opening_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     [
         ("", "Expecting value"),
         ('{"config": {', "Expecting"),
-        ("[]", "list indices"),
+        ("[]", "no field 'config'"),
         ("{}", "no field 'config'"),
         ('{"config": {}}', "unknown or missing fields"),
-        ('{"config": 5}', "int"),
+        ('{"config": 5}', "no field 'config'"),
+        ('{"config": ' + "[" * 100_000, "nested too deeply"),
+        ('{"config": {"gamma": 1e999}}', "beyond a double"),
         ("\x00\x01", "Expecting value"),
     ],
 )
@@ -286,6 +289,170 @@ def test_a_run_that_diverged_logs_its_last_update_and_can_go_on(
     assert load(path / "checkpoints" / "00000001.pt")["update"] == 1
     assert command("train", "--resume", path, "--quiet").code == 0
     assert [row["update"] for row in rows_of(path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_begins_with_resume(
+    tiny: Callable[..., Config], tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    """A killed write leaves its part, too; `train` and `--resume` do not point at each other."""
+    path = tmp_path / "run"
+    RunDir.create(path, tiny(), {}).close()
+    part = path / "checkpoints" / ".fastppo-0123456789abcdef.part"
+    part.write_bytes(b"half a checkpoint")
+
+    outcome = command("train", "--resume", path, "--quiet")
+
+    assert (outcome.code, outcome.out) == (0, "")
+    assert outcome.err == f"{path} has no checkpoint yet: from the beginning\n"
+    assert [row["update"] for row in rows_of(path)] == [1, 2, 3, 4, 5, 6]
+    assert not part.exists()
+
+
+def test_a_run_that_ended_before_its_config_can_be_started_again(
+    tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    (path / "checkpoints").mkdir(parents=True)
+    (path / ".lock").touch()
+    (path / ".fastppo-0123456789abcdef.part").write_bytes(b"half a config")
+
+    session.start(tiny(), path, quiet=True)
+
+    assert len(rows_of(path)) == 6
+
+
+@pytest.mark.parametrize("moment", range(6))
+def test_a_run_that_is_killed_while_it_is_made_can_be_had_again(
+    tiny: Callable[..., Config], tmp_path: Path, command: Callable[..., Any], moment: int
+) -> None:
+    """Killed at one rename or sync after the other: SIGKILL runs nobody's `finally`."""
+    path = tmp_path / "run"
+    pid = os.fork()
+    if pid == 0:
+        calls = iter(range(100))
+
+        def die_at_the_moment(real: Any) -> Any:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                if next(calls) == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*args, **kwargs)
+
+            return call
+
+        os.fsync = die_at_the_moment(os.fsync)
+        os.rename = os.replace = die_at_the_moment(os.replace)
+        try:
+            run = RunDir.create(path, tiny(), {})
+            run.save(0, {"nothing": 0}, 1)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    for saved in (path / "checkpoints").glob("*.pt"):
+        saved.unlink()  # whole, but not of a run
+
+    if (path / "config.json").exists():
+        assert command("train", "--resume", path, "--quiet").code == 0
+    else:
+        session.start(tiny(), path, quiet=True)
+
+    assert len(rows_of(path)) == 6
+    assert not list(path.rglob("*.part"))
+
+
+def test_a_run_whose_checkpoints_are_lost_keeps_its_metrics(
+    run_copy: Path, command: Callable[..., Any]
+) -> None:
+    shutil.rmtree(run_copy / "checkpoints")
+    before = (run_copy / "metrics.jsonl").read_bytes()
+
+    outcome = command("train", "--resume", run_copy)
+
+    assert outcome.code == 2
+    assert "metrics.jsonl holds updates" in outcome.err
+    assert (run_copy / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b'{"update": 2',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"update": 1e999}',
+        b'{"update": "2"}',
+        b'{"update": true}',
+        b"[2]",
+        b'{"update": 1}',
+        b"",
+    ],
+)
+def test_a_damaged_line_costs_that_line_and_is_kept(
+    stopped_run: Path, command: Callable[..., Any], line: bytes
+) -> None:
+    source = stopped_run / "metrics.jsonl"
+    lines = source.read_bytes().splitlines()
+    source.write_bytes(b"\n".join([lines[0], line, *lines[2:], b""]))
+
+    outcome = command("train", "--resume", stopped_run, "--quiet")
+
+    assert outcome.code == 0
+    assert outcome.err == f"fastppo: {source}: 1 damaged line moved to metrics.damaged-1.jsonl\n"
+    assert (stopped_run / "metrics.damaged-1.jsonl").read_bytes() == line + b"\n"
+    assert [row["update"] for row in rows_of(stopped_run)] == [1, 3, 4, 5, 6]
+    assert source.read_bytes().splitlines()[:3] == [lines[0], lines[2], lines[3]]
+
+
+@pytest.mark.parametrize("gone", ["", "metrics.jsonl", "moved"])
+def test_a_run_that_is_deleted_while_it_trains_does_not_say_done(
+    tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    path, update = tmp_path / "run", Trainer.run_update
+
+    def run_update(trainer: Trainer) -> dict[str, Any]:
+        if trainer.update == 3:
+            if gone == "moved":
+                path.rename(tmp_path / "elsewhere")
+            elif gone:
+                (path / gone).unlink()
+            else:
+                shutil.rmtree(path)
+        return update(trainer)
+
+    monkeypatch.setattr(Trainer, "run_update", run_update)
+
+    with pytest.raises(MachineError, match="was deleted or moved"):
+        session.start(tiny(), path, quiet=True)
+
+    assert path.exists() == (gone == "metrics.jsonl")  # nothing is made again behind one's back
+
+
+@pytest.mark.parametrize("command_line", ["train --resume", "eval"])
+@pytest.mark.parametrize("closed", ["", "checkpoints"])
+def test_a_folder_that_may_not_be_read_is_one_line(
+    run_copy: Path, command_line: str, closed: str
+) -> None:
+    """As another user, because root may read everything."""
+    program = (
+        "import os, sys; from fastppo.cli import main; import fastppo.run.session\n"
+        "os.setgid(65534); os.setuid(65534)\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user needs root")
+    for folder in (run_copy.parent.parent.parent, run_copy.parent.parent, run_copy.parent):
+        folder.chmod(0o755)
+    (run_copy / closed).chmod(0o700)
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command_line.split(), str(run_copy)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+    assert done.returncode in (2, 3), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("fastppo: error: ")
+    assert "permission denied" in done.stderr
 
 
 def test_a_finished_run_has_nothing_to_resume(
