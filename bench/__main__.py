@@ -17,6 +17,8 @@ COMMANDS = {
         "fastppo.bench.learn.command",
         "return against env steps and time, over several seeds",
     ),
+    "compare": ("fastppo.bench.compare.simulate", "how often compare is wrong, by simulation"),
+    "coverage": ("fastppo.bench.results.coverage", "how often intervals cover, by simulation"),
     "parity": ("fastppo.bench.results.parity_simulate", "how often the verdict of learn is wrong"),
     "env": (
         "fastppo.bench.env.command",

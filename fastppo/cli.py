@@ -22,6 +22,8 @@ usage: fastppo COMMAND ...
   doctor                  what is installed, which kernels serve, the thread plan; --envs: tasks
   bench train [ENV_ID]    env steps per second, side by side with other libraries
   bench learn ENV_ID      return against env steps and time, over several seeds
+  bench compare           how often the verdict of compare is wrong, by simulation
+  bench coverage          how often the intervals of the tables cover, by simulation
   bench parity            how often the verdict of bench learn is wrong, by simulation
   bench env ENV_ID        EnvPool alone, over environments, batch sizes and threads
   bench kernels           every kernel beside eager and compiled torch and a plain copy

@@ -1,22 +1,40 @@
-"""A comparison of two result files as a terminal table and as markdown."""
+"""A comparison of two result files as a terminal table, as markdown and as JUnit XML."""
 
+import math
 from collections.abc import Sequence
+from xml.etree import ElementTree as xml
 
 from rich.console import Console
 
-from fastppo.bench.compare.command import Comparison
-from fastppo.bench.compare.verdicts import CONTROL, IMPROVED, INCONCLUSIVE, PASS, REGRESSION, Row
+from fastppo.bench.compare.comparison import Comparison
+from fastppo.bench.compare.verdicts import (
+    CONTROL,
+    DRIFT,
+    FEWEST,
+    IMPROVED,
+    INCONCLUSIVE,
+    LAUNCH,
+    NOT_MEASURED,
+    PASS,
+    REGRESSION,
+    Row,
+)
+from fastppo.bench.report import junit as report_junit
 from fastppo.bench.report.console import make_console
 from fastppo.bench.report.data import Entry
 from fastppo.bench.report.markdown import code, details, escape, table
-from fastppo.bench.report.numbers import amount, ratio, with_interval
+from fastppo.bench.report.numbers import amount, ratio, with_ends
 from fastppo.bench.report.tables import Table
 from fastppo.bench.report.terminal import NARROW, print_table, say
+from fastppo.bench.results.intervals import heading, quantile
 
-ORDER = (REGRESSION, INCONCLUSIVE, IMPROVED, PASS, CONTROL)
+ORDER = (REGRESSION, NOT_MEASURED, INCONCLUSIVE, IMPROVED, PASS, CONTROL)
 UNPAIRED = (
     "Unpaired: the files were measured at different times, and drift between the two runs is in "
-    "every ratio. Above 1, B is better. Intervals: 95%, seeded bootstrap of the medians' ratio."
+    "every ratio. What the controls show of it is divided out; {drift:.0%} (standard deviation) "
+    "is assumed to be left, so slow-downs below some {seen:.0%} stay unseen. To see less, measure "
+    "both in one sitting (fastppo bench train). Above 1, B is better. Intervals: 95%, Student's "
+    "over launches."
 )
 
 
@@ -25,10 +43,9 @@ def sentence(found: Comparison) -> str:
     if found.void is not None:
         return f"VOID: {found.void}; measure both files in one sitting."
     judged = [row for row in found.rows if row.verdict != CONTROL]
-    counts = [(found.having(verdict), verdict) for verdict in ORDER[:4]]
-    said = ", ".join(f"{len(rows)} {verdict}" for rows, verdict in counts if rows)
-    first = found.having(REGRESSION) or found.having(INCONCLUSIVE) or found.having(IMPROVED)
-    verdict = first[0].verdict if first else PASS
+    counts = [(len(found.having(verdict)), verdict) for verdict in ORDER[:-1]]
+    said = ", ".join(f"{number} {verdict}" for number, verdict in counts if number)
+    verdict = next((verdict for number, verdict in counts if number), PASS)
     return (
         f"{verdict}: of {len(judged)} results {said or 'none'}, at {found.tolerance:.0%} tolerance."
     )
@@ -41,7 +58,8 @@ def print_comparison(found: Comparison, console: Console | None = None) -> None:
         facts = run.facts()
         say(console, f"{name}: {run.name}, {facts['date']}, {facts['code']}")
     say(console, "", sentence(found), "")
-    print_table(rows(found.rows, narrow=console.width < NARROW), console, red=(REGRESSION,))
+    red = (REGRESSION, NOT_MEASURED)
+    print_table(rows(found.rows, narrow=console.width < NARROW), console, red=red)
     say(console, *notes(found))
 
 
@@ -50,34 +68,39 @@ def rows(compared: Sequence[Row], *, narrow: bool = False) -> Table:
     cells: list[tuple[str, ...]] = []
     last = ""
     for row in compared:
-        heading = f"{row.a.id} {row.a.clock}" if row.a.clock != "wall" else row.a.id
-        if heading != last:
-            cells.append((heading,))
-            last = heading
-        middles = [amount(e.value.value, e.unit) if e.value else "-" for e in (row.a, row.b)]
+        name = f"{row.a.id} {row.a.clock}" if row.a.clock != "wall" else row.a.id
+        if name != last:
+            cells.append((name,))
+            last = name
+        middles = [
+            amount(e.value.value, e.unit) if e is not None and e.value else "-"
+            for e in (row.a, row.b)
+        ]
         found = row.ratio
-        told = "-" if found is None else with_interval(found.value, found.low, found.high)
-        if found is not None and narrow:
-            told = ratio(found.value)
+        told = ratio(found.value if found else None) if narrow else with_ends(found)
         cells.append((f"  {row.a.impl}", *middles, told, row.verdict))
     units = {row.a.unit for row in compared} - {"s"}
     first = f"result, {units.pop()}" if len(units) == 1 else "result"
-    return Table(first, ("A", "B", "ratio" if narrow else "ratio [95%]", "verdict"), cells)
+    label = heading(row.ratio.label for row in compared if row.ratio)
+    return Table(first, ("A", "B", "ratio" if narrow else f"ratio [{label}]", "verdict"), cells)
 
 
 def notes(found: Comparison) -> list[str]:
     """How to read the table, and what it cannot show."""
-    lines = [UNPAIRED]
+    seen = 1.0 - math.exp(-math.log1p(found.tolerance) - quantile(math.inf) * DRIFT)
+    lines = [UNPAIRED.format(drift=DRIFT, seen=seen)]
     if found.drift is not None:
         lines.append(f"The machine alone (controls) was {ratio(found.drift)} times as fast in B.")
-    few = [row for row in found.rows if min(len(row.a.samples), len(row.b.samples)) < 6]
+    sides = [(row.a, row.b) for row in found.rows if row.b is not None]
+    few = sum(min(len(a.launches), len(b.launches)) < FEWEST for a, b in sides)
     if few:
         lines.append(
-            f"{len(few)} results have fewer than 6 samples: intervals are rough or missing."
+            f"{few} results have fewer than {FEWEST} launches: that launches differ by "
+            f"{LAUNCH:.0%} is assumed."
         )
     lines += [f"mismatch: {line}" for line in found.mismatch]
-    for name, entries in (("A", found.only_a), ("B", found.only_b)):
-        lines += [f"only in {name}: {name_of(entry)}" for entry in entries]
+    lines += [f"only in A: {name_of(row.a)}" for row in found.having(NOT_MEASURED)]
+    lines += [f"only in B: {name_of(entry)}" for entry in found.only_b]
     for name, run in (("A", found.a), ("B", found.b)):
         lines += [
             f"not measured in {name}: {f['impl']} on {f['id']}: {f['reason']}" for f in run.failures
@@ -114,3 +137,29 @@ def markdown(found: Comparison) -> str:
         ]
         lines += [f"{escape(facts['machine'])}: {code(facts['command'])}"]
     return "\n".join(lines) + "\n"
+
+
+def junit(found: Comparison) -> str:
+    """A test case per result of A: a regression or what B lacks fails, the undecided is skipped."""
+    root = xml.Element("testsuites", name="fastppo")
+    suite = xml.SubElement(root, "testsuite", name=f"compare {found.a.name} {found.b.name}")
+    reasons = {(f["id"], f["impl"]): str(f["reason"]) for f in found.b.failures}
+    cases = []
+    if found.void is not None:
+        cases.append(report_junit.named(suite, "controls", "machine"))
+        xml.SubElement(cases[0], "failure", message=sentence(found), type="Void")
+    for row in found.rows:
+        case = report_junit.named(suite, row.a.id, row.a.impl)
+        message = f"{row.verdict}: {with_ends(row.ratio)} times as good as before"
+        if row.verdict == NOT_MEASURED:
+            reason = reasons.get((row.a.id, row.a.impl), "it is in A alone")
+            xml.SubElement(case, "failure", message=reason, type="NotMeasured")
+        elif row.verdict == REGRESSION and found.void is None:
+            xml.SubElement(case, "failure", message=message, type="Regression")
+        elif row.verdict == INCONCLUSIVE or found.void is not None:
+            xml.SubElement(case, "skipped", message=message)
+        else:
+            xml.SubElement(case, "system-out").text = message
+        cases.append(case)
+    report_junit.count(suite, cases)
+    return report_junit.text(root)

@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--rounds", type=int, default=ROUNDS, metavar="R",
-        help=f"turns of each setting (default {ROUNDS}; six or more give a 95%% interval)",
+        help=f"turns of each setting (default {ROUNDS}; fewer than six give a range only)",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="F", help="write the raw samples here")
 

@@ -26,8 +26,10 @@ from fastppo.bench.kernels.clocks import (
     graph_clock,
     keep_freed_memory,
 )
+from fastppo.bench.report.numbers import ABOVE, of_ceiling
 from fastppo.bench.results import result
-from fastppo.bench.results.paired import Ratio, interleave, speedup
+from fastppo.bench.results.intervals import Interval, heading
+from fastppo.bench.results.paired import interleave, speedup
 from fastppo.errors import MachineError, UserError
 
 ROUNDS, QUICK_ROUNDS = 21, 9
@@ -53,7 +55,7 @@ class Timing:
     def microseconds(self, name: str) -> float | None:
         return median(self.samples[name]) * 1e6 if name in self.samples else None
 
-    def over(self, name: str) -> Ratio | None:
+    def over(self, name: str) -> Interval | None:
         """How many times faster fastppo is."""
         return speedup(self.samples, OURS, name) if name in self.samples else None
 
@@ -156,7 +158,7 @@ def _chosen(device: torch.device, quick: bool, patterns: list[str]) -> list[Case
     return chosen
 
 
-def _ratio(ratio: Ratio | None) -> tuple[str, str]:
+def _ratio(ratio: Interval | None) -> tuple[str, str]:
     if ratio is None:
         return "-", ""
     digits = 1 if ratio.value >= 10 else 2
@@ -164,7 +166,7 @@ def _ratio(ratio: Ratio | None) -> tuple[str, str]:
 
 
 WIDE = 90  # columns of a terminal that shows the intervals
-HEADINGS = ("kernel", "us", "x eager", "95%", "x compile", "95%", "of copy")
+HEADINGS = ("kernel", "us", "x eager", "interval", "x compile", "interval", "of copy")
 
 
 def table_rows(timings: list[Timing]) -> list[tuple[str, ...]]:
@@ -176,7 +178,7 @@ def table_rows(timings: list[Timing]) -> list[tuple[str, ...]]:
             f"{timing.microseconds(OURS):.1f}",
             *_ratio(timing.over(TEXTBOOK)),
             *_ratio(timing.over(COMPILED)),
-            f"{100 * timing.copy_share:.0f}%",
+            of_ceiling(timing.copy_share),
         )
         for timing in timings
     ]
@@ -199,7 +201,14 @@ def print_table(timings: list[Timing]) -> None:
 
     console = Console()
     # a narrow window keeps the numbers, and leaves out their intervals
-    columns = [i for i, name in enumerate(HEADINGS) if name != "95%" or console.width >= WIDE]
+    columns = [i for i, name in enumerate(HEADINGS) if name != "interval" or console.width >= WIDE]
+    ratios = [
+        found
+        for timing in timings
+        for way in (TEXTBOOK, COMPILED)
+        if (found := timing.over(way)) is not None
+    ]
+    label = heading(found.label for found in ratios)
     table = Table(box=None, pad_edge=False)
     table.add_column(HEADINGS[0], overflow="fold")
     for i in columns[1:]:
@@ -207,6 +216,10 @@ def print_table(timings: list[Timing]) -> None:
     for row in table_rows(timings):
         table.add_row(*(row[i] for i in columns))
     console.print(table)
+    if ratios and console.width >= WIDE:
+        print(f"interval: {label}.")
+    if any(timing.copy_share > 1.0 for timing in timings):
+        print(ABOVE)
     for line in failures(timings):
         print(line)
 

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--preset", metavar="LIST", help="paper, wide, or NxT such as 8x128 (default: paper)")
     add("--seconds", type=float, metavar="S", help="least length of a slice (default 1)")
     add("--pairs", type=int, metavar="N", help="rounds of one slice each (default 8)")
-    add("--launches", type=int, metavar="L", help="fresh processes the rounds are spread over (2)")
+    add("--launches", type=int, metavar="L", help="fresh processes the rounds are spread over (4)")
     add("--seed", type=int, default=1, help="of every implementation (default 1)")
     add("--device", default="auto", help="cpu, cuda or auto: a GPU where there is one")
     add("--cores", metavar="LIST", help="pin everything to these, such as 0,1 (default: all)")

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as xml
 
 import pytest
 
 from fastppo.bench.compare import command as compare
+from fastppo.bench.compare import comparison
 from fastppo.bench.report.data import Run
 from fastppo.errors import UserError
 
@@ -40,10 +42,10 @@ def run(tmp_path: Path) -> Callable[..., int]:
 def test_a_regression_is_exit_code_1_and_named(
     run: Callable[..., int], train_record: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slower = train_record({"fastppo": 0.8}, seed=1, names=SMALL)
+    slower = train_record({"fastppo": 0.5}, seed=1, names=SMALL)
     target = tmp_path / "compare.md"
 
-    assert run(train_record(names=SMALL), slower, "--tolerance", "0.1", "--md", str(target)) == 1
+    assert run(train_record(names=SMALL), slower, "--tolerance", "0.2", "--md", str(target)) == 1
 
     out = capsys.readouterr().out
     assert "REGRESSION: of 4 results 2 REGRESSION" in out
@@ -89,6 +91,68 @@ def test_the_ceiling_of_a_training_run_is_a_control(
         one["train"]["ceilings"]["envpool"] *= 0.8
 
     assert run(train_record(names=SMALL), moved) == 4
+
+
+def slow_machine(record: Record, factor: float) -> Record:
+    """Everything at `factor` of its rate, EnvPool alone too."""
+    moved = deepcopy(record)
+    for one in moved["results"]:
+        for launch in one["launches"]:
+            launch["samples"] = [factor * sample for sample in launch["samples"]]
+        for name in one["train"]["ceilings"]:
+            one["train"]["ceilings"][name] *= factor
+    return moved
+
+
+def test_a_slow_machine_is_no_regression(
+    run: Callable[..., int], train_record: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0.92 in samples and ceilings: void at 5% tolerance, divided out at 12%."""
+    record = train_record(names=SMALL)
+
+    assert run(record, slow_machine(record, 0.92)) == 4
+    assert run(record, slow_machine(record, 0.92), "--tolerance", "0.15") == 0
+    out = capsys.readouterr().out
+    assert "1.00 [0." in out
+    assert "The machine alone (controls) was 0.92 times as fast in B." in " ".join(out.split())
+    assert run(record, slow_machine(record, 1.08)) == 4
+
+
+def test_what_b_did_not_measure_is_no_pass(
+    run: Callable[..., int], train_record: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = train_record(names=SMALL)
+    lacking = deepcopy(record)
+    gone = lacking["results"].pop(0)
+    failing = deepcopy(lacking)
+    failing["failures"].append({"id": gone["id"], "impl": gone["impl"], "reason": "exit code -9"})
+    slower = deepcopy(failing)
+    for one in slower["results"]:
+        one["launches"][0]["samples"] = [0.5 * x for x in one["launches"][0]["samples"]]
+
+    for other, code in ((lacking, 3), (failing, 3), (slower, 1), (slow_machine(lacking, 0.5), 4)):
+        outputs = {name: tmp_path / f"c.{name}" for name in ("md", "junit")}
+        options = [word for name, path in outputs.items() for word in (f"--{name}", str(path))]
+        assert run(record, other, *options) == code
+        assert "NOT MEASURED" in capsys.readouterr().out
+        assert "NOT MEASURED" in outputs["md"].read_text()
+        suite = xml.fromstring(outputs["junit"].read_text())[0]
+        [case] = [c for c in suite if c.find("failure[@type='NotMeasured']") is not None]
+        assert (case.get("classname"), case.get("name")) == (gone["id"], gone["impl"])
+        failed = sum(c.find("failure") is not None for c in suite)
+        assert suite.get("failures") == str(failed)
+        assert failed == {3: 1, 1: 4, 4: 2}[code]
+    # what is new in B is listed, and no reason to fail
+    assert run(lacking, record) == 0
+    assert "only in B: fastppo on" in " ".join(capsys.readouterr().out.split())
+
+
+def test_strict_turns_the_undecided_into_5(run: Callable[..., int], train_record: Make) -> None:
+    record = train_record(names=SMALL)
+
+    assert run(record, record) == 0
+    assert run(record, record, "--strict") == 5
+    assert run(record, record, "--strict", "--tolerance", "0.2") == 0
 
 
 def test_learning_and_environments_compare(
@@ -220,5 +284,6 @@ def test_the_interval_does_not_depend_on_what_else_is_compared(train_record: Mak
     a, b = Run(train_record()), Run(train_record(seed=1))
     fourth = [Run(run.record | {"results": run.record["results"][3:4]}) for run in (a, b)]
 
-    (alone,) = compare.compare(fourth[0], fourth[1], 0.05).rows
-    assert compare.compare(a, b, 0.05).rows[3].ratio == alone.ratio
+    (alone,) = comparison.compare(fourth[0], fourth[1], 0.05, allow_mismatch=True).rows
+    whole = comparison.compare(a, b, 0.05, allow_mismatch=True)
+    assert whole.rows[3].ratio == alone.ratio

@@ -90,7 +90,8 @@ def test_the_table_fits_the_window(
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines) <= width
     assert "gae T=128 N=8" in lines[1]
-    assert ("95%" in lines[0]) == (width == 100)
+    assert ("interval" in lines[0]) == (width == 100)
+    assert ("interval: range of 1 round." in lines) == (width == 100)
 
 
 def test_a_baseline_that_fails_is_told_and_the_rest_measured() -> None:
