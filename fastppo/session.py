@@ -1,11 +1,10 @@
 """One `fastppo train`: a trainer, its run directory, its trackers, and how they end together."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from fastppo import machine, tracking
+from fastppo import machine, signals, tracking
 from fastppo.config import Config
 from fastppo.errors import Diverged, Interrupted, UserError
 from fastppo.progress import make_progress
@@ -22,10 +21,11 @@ def start(config: Config, run_dir: Path | None, *, quiet: bool) -> None:
         UserError, MachineError, Diverged, Interrupted
     """
     tracking.check(config)
-    with StopRequest() as stop:
-        # built first: a config that cannot run leaves no folder behind
-        trainer = Trainer(config, check_stop=stop.check)
-        record = _record(trainer)
+    stop = StopRequest()
+    # built first: a config that cannot run, or a signal meanwhile, leaves no folder behind
+    trainer = Trainer(config, check_stop=stop.check)
+    record = _record(trainer)
+    with stop:
         run = RunDir.create(run_dir, config, record)
         run.save(0, trainer.state(), config.keep_checkpoints)
         tracker = tracking.make_tracker(config, run.path, record)
@@ -47,9 +47,10 @@ def resume(run_dir: Path, *, quiet: bool) -> None:
         print(f"{run_dir} is complete: {state['update']} updates, {state['global_step']} env steps")
         return
     tracking.check(config)
-    with StopRequest() as stop:
-        run.resume(state["update"])
-        trainer = Trainer(config, state=state, check_stop=stop.check)
+    stop = StopRequest()
+    run.resume(state["update"])
+    trainer = Trainer(config, state=state, check_stop=stop.check)
+    with stop:
         tracker = tracking.make_tracker(
             config,
             run.path,
@@ -106,10 +107,9 @@ def _train(
     except (Interrupted, Diverged) as end:
         exit_code = end.exit_code
         save()
-        print(
+        signals.tell(
             f"stopped after update {trainer.update}, checkpoint written; go on with: "
-            f"fastppo train --resume {run.path}",
-            file=sys.stderr,
+            f"fastppo train --resume {run.path}"
         )
         raise
     finally:
