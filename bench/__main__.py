@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 
-from fastppo import program, signals
+from fastppo import program, signals, streams
 
 COMMANDS = {
     "train": ("fastppo.bench.train", "env steps per second, side by side with other libraries"),
@@ -23,6 +23,8 @@ UPPER = {
     "track": ("fastppo.bench.track", "stored results to Weights & Biases; upload of offline runs"),
 }
 """Commands of `fastppo` itself that are served from here."""
+OUTPUTS = ("json", "html", "md", "junit", "pictures")
+"""Options that name a file for a result."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,6 +74,11 @@ def serve(module: str, name: str, about: str, args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog=name, description=about)
     command.add_arguments(parser)
     parsed = parser.parse_args(args)
+    outputs = [value for name, value in vars(parsed).items() if name in OUTPUTS]
+    if any(outputs) or not outputs or module == UPPER["compare"][0]:
+        streams.mirror()  # a file holds the result, the exit code is it, or it is what was done
+    else:
+        streams.needed()
     # unwinding is what stops the children and keeps what was measured
     with signals.unwinding():
         code: int = command.run(parsed)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fastppo import files, program, signals
+from fastppo import files, program, signals, streams
 from fastppo.bench import kernels, result
 from fastppo.bench.gpu_correctness import checks
 from fastppo.bench.kernel_cases import cases
@@ -141,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         args = parser.parse_args(argv)
+        streams.mirror()
         with signals.unwinding():
             return _run(args)
 

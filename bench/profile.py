@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fastppo import settings, signals
+from fastppo import settings, signals, streams
 from fastppo.bench import result, verdict
 from fastppo.config import Config, Options
 from fastppo.errors import Interrupted, MachineError, UserError, why
@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"engine: {config.engine!r} cannot be profiled: {seen}; use eager")
     if typed.updates < 1:
         raise UserError(f"updates: {typed.updates} must be at least 1")
+    streams.mirror()
     folder = typed.out or _default_folder(config)
     check_folder(folder)
     # imports torch.profiler and compiles kernels: not needed to refuse

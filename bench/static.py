@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import fastppo
-from fastppo import files, program, signals
+from fastppo import files, program, signals, streams
 from fastppo.bench import sass, static_build, static_gate, static_table
 from fastppo.bench.static_build import Build
 from fastppo.bench.static_gate import Row
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         args = _parse(argv)
+        streams.mirror()  # of the exit code
         with signals.unwinding():  # which kills the workers
             return run(args)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from fastppo import __version__, program, settings
+from fastppo import __version__, program, settings, streams
 from fastppo.config import Options, WandbMode
 from fastppo.errors import UserError
 
@@ -129,6 +129,7 @@ def _train(args: list[str]) -> int:
         return 0
     typed, config = settings.resolve(TrainArgs, args, "fastppo train")
     if typed.show_config:
+        streams.needed()
         print(json.dumps(config.to_dict(), indent=2))
         return 0
     from fastppo import session
@@ -149,6 +150,7 @@ def _refuse_settings_with_resume(env_id: str, args: list[str]) -> None:
 
 def _eval(args: list[str]) -> int:
     typed: EvalArgs = tyro.cli(EvalArgs, args=args, prog="fastppo eval")
+    streams.needed()
     from fastppo import checkpoint
     from fastppo.evaluate import evaluate
     from fastppo.rundir import RunDir
@@ -183,6 +185,7 @@ def _eval(args: list[str]) -> int:
 
 def _doctor(args: list[str]) -> int:
     typed: DoctorArgs = tyro.cli(DoctorArgs, args=args, prog="fastppo doctor")
+    streams.needed()
     from fastppo import doctor
 
     if typed.envs:

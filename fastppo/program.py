@@ -1,4 +1,4 @@
-"""How every command runs and ends: signals, errors and exit codes in one place.
+"""How every command runs and ends: signals, errors, output and exit codes in one place.
 
 Imports nothing that takes time, for the handler must be there before what does.
 """
@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from fastppo import signals
+from fastppo import signals, streams
 from fastppo.errors import Diverged, Interrupted, MachineError, UserError
 
 
@@ -19,9 +19,19 @@ def run(command: Callable[[], int], *, is_process: bool = True) -> int:
 
     Returns:
         The exit code (README).
+
+    Raises:
+        SystemExit: where the parsers of arguments end, after --help for one.
     """
-    with signals.handled(to_the_end=is_process):
-        return _run(command)
+    if streams.is_guarded():
+        return command()
+    with signals.handled(to_the_end=is_process), streams.guarded() as out:
+        try:
+            code = _run(command)
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else int(left.code is not None)
+            raise SystemExit(streams.settle(out, code)) from None
+        return streams.settle(out, code)
 
 
 def _run(command: Callable[[], int]) -> int:
@@ -35,6 +45,3 @@ def _run(command: Callable[[], int]) -> int:
         return interrupted.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone: `fastppo doctor --envs | head`
-        return 0

@@ -149,7 +149,10 @@ def test_a_second_signal_ends_it_at_once_with_the_code_of_the_first(
 ) -> None:
     process = start(body.replace("PATIENCE", "60"))
     process.wait_for("ready")
-    process.send(*numbers)
+    process.send(numbers[0])
+    process.wait_for("kept" if body == UNWINDING else "saved")
+    time.sleep(2 * ECHO_S)
+    process.send(numbers[1])
     code, out, err = process.end()
 
     assert code == 128 + numbers[0]
