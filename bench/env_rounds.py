@@ -10,7 +10,6 @@ from fastppo.bench.env_pools import (
     Setting,
     Slice,
     Stepper,
-    available_bytes,
     bytes_per_env,
     open_pool,
 )
@@ -18,6 +17,7 @@ from fastppo.bench.paired import Ratio, median_interval
 from fastppo.config import Config
 from fastppo.envs import EnvSpec, describe, spec_of
 from fastppo.errors import Interrupted
+from fastppo.limits import available_bytes
 from fastppo.presets import PRESETS, preset_for
 from fastppo.signals import StopRequest
 

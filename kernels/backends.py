@@ -20,6 +20,10 @@ class BackendUnavailable(RuntimeError):
     """The backend that was asked for cannot serve these tensors; the message names the remedy."""
 
 
+class CacheUnavailable(RuntimeError):
+    """There is no place for compiled numba kernels; the message names the remedy."""
+
+
 @cache
 def _missing(package: str) -> str | None:
     """Why `package` cannot be imported, or None."""

@@ -6,6 +6,8 @@ address with its sizes beside it, and makes arrays of them with
 """
 
 import hashlib
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import CellType, FunctionType
@@ -13,10 +15,12 @@ from typing import Any
 
 import torch
 from llvmlite import ir
-from numba import njit, types
+from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
+
+from .backends import CacheUnavailable
 
 # Contraction to FMA only. "nnan" and "ninf" would hide a diverged policy; "reassoc" would merge the
 # two-part ln 2 of an exponential and the `+ MAGIC - MAGIC` that rounds.
@@ -37,6 +41,7 @@ def _stamp() -> str:
 
 
 _STAMP = _stamp()
+_REMEDY = "set NUMBA_CACHE_DIR to a folder that can be written, or take --backend torch"
 
 
 def kernel(signature: str) -> Callable[[Callable[..., Any]], Any]:
@@ -60,9 +65,36 @@ def kernel(signature: str) -> Callable[[Callable[..., Any]], Any]:
         stamped.__module__ = plain.__module__
         stamped.__qualname__ = plain.__qualname__
         stamped.__doc__ = plain.__doc__
-        return njit(signature, cache=True, **OPTIONS)(stamped)
+        try:
+            return njit(signature, cache=True, **OPTIONS)(stamped)
+        except OSError as error:
+            reason = f"{error.filename or 'numba'}: {error.strerror or error}"
+            raise CacheUnavailable(f"{reason}; free space there, or {_REMEDY}") from None
+        except RuntimeError as error:
+            if "no locator available" not in str(error):
+                raise
+            tried = f"neither {Path(__file__).parent / '__pycache__'} nor the user's cache"
+            raise CacheUnavailable(
+                f"numba: {tried} can be written, where compiled kernels are kept; {_REMEDY}"
+            ) from None
 
     return decorate
+
+
+def _check_cache() -> None:
+    """Refuses a folder that was asked for and cannot be had: numba takes another without a word."""
+    folder = config.CACHE_DIR
+    if not folder:
+        return
+    try:
+        os.makedirs(folder, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = f"{folder!r} cannot be written ({(error.strerror or str(error)).lower()})"
+        raise CacheUnavailable(f"NUMBA_CACHE_DIR: {reason}; {_REMEDY}") from None
+
+
+_check_cache()
 
 
 @intrinsic  # type: ignore[untyped-decorator]
