@@ -46,7 +46,7 @@ test: lint  ## lint, then the tests, then the kernel tests again in Triton's int
 	TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels $(PYTEST_ARGS)
 
 .PHONY: static
-static: $(STAMP)  ## compile every kernel without a GPU and compare with bench/expected
+static: $(STAMP)  ## compile every kernel without a GPU and compare with bench/static/expected
 	$(BIN)/fastppo static --check
 
 .PHONY: test-slow

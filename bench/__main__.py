@@ -8,19 +8,35 @@ from collections.abc import Mapping, Sequence
 from fastppo import program, signals, streams
 
 COMMANDS = {
-    "train": ("fastppo.bench.train", "env steps per second, side by side with other libraries"),
-    "learn": ("fastppo.bench.learn", "return against env steps and time, over several seeds"),
-    "env": ("fastppo.bench.env_grid", "EnvPool alone, over environments, batch sizes and threads"),
-    "kernels": ("fastppo.bench.kernels", "every kernel beside eager and compiled torch and a copy"),
+    "train": (
+        "fastppo.bench.train.command",
+        "env steps per second, side by side with other libraries",
+    ),
+    "learn": (
+        "fastppo.bench.learn.command",
+        "return against env steps and time, over several seeds",
+    ),
+    "parity": ("fastppo.bench.results.parity_simulate", "how often the verdict of learn is wrong"),
+    "env": (
+        "fastppo.bench.env.command",
+        "EnvPool alone, over environments, batch sizes and threads",
+    ),
+    "kernels": (
+        "fastppo.bench.kernels.command",
+        "every kernel beside eager and compiled torch and a copy",
+    ),
     "peers": ("fastppo.bench.peers.install", "install the other libraries, each in its own venv"),
 }
 UPPER = {
-    "compare": ("fastppo.bench.compare", "two result files, row by row"),
+    "compare": ("fastppo.bench.compare.command", "two result files, row by row"),
     "report": (
-        "fastppo.bench.report",
+        "fastppo.bench.report.command",
         "result files as a table, markdown, JUnit, or one HTML page",
     ),
-    "track": ("fastppo.bench.track", "stored results to Weights & Biases; upload of offline runs"),
+    "track": (
+        "fastppo.bench.track.command",
+        "stored results to Weights & Biases; upload of offline runs",
+    ),
 }
 """Commands of `fastppo` itself that are served from here."""
 OUTPUTS = ("json", "html", "md", "junit", "pictures")

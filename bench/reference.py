@@ -250,6 +250,8 @@ def update(
         for start in range(0, config.batch_size, config.minibatch_size):
             rows = order[start : start + config.minibatch_size]
             rows = rows[batch.valid[rows]]
+            if len(rows) == 0:
+                continue  # Adam's momentum would step without a gradient
             loss, report = minibatch_loss(agent, batch, rows, config, clip_coef)
             optimizer.zero_grad()
             loss.backward()
@@ -393,7 +395,10 @@ class ReferenceTrainer:
             self.obs_stats.update(self.raw_obs[self.valid.cpu().numpy()])
         updated = self._clock()
         seconds |= {"gae": batched - collected, "update": updated - batched}
-        seconds |= {"total": updated - start, "other": updated - start - sum(seconds.values())}
+        seconds |= {
+            "total": updated - start,
+            "other": max(0.0, updated - start - sum(seconds.values())),
+        }
 
         env_steps = int(self.valid.sum().item())
         self.update_index += 1

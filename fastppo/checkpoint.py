@@ -4,6 +4,7 @@ The digest in each is that of its content: a bit that flipped on the way is not 
 """
 
 import hashlib
+import os
 import pickle
 import re
 import zipfile
@@ -113,23 +114,35 @@ def newest(folder: Path) -> Path:
     """The checkpoint of the latest update in a run's folder of checkpoints.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or the folder may not be read.
     """
-    found = _ours(folder)
+    found = find(folder)
     if not found:
-        raise UserError(f"checkpoint: none in {folder}; train from the start into a new run_dir")
+        remedy = f"begin with `fastppo train --resume {folder.parent}`"
+        raise UserError(f"checkpoint: none in {folder} yet; {remedy}")
     return found[-1]
 
 
 def prune(folder: Path, keep: int) -> None:
     """Deletes all but the newest `keep` checkpoints; files of other names are not ours."""
-    for old in _ours(folder)[:-keep]:
+    for old in find(folder)[:-keep]:
         old.unlink(missing_ok=True)
 
 
-def _ours(folder: Path) -> list[Path]:
-    """The files that `RunDir.save` has named, by their update."""
-    found = [path for path in folder.glob("*.pt") if _OURS.fullmatch(path.name)]
+def find(folder: Path) -> list[Path]:
+    """The files that `RunDir.save` has named, by their update.
+
+    Raises:
+        UserError: the folder may not be read.
+    """
+    try:
+        # glob would take a folder that may not be read for an empty one
+        found = [folder / name for name in os.listdir(folder) if _OURS.fullmatch(name)]
+    except FileNotFoundError:
+        found = []
+    except OSError as error:
+        message = f"checkpoint: {folder} cannot be read ({why(error)}); make it readable"
+        raise UserError(message) from None
     return sorted(found, key=lambda path: int(path.stem))
 
 

@@ -22,6 +22,7 @@ usage: fastppo COMMAND ...
   doctor                  what is installed, which kernels serve, the thread plan; --envs: tasks
   bench train [ENV_ID]    env steps per second, side by side with other libraries
   bench learn ENV_ID      return against env steps and time, over several seeds
+  bench parity            how often the verdict of bench learn is wrong, by simulation
   bench env ENV_ID        EnvPool alone, over environments, batch sizes and threads
   bench kernels           every kernel beside eager and compiled torch and a plain copy
   bench peers install     the other libraries, each in a venv of its own
@@ -101,7 +102,7 @@ def dispatch(args: list[str]) -> int:
         "eval": _eval,
         "doctor": _doctor,
         "bench": _bench,
-        "profile": lambda rest: _reach_up("fastppo.bench.profile", rest),
+        "profile": lambda rest: _reach_up("fastppo.bench.profile.command", rest),
         **dict.fromkeys(("compare", "report", "track"), lambda rest: _serve(args[0], rest)),
         "gate": lambda rest: _reach_up("fastppo.bench.gate.__main__", rest),
         "static": _static,
@@ -123,7 +124,7 @@ def _train(args: list[str]) -> int:
         typed = settings.parse(TrainArgs, args, "fastppo train")
         assert typed.resume is not None
         _refuse_settings_with_resume(typed.env_id, args)
-        from fastppo import session
+        from fastppo.run import session
 
         session.resume(typed.resume, quiet=typed.quiet)
         return 0
@@ -132,7 +133,7 @@ def _train(args: list[str]) -> int:
         streams.needed()
         print(json.dumps(config.to_dict(), indent=2))
         return 0
-    from fastppo import session
+    from fastppo.run import session
 
     session.start(config, typed.run_dir, quiet=typed.quiet)
     return 0
@@ -152,8 +153,8 @@ def _eval(args: list[str]) -> int:
     typed: EvalArgs = tyro.cli(EvalArgs, args=args, prog="fastppo eval")
     streams.needed()
     from fastppo import checkpoint
-    from fastppo.evaluate import evaluate
-    from fastppo.rundir import RunDir
+    from fastppo.run.evaluate import evaluate
+    from fastppo.run.rundir import RunDir
 
     run = RunDir.open(typed.run_dir)
     config = run.read_config()
@@ -168,7 +169,7 @@ def _eval(args: list[str]) -> int:
         device=typed.device,
     )
     if typed.wandb != "disabled":
-        from fastppo.wandb_eval import record_eval
+        from fastppo.tracking.wandb_eval import record_eval
 
         record_eval(config, typed.run_dir, path, result, typed.wandb)
     if typed.json:
@@ -186,7 +187,7 @@ def _eval(args: list[str]) -> int:
 def _doctor(args: list[str]) -> int:
     typed: DoctorArgs = tyro.cli(DoctorArgs, args=args, prog="fastppo doctor")
     streams.needed()
-    from fastppo import doctor
+    from fastppo.run import doctor
 
     if typed.envs:
         doctor.print_envs()
@@ -208,11 +209,11 @@ def _serve(name: str, args: list[str]) -> int:
 
 
 def _static(args: list[str]) -> int:
-    return _reach_up("fastppo.bench.static", args)
+    return _reach_up("fastppo.bench.static.command", args)
 
 
 def _gpu_check(args: list[str]) -> int:
-    return _reach_up("fastppo.bench.gpu_check", args)
+    return _reach_up("fastppo.bench.gpu_check.command", args)
 
 
 def _reach_up(module: str, args: list[str]) -> int:

@@ -21,8 +21,8 @@ _THREADS = re.compile(r"can't start new thread|Resource temporarily unavailable"
 
 def told(error: Exception) -> str | None:
     """The fault, with a remedy; None for an error that is none of the machine's."""
-    backends = sys.modules.get("fastppo.kernels.backends")  # imported it would take seconds
-    if backends is not None and isinstance(error, backends.CacheUnavailable):
+    cache = sys.modules.get("fastppo.kernels.tools.numba_cache")  # imported it would take seconds
+    if cache is not None and isinstance(error, cache.CacheUnavailable):
         return str(printable(str(error)))
     text = str(error)
     if isinstance(error, MemoryError) or (

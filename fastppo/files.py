@@ -1,6 +1,7 @@
 """Files as the commands read and write them: whole or not at all, and never over something else."""
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -17,6 +18,9 @@ from fastppo.errors import UserError
 
 class Unreadable(ValueError):
     """A file is not what it should be; the text is the reason, for the middle of a sentence."""
+
+
+_PART = ".fastppo-{}.part"
 
 
 @contextmanager
@@ -40,7 +44,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
     old = _replaced(path)
-    part = path.with_name(f".fastppo-{secrets.token_hex(8)}.part")
+    part = path.with_name(_PART.format(secrets.token_hex(8)))
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with os.fdopen(os.open(part, flags, 0o666), "wb") as file:
@@ -67,6 +71,26 @@ def write(path: Path, content: str | bytes) -> None:
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     with replacing(path) as file:
         file.write(data)
+
+
+def keep_aside(path: Path, content: bytes) -> Path:
+    """Writes a file next to `path`, under a name that nothing has: metrics.damaged-1.jsonl.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    for count in itertools.count(1):
+        aside = path.with_name(f"{path.stem}.damaged-{count}{path.suffix}")
+        with suppress(FileExistsError):
+            with aside.open("xb") as file:
+                file.write(content)
+            return aside
+    raise AssertionError("endless")
+
+
+def parts(folder: Path) -> list[Path]:
+    """What a killed `replacing` has left in a folder; delete them only where nobody writes."""
+    return sorted(folder.glob(_PART.format("*")))
 
 
 def is_stream(path: Path) -> bool:
@@ -133,8 +157,11 @@ def _same(one: Path, other: Path) -> bool:
         return os.path.realpath(one) == os.path.realpath(other)
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
     """JSON as every program reads it alike: Unicode, with numbers that a double can hold.
+
+    Args:
+        constants: lets NaN and infinities through, for a reader that names the field.
 
     Raises:
         Unreadable: it is no JSON, nested too deeply, or holds NaN, infinity, a number beyond a
@@ -143,7 +170,10 @@ def parse_json(text: str | bytes) -> Any:
     try:
         text = text.decode() if isinstance(text, bytes) else text
         value = json.loads(
-            text, parse_constant=_no_constant, parse_float=_to_float, parse_int=_to_int
+            text,
+            parse_constant=float if constants else _no_constant,
+            parse_float=_to_float,
+            parse_int=_to_int,
         )
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()

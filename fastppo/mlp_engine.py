@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from fastppo import flat, randomness
 from fastppo.config import Config
-from fastppo.kernels import numba_layers, numba_mlp
+from fastppo.kernels.mlp import numba_cpu as numba_mlp
+from fastppo.kernels.mlp import numba_layers
 from fastppo.policy import Act, ActorCritic, Mlp
 from fastppo.ppo import STATS_NAMES, FlatAdam, UpdateStats, with_rollout_stats
 from fastppo.rollout import Rollout
@@ -34,7 +35,7 @@ def refusal(policy: ActorCritic) -> str | None:
 
 
 class MlpEngine:
-    """Acts and updates by `kernels.numba_mlp`.
+    """Acts and updates by `kernels.mlp`.
 
     Args:
         policy: an MLP on the CPU; its parameters are moved into one flat buffer.

@@ -189,12 +189,14 @@ class EagerEngine:
             for mb in rollout.minibatches(update, epoch):
                 loss, stats = self.loss(mb, clip_coef)
                 loss.backward()
-                forbidden = stopped | ~torch.isfinite(loss.detach())
-                norm, stepped = self.optimizer.step(learning_rate, forbidden)
+                # without a valid row the gradient is zero, but Adam's momentum would step
+                forbidden = stopped | ~mb.any_valid
+                skip = forbidden | ~torch.isfinite(loss.detach())
+                norm, stepped = self.optimizer.step(learning_rate, skip)
                 row = torch.stack([loss.detach(), norm, *(stats[name] for name in LOSS_STATS)])
                 sums += torch.where(stepped, row, 0.0)
                 taken += stepped
-                skipped += ~stepped & ~stopped
+                skipped += ~(stepped | forbidden)
                 epoch_kl += stats["approx_kl"]
             if config.target_kl is not None:
                 stopped = stopped | (epoch_kl / config.num_minibatches > config.target_kl)

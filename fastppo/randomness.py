@@ -10,7 +10,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from fastppo.kernels import philox
+from fastppo.kernels.tools import philox
 
 
 def _hash(*key: int | str) -> int:

@@ -36,6 +36,7 @@ class Minibatch:
     returns: Tensor  # [B]
     old_values: Tensor  # [B]
     valid: Tensor  # [B] bool
+    any_valid: Tensor  # 0-d bool
     advantage_stats: Tensor | None = None  # [4], or None for the loss to compute them
 
 
@@ -200,10 +201,11 @@ class Rollout:
             stats = api.advantage_stats(
                 self.advantages, self.valid, minibatches, backend=config.backend
             )
-        for rows, row_stats in zip(minibatches, stats, strict=False):
+        any_valid = self.valid.flatten()[minibatches].any(1)
+        for rows, has_rows, row_stats in zip(minibatches, any_valid, stats, strict=False):
             gathered = api.gather_rows(fields, rows, backend=config.backend)
             images = [] if self.frames is None else [self.frames.gather(rows)]
-            tensors: list[Any] = [*images, *gathered, row_stats]
+            tensors: list[Any] = [*images, *gathered, has_rows, row_stats]
             yield Minibatch(*tensors)
 
     def explained_variance(self) -> Tensor:

@@ -17,21 +17,21 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from . import (
-    triton_act,
-    triton_adam,
-    triton_advantage_stats,
+from fastppo.kernels.act import triton_gpu as triton_act
+from fastppo.kernels.adam import triton_gpu as triton_adam
+from fastppo.kernels.advantage_stats import triton_gpu as triton_advantage_stats
+from fastppo.kernels.frames import triton_gpu as triton_frames
+from fastppo.kernels.gae import triton_gpu as triton_gae
+from fastppo.kernels.gather import triton_gpu as triton_gather
+from fastppo.kernels.loss import (
     triton_categorical,
-    triton_frames,
-    triton_gae,
-    triton_gather,
     triton_gaussian,
-    triton_moments,
     triton_narrow,
-    triton_options,
     triton_rows,
     triton_vocab,
 )
+from fastppo.kernels.moments import triton_gpu as triton_moments
+from fastppo.kernels.tools import triton_options
 
 ARCHITECTURES = (80, 90, 100)  # A100, H100 and H200, B200
 

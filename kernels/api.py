@@ -11,16 +11,21 @@ also `torch.ops.fastppo.<name>`, which is what torch.compile sees of it.
 
 import torch
 
-from .act import act_categorical, act_gaussian
-from .adam import clip_adam_
-from .advantage_stats import advantage_stats
-from .backends import BackendUnavailable, available_backends, implementations, resolve_backend
-from .frames import gather_frames
-from .gae import gae
-from .gather import gather_rows
-from .losses import categorical_ppo_loss, gaussian_ppo_loss
-from .moments import normalize, update_moments_
-from .reference_loss import STATS, Stats
+from fastppo.kernels.act.op import act_categorical, act_gaussian
+from fastppo.kernels.adam.op import clip_adam_
+from fastppo.kernels.advantage_stats.op import advantage_stats
+from fastppo.kernels.backends import (
+    BackendUnavailable,
+    available_backends,
+    implementations,
+    resolve_backend,
+)
+from fastppo.kernels.frames.op import gather_frames
+from fastppo.kernels.gae.op import gae
+from fastppo.kernels.gather.op import gather_rows
+from fastppo.kernels.loss.op import categorical_ppo_loss, gaussian_ppo_loss
+from fastppo.kernels.loss.spec import STATS, Stats
+from fastppo.kernels.moments.op import normalize, update_moments_
 
 __all__ = [
     "STATS",

@@ -12,16 +12,12 @@ from torch import Tensor
 
 NAMES = ("triton", "numba", "torch")
 OPERATIONS = ("act", "gae", "loss", "advantage_stats", "gather", "frames", "adam", "moments")
-_PREFIXES = {"triton": "triton", "numba": "numba", "torch": "reference"}
+_FILES = {"triton": "triton_gpu", "numba": "numba_cpu", "torch": "spec"}
 _FUSED_DTYPES = (torch.float32, torch.bfloat16)
 
 
 class BackendUnavailable(RuntimeError):
     """The backend that was asked for cannot serve these tensors; the message names the remedy."""
-
-
-class CacheUnavailable(RuntimeError):
-    """There is no place for compiled numba kernels; the message names the remedy."""
 
 
 @cache
@@ -41,9 +37,9 @@ def triton_is_interpreted() -> bool:
     """
     from triton.runtime.interpreter import InterpretedFunction
 
-    from . import triton_gae
+    from fastppo.kernels.tools import triton_philox
 
-    return isinstance(triton_gae.gae_kernel, InterpretedFunction)
+    return isinstance(triton_philox.words, InterpretedFunction)
 
 
 @cache
@@ -94,13 +90,25 @@ def resolve_backend(backend: str, device: torch.device | str, dtype: torch.dtype
         BackendUnavailable: `backend` cannot serve; the message gives the reason and the remedy.
         ValueError: `backend` is not a known name.
     """
-    return str(_resolve(backend, torch.device(device).type, dtype))
+    name = str(_resolve(backend, torch.device(device).type, dtype))
+    # dynamo would break its graph at the question, and answers for itself when it cannot go on
+    if name != "torch" and not torch.compiler.is_compiling() and _is_transformed():
+        raise BackendUnavailable(
+            f"backend {name!r} has no torch.func transforms (grad, vmap, jacrev and the like): "
+            "pass backend='torch'"
+        )
+    return name
+
+
+def _is_transformed() -> bool:
+    """Whether a transform of torch.func runs this call: its tensors have no memory to point to."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 @cache
 def _module(operation: str, name: str) -> ModuleType:
     """Imported on demand: triton is absent on macOS."""
-    return import_module(f".{_PREFIXES[name]}_{operation}", __package__)
+    return import_module(f"fastppo.kernels.{operation}.{_FILES[name]}")
 
 
 def implementations(name: str) -> dict[str, ModuleType]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fastppo.bench import result
 from fastppo.bench.gate import rule
 from fastppo.bench.gate.noise import MACHINES, Machine, pairs
+from fastppo.bench.results import result
 from fastppo.errors import UserError
 
 SLOWDOWNS = (0.9, 1.0, 1.05, 1.1, 1.2, 1.5)

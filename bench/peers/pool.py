@@ -4,7 +4,7 @@ EnvPool resets on the step after (`fastppo.envs`). Here the environments that fi
 once more, alone and right away: a synchronous pool takes a step of some of its environments. The
 action of that step is ignored and it is no transition, so the library sees T * N transitions per
 rollout and never a reset row. `pool.reset(ids)` would not do: after a lost life it starts the
-whole game again (checked on EnvPool 1.2.5; tests/bench/test_peers.py).
+whole game again (checked on EnvPool 1.2.5; tests/bench/peers/test_peers.py).
 """
 
 from typing import Any, NamedTuple

@@ -3,13 +3,13 @@
 A venv is whole once it holds its stamp, which `fastppo.bench.peers.install` writes last.
 """
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fastppo
+from fastppo import files
 from fastppo.errors import UserError
 
 STAMP = "fastppo-peer.json"
@@ -115,7 +115,7 @@ def stamp(name: str) -> dict[str, Any] | None:
     """What was installed (requirements, version, packages); None where nothing whole is."""
     folder = root() / name
     try:
-        found: dict[str, Any] = json.loads((folder / STAMP).read_text())
+        found: dict[str, Any] = files.parse_json((folder / STAMP).read_bytes())
     except (OSError, ValueError):
         return None
     return found if (folder / "bin" / "python").exists() else None

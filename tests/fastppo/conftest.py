@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fastppo import session
 from fastppo.cli import main
 from fastppo.config import Config
+from fastppo.run import session
 
 TINY: dict[str, Any] = dict(
     env_id="CartPole-v1", preset="classic", total_timesteps=768, num_envs=4, num_steps=32,

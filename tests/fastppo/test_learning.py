@@ -5,7 +5,7 @@ import pytest
 from fastppo import presets
 from fastppo.config import Config
 from fastppo.envs import describe
-from fastppo.evaluate import evaluate
+from fastppo.run.evaluate import evaluate
 from fastppo.train import Trainer
 
 

@@ -17,11 +17,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastppo import faults, limits, memory, program, session
+from fastppo import faults, limits, memory, program
 from fastppo.config import Config
 from fastppo.envs import make_pool, spec_of
 from fastppo.errors import MachineError
-from fastppo.kernels.backends import CacheUnavailable
+from fastppo.kernels.tools.numba_cache import CacheUnavailable
+from fastppo.run import session
 from fastppo.train import Trainer
 
 CPU = torch.device("cpu")

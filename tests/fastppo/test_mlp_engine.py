@@ -78,7 +78,7 @@ def make_rollout(config: Config, spec: EnvSpec, engine: Engine) -> Rollout:
     norm_adv=st.booleans(),
     max_grad_norm=st.sampled_from([0.0, 0.1, 0.5]),
     target_kl=st.sampled_from([None, 1e-3, 10.0]),
-    num_minibatches=st.sampled_from([1, 2, 4]),
+    num_minibatches=st.sampled_from([1, 2, 4, 64]),  # 64: one row each, some of them invalid
 )
 def test_an_update_equals_the_eager_one(nvec: tuple[int, ...] | None, **changes: Any) -> None:
     config = make_config(ent_coef=0.01, **changes)
@@ -150,6 +150,32 @@ def test_a_step_that_is_not_finite_is_skipped() -> None:
     ours, theirs = (engine.update(rollout, 0).to_host() for engine in (mlp, eager))
     assert ours["skipped_steps"] == theirs["skipped_steps"] == config.update_epochs
     torch.testing.assert_close(mlp.optimizer.parameter, eager.optimizer.parameter, **CLOSE)
+
+
+@pytest.mark.parametrize("nvec", [(3,), None])
+@pytest.mark.parametrize("engine", ["mlp", "eager", "eager, torch"])
+def test_a_minibatch_without_a_valid_row_takes_no_step(
+    nvec: tuple[int, ...] | None, engine: str
+) -> None:
+    """Adam's momentum would move the weights without a gradient."""
+    backend = "torch" if "torch" in engine else "auto"
+    config, spec = make_config(backend=backend, update_epochs=1), make_spec(nvec)
+    chosen = make_pair(config, spec)[engine != "mlp"]
+    rollout = make_rollout(config, spec, chosen)
+    chosen.update(rollout, 0)  # momentum
+    state = chosen.optimizer.adam.state[chosen.optimizer.parameter]
+    kept = [chosen.optimizer.parameter, *state.values()]
+    before = deepcopy(kept)
+    rollout.valid.fill_(False)
+    for field in (rollout.rewards, rollout.advantages, rollout.returns, rollout.log_probs):
+        field.fill_(float("nan"))
+
+    stats = chosen.update(rollout, 1).to_host()
+
+    assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))
+    assert stats["optimizer_steps"] == 0
+    assert stats["skipped_steps"] == 0
+    assert np.isfinite(list(stats.values())).all()
 
 
 def test_the_same_rollout_gives_the_same_bits() -> None:

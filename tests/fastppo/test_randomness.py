@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fastppo import randomness
-from fastppo.kernels import philox
+from fastppo.kernels.tools import philox
 
 CPU = torch.device("cpu")
 

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fastppo import session
 from fastppo.cli import main
 from fastppo.config import Config
 from fastppo.errors import Interrupted
+from fastppo.run import session
 from fastppo.signals import SIGNALS, StopRequest
 from fastppo.train import Trainer
 

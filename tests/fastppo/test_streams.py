@@ -16,9 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastppo import program, session, streams, tracking
+from fastppo import program, streams
 from fastppo.config import Config
-from fastppo.rundir import RunDir
+from fastppo.run import session
+from fastppo.run.rundir import RunDir
+from fastppo.tracking import trackers as tracking
 from fastppo.train import Trainer
 
 TRAIN = (

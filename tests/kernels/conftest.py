@@ -17,7 +17,7 @@ from fastppo.kernels.backends import triton_is_interpreted
 INTERPRETED = triton_is_interpreted()
 
 # The compiler cannot run in a process that interprets.
-collect_ignore = ["test_kernel_aot.py"] if INTERPRETED else []
+collect_ignore = ["test_aot.py"] if INTERPRETED else []
 
 
 @pytest.fixture(scope="session", params=["triton"] if INTERPRETED else ["torch", "numba"])

@@ -1,4 +1,4 @@
-"""Implementations for tests/bench/test_train.py, given to `--impl name=module:function`."""
+"""Implementations for tests/bench/train/test_train.py, given to `--impl name=module:function`."""
 
 import json
 import os
@@ -31,10 +31,11 @@ class CountedPool:
 
 def fastppo(request: dict[str, Any], report: Any) -> None:
     """fastppo that also writes a line per update: the clock and the transitions by environment."""
-    from fastppo.bench import manifest, worker
+    from fastppo.bench.contract import manifest
+    from fastppo.bench.launch.request import config_of
     from fastppo.train import Trainer
 
-    trainer = Trainer(worker.config_of(request), clock=report.clock)
+    trainer = Trainer(config_of(request), clock=report.clock)
     counted = CountedPool(trainer.env.pool)
     trainer.env.pool = counted
     report.ready(manifest.of_trainer(trainer.config, trainer.spec, trainer.policy, trainer.policy))
@@ -48,10 +49,11 @@ def fastppo(request: dict[str, Any], report: Any) -> None:
 
 def slower(request: dict[str, Any], report: Any) -> None:
     """fastppo with 20% more work on purpose: after each update, as long again as a fifth of it."""
-    from fastppo.bench import manifest, worker
+    from fastppo.bench.contract import manifest
+    from fastppo.bench.launch.request import config_of
     from fastppo.train import Trainer
 
-    trainer = Trainer(worker.config_of(request), clock=report.clock)
+    trainer = Trainer(config_of(request), clock=report.clock)
     report.ready(manifest.of_trainer(trainer.config, trainer.spec, trainer.policy, trainer.policy))
     while True:
         begin = report.clock()

@@ -1,0 +1,1 @@
+"""`fastppo compare`: two result files, row by row."""

@@ -1,0 +1,1 @@
+"""`fastppo bench env`: EnvPool alone, over environments, batch sizes and threads."""

@@ -1,0 +1,154 @@
+"""`fastppo bench env`: EnvPool alone over numbers of environments, batch sizes and threads.
+
+The pools of one environment are alive together and take turns, each round in a fresh order, so
+that what slows a shared machine slows them alike; settings are compared within rounds.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastppo import signals, threads
+from fastppo.bench.env import table as env_table
+from fastppo.bench.env.rounds import Grid, config_of, measure, plan_of
+from fastppo.bench.launch.pools import Setting
+from fastppo.bench.results import result
+from fastppo.config import Config
+from fastppo.errors import Interrupted, UserError
+from fastppo.signals import StopRequest
+
+SECONDS, ROUNDS = 30.0, 9
+WIDE = 64
+"""Environments of the grid's second part, beside the preset's number."""
+
+
+def make_grid(
+    config: Config,
+    num_envs: Sequence[int],
+    batch_sizes: Sequence[int] | None,
+    num_threads: Sequence[int] | None,
+) -> list[Setting]:
+    """Every combination that makes sense, and the plan of each number of environments.
+
+    Args:
+        batch_sizes: None for N, N / 2 and N / 4.
+        num_threads: None for the powers of two up to the cores, and the cores.
+    """
+    cores = threads.available_cores()
+    tried = num_threads or sorted({*(2**i for i in range(cores.bit_length())), cores})
+    settings = set()
+    for envs in num_envs:
+        settings.add(plan_of(config, envs)[0])
+        for batch in batch_sizes or {envs, max(1, envs // 2), max(1, envs // 4)}:
+            settings |= {Setting(envs, batch, t) for t in tried if batch <= envs and t <= envs}
+    return sorted(settings, key=lambda s: (s.num_envs, -s.batch_size, s.num_threads))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of `fastppo bench env`."""
+    parser.add_argument("env_ids", nargs="+", metavar="ENV_ID", help="EnvPool tasks")
+    parser.add_argument(
+        "--num-envs", metavar="N,..", help=f"environments (default: the preset's, and {WIDE})"
+    )
+    parser.add_argument(
+        "--batch-sizes", metavar="B,..", help="rows per answer, N is sync (default: N, N/2, N/4)"
+    )
+    parser.add_argument(
+        "--threads", metavar="T,..", help="EnvPool's (default: powers of two up to the cores)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, metavar="S",
+        help=f"of measuring per task, all settings together (default {SECONDS:.0f})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, metavar="R",
+        help=f"turns of each setting (default {ROUNDS}; six or more give a 95%% interval)",
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="F", help="write the raw samples here")
+
+
+def _numbers(text: str | None, option: str) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{option}: {text!r} must be whole numbers, such as 8,64") from None
+    if min(numbers) < 1:
+        raise UserError(f"{option}: {min(numbers)} must be at least 1")
+    return sorted(set(numbers))
+
+
+Work = dict[str, tuple[Config, list[Setting]]]
+"""Per environment what to measure."""
+
+
+def work_of(args: argparse.Namespace) -> Work:
+    """The request, checked.
+
+    Raises:
+        UserError: a number or name is off, or the record cannot be written there.
+    """
+    num_envs = _numbers(args.num_envs, "--num-envs")
+    batch_sizes = _numbers(args.batch_sizes, "--batch-sizes")
+    num_threads = _numbers(args.threads, "--threads")
+    if not (args.seconds > 0 and math.isfinite(args.seconds)):
+        raise UserError(f"--seconds: {args.seconds} must be a finite number above 0")
+    if args.rounds < 1:
+        raise UserError(f"--rounds: {args.rounds} must be at least 1")
+    result.check_writable(args.json)
+    work: Work = {}
+    for env_id in args.env_ids:
+        if env_id in work:
+            raise UserError(f"env_id: {env_id!r} is named twice")
+        config = config_of(env_id)
+        envs = num_envs or sorted({config.num_envs, WIDE})
+        if batch_sizes and batch_sizes[-1] > envs[-1]:
+            raise UserError(
+                f"--batch-sizes: {batch_sizes[-1]} is more than the {envs[-1]} environments; "
+                "lower it, or raise --num-envs"
+            )
+        work[env_id] = (config, make_grid(config, envs, batch_sizes, num_threads))
+    return work
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures, prints the tables, and writes the record if asked for.
+
+    Returns:
+        0 done, 3 a setting did not fit into memory, 130 or 143 stopped: what was measured until
+        then is printed and written.
+
+    Raises:
+        UserError: told before anything is measured.
+    """
+    work = work_of(args)
+    grids: list[Grid] = []
+    exit_code = 0
+    with StopRequest() as stop:
+        for env_id, (config, settings) in work.items():
+            told = f"[{len(grids) + 1}/{len(work)}] {env_id}: {len(settings)} settings"
+            print(f"{told}, {args.seconds:g} s of slices ...", file=sys.stderr, flush=True)
+            grids.append(
+                measure(config, settings, seconds=args.seconds, rounds=args.rounds, stop=stop)
+            )
+            try:
+                stop.check()
+            except Interrupted as interrupted:
+                exit_code = interrupted.exit_code
+                signals.tell("fastppo: interrupted; what was measured is kept")
+                break
+        _publish(args, grids)
+    return exit_code or (3 if any(grid.failures for grid in grids) else 0)
+
+
+def _publish(args: argparse.Namespace, grids: list[Grid]) -> None:
+    failures = [failure for grid in grids for failure in grid.failures]
+    entries = [entry for grid in grids for entry in grid.entries()]
+    if args.json is not None:
+        result.write(args.json, result.new("env", entries, failures=failures))
+    env_table.render(grids)
+    if args.json is not None:
+        print(f"samples: {args.json}")

@@ -1,0 +1,1 @@
+"""`fastppo gpu-check`: everything that only a GPU can tell."""

@@ -1,0 +1,241 @@
+"""`fastppo gpu-check --out DIR`: all that only a GPU can tell, in one command of some minutes.
+
+Three stages, each with its share of the time: every kernel against float64, the kernel grid by both
+clocks, and training rates of whole updates. DIR/gpu-check.json holds it all, samples included;
+DIR/gpu-check.md is the same as tables, for docs/results.md. Both are written after every stage,
+with `complete` false until the last one. Needs no package beyond what trains.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastppo import files, program, signals, streams
+from fastppo.bench.gpu_check.correctness import checks
+from fastppo.bench.kernels import command as kernels
+from fastppo.bench.kernels.cases import cases
+from fastppo.bench.results import result
+from fastppo.devices import resolve_device
+from fastppo.errors import MachineError, UserError
+
+SECONDS = 450.0
+"""Of the whole command: under the eight minutes that it promises."""
+GRID_SHARE = 0.75
+"""Part of that after which no further kernel is timed."""
+WORKLOADS: dict[str, dict[str, Any]] = {
+    "CartPole-v1": {"num_envs": 64, "num_steps": 128, "num_minibatches": 4},
+    "HalfCheetah-v4": {"num_envs": 64, "num_steps": 64, "num_minibatches": 4},
+    "Pong-v5": {"num_envs": 64, "num_steps": 128, "num_minibatches": 4},
+}
+
+
+def correctness(device: torch.device, quick: bool, outcomes: list[dict[str, Any]]) -> None:
+    """Runs every check; a line per failure on stderr.
+
+    Args:
+        outcomes: name, passed and the reason of each are added here.
+    """
+
+    def outcome(name: str, check: Any) -> None:
+        reason = None
+        try:
+            check()
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+            print(f"WRONG {name}: {reason}", file=sys.stderr)
+        outcomes.append({"name": name, "passed": reason is None, "reason": reason})
+
+    for name, check in checks(device):
+        outcome(name, check)
+    for case in cases(device, quick=quick):
+        outcome(case.id, lambda case=case: kernels.check(case, case.build(device)))
+
+
+def training(env_id: str, device: torch.device, seconds: float) -> dict[str, Any]:
+    """Env steps/s of whole updates after two that warm up, or why there are none."""
+    try:
+        import envpool  # noqa: F401
+
+        from fastppo import presets
+        from fastppo.config import Config
+        from fastppo.envs import describe
+        from fastppo.train import Trainer
+    except ImportError as error:
+        return {"env_id": env_id, "not_measured": str(error)}
+    preset = presets.PRESETS[presets.preset_for(describe(env_id))]
+    settings = preset | WORKLOADS[env_id] | {"total_timesteps": 10**9}
+    config = Config(env_id=env_id, device=str(device), **settings)
+    trainer = Trainer(config)
+    try:
+        for _ in range(2):
+            trainer.run_update()
+        updates: list[dict[str, Any]] = []
+        stop = time.monotonic() + seconds
+        while not updates or time.monotonic() < stop:
+            updates.append(trainer.run_update())
+    finally:
+        trainer.close()
+    total = sum(u["env_steps"] / u["env_steps_per_s"] for u in updates)
+    phases = sorted(key for key in updates[0] if key.startswith("time/") and key != "time/total")
+    return {
+        "env_id": env_id,
+        "num_envs": config.num_envs,
+        "backend": trainer.backend,
+        "updates": len(updates),
+        "env_steps_per_s": sum(u["env_steps"] for u in updates) / total,
+        "samples": [u["env_steps_per_s"] for u in updates],
+        "phase_shares": {key[5:]: sum(u[key] for u in updates) / total for key in phases},
+    }
+
+
+def markdown(record: dict[str, Any], timings: list[kernels.Timing]) -> str:
+    """The record as sections for docs/results.md."""
+    facts, versions = record["machine"], record["versions"]
+    outcomes = record["correctness"]
+    passed = sum(outcome["passed"] for outcome in outcomes)
+    lines = [
+        *([] if record["complete"] else ["Incomplete: it was cut off, or is still running.", ""]),
+        f"Machine: {', '.join(facts['gpus']) or facts['cpu']}, {facts['cores']} cores, "
+        f"torch {versions['torch']}, triton {versions['triton']}; {record['created'][:10]}; "
+        f"`fastppo {' '.join(record['command'][1:])}`.",
+        "",
+        f"Correctness against float64: {passed} of {len(outcomes)} checks passed.",
+        "",
+        *(f"- {o['name']}: {o['reason']}" for o in outcomes if not o["passed"]),
+        "",
+        f"| {' | '.join(kernels.HEADINGS)} |",
+        f"|{'---|' * len(kernels.HEADINGS)}",
+        *(f"| {' | '.join(row)} |" for row in kernels.table_rows(timings)),
+        "",
+        *(f"- {line}" for line in kernels.failures(timings)),
+        "",
+        "| environment | env steps/s | where the time goes |",
+        "|---|---|---|",
+    ]
+    for run in record["training"]:
+        if "not_measured" in run:
+            lines.append(f"| {run['env_id']} | not measured: {run['not_measured']} | |")
+        else:
+            shares = ", ".join(f"{n} {100 * s:.0f}%" for n, s in run["phase_shares"].items())
+            lines.append(f"| {run['env_id']} | {run['env_steps_per_s']:,.0f} | {shares} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the stages.
+
+    Returns:
+        0 all kernels are right, 1 one is not, 2 usage, 3 no GPU.
+    """
+    parser = argparse.ArgumentParser(prog="fastppo gpu-check", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results go here")
+    parser.add_argument("--device", default="cuda", help="cpu rehearses the command without a GPU")
+    parser.add_argument("--quick", action="store_true", help="the ends of the grid, fewer rounds")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help=f"for all of it (default {SECONDS:.0f})"
+    )
+
+    def command() -> int:
+        args = parser.parse_args(argv)
+        streams.mirror()
+        with signals.unwinding():
+            return _run(args)
+
+    return program.run(command, is_process=argv is None)
+
+
+def _run(args: argparse.Namespace) -> int:
+    start = time.monotonic()
+    if not args.seconds > 0:
+        raise UserError(f"--seconds: {args.seconds} must be a number above 0")
+    if args.out.exists() and not args.out.is_dir():
+        raise UserError(f"--out: {args.out} is a file; name a folder")
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise MachineError("device: torch sees no GPU; --device cpu rehearses the command")
+    device = resolve_device(args.device)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out: cannot make {args.out}: {error.strerror}; name another folder"
+        ) from None
+    check = Check(args.out, start)
+    with check:
+        check.run(device, args)
+    text = markdown(check.record(), check.timings)
+    print(text)
+    seconds = time.monotonic() - start
+    print(f"results: {args.out / 'gpu-check.json'} and .md, in {seconds:.0f} s")
+    return 1 if check.wrong else 0
+
+
+class Check:
+    """What was found so far, on disk after every stage, and also where the block is cut off.
+
+    Args:
+        folder: of gpu-check.json and gpu-check.md.
+        start: of the command, on time.monotonic's clock.
+    """
+
+    def __init__(self, folder: Path, start: float) -> None:
+        self.timings: list[kernels.Timing] = []
+        self._folder = folder
+        self._start = start
+        self._outcomes: list[dict[str, Any]] = []
+        self._runs: list[dict[str, Any]] = []
+        self._complete = False
+
+    def __enter__(self) -> "Check":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._outcomes:
+            self.write()
+
+    @property
+    def wrong(self) -> int:
+        """Checks that failed."""
+        return sum(not outcome["passed"] for outcome in self._outcomes)
+
+    def run(self, device: torch.device, args: argparse.Namespace) -> None:
+        """All stages; of a kernel that is wrong nothing is timed."""
+        correctness(device, args.quick, self._outcomes)
+        self.write()
+        checks = len(self._outcomes)
+        print(f"correctness: {checks - self.wrong} of {checks} checks passed", flush=True)
+        if not self.wrong:
+            deadline = self._start + GRID_SHARE * args.seconds
+            kernels.run_grid(device, self.timings, quick=args.quick, deadline=deadline)
+            self.write()
+            left = max(3.0, args.seconds - (time.monotonic() - self._start))
+            share = left / (2 * len(WORKLOADS))  # other half: environments, compilation, warm-up
+            for env_id in WORKLOADS:
+                self._runs.append(training(env_id, device, share))
+                self.write()
+        self._complete = True
+
+    def record(self) -> dict[str, Any]:
+        """The result file as it stands."""
+        return kernels.record_of(self.timings) | {
+            "kind": "gpu-check",
+            "complete": self._complete,
+            "seconds": time.monotonic() - self._start,
+            "correctness": self._outcomes,
+            "training": self._runs,
+        }
+
+    def write(self) -> None:
+        """Brings both files up to date."""
+        with signals.held():
+            record = self.record()
+            result.write(self._folder / "gpu-check.json", record)
+            files.write(self._folder / "gpu-check.md", markdown(record, self.timings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""`fastppo bench kernels`: every kernel at real shapes, compared with eager and compiled torch."""

@@ -1,0 +1,311 @@
+"""`fastppo bench kernels`: every kernel at real shapes, beside eager and compiled torch.
+
+Nothing is timed before it is shown equal to float64. Ways take turns; medians and paired ratios
+are reported, and each time stands beside the time that this machine, in the same rounds, takes to
+copy as many bytes as the operation must move.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from fastppo import machine, signals
+from fastppo.bench.kernels.cases import Case, Work, cases
+from fastppo.bench.kernels.clocks import (
+    ColdClock,
+    Measure,
+    cpu_clock,
+    graph_clock,
+    keep_freed_memory,
+)
+from fastppo.bench.results import result
+from fastppo.bench.results.paired import Ratio, interleave, speedup
+from fastppo.errors import MachineError, UserError
+
+ROUNDS, QUICK_ROUNDS = 21, 9
+OURS, TEXTBOOK, COMPILED, COPY = "fastppo", "eager", "compile", "copy"
+
+
+class NotEqual(MachineError):
+    """A kernel's result is not the oracle's: there is nothing to time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One case by one clock."""
+
+    case: Case
+    clock: str
+    """wall (CPU), cold (events, empty L2) or graph (replay, warm L2)."""
+    samples: dict[str, list[float]]
+    """Seconds per call by name; one position is one round."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Names that could not be measured, and why."""
+
+    def microseconds(self, name: str) -> float | None:
+        return median(self.samples[name]) * 1e6 if name in self.samples else None
+
+    def over(self, name: str) -> Ratio | None:
+        """How many times faster fastppo is."""
+        return speedup(self.samples, OURS, name) if name in self.samples else None
+
+    @property
+    def copy_share(self) -> float:
+        """The copy's time over ours: the share of the machine's limit that we reach."""
+        return speedup(self.samples, OURS, COPY).value
+
+    def record(self) -> list[dict[str, Any]]:
+        """Entries of a result file's `results`."""
+        return [
+            {
+                "id": self.case.id,
+                "operation": self.case.operation,
+                "shape": dict(self.case.shape),
+                "size": self.case.size,
+                "bytes": self.case.bytes_moved,
+                "impl": name,
+                "unit": "s",
+                "better": "lower",
+                "clock": self.clock,
+                "launches": [{"order": 0, "samples": samples}],
+            }
+            for name, samples in self.samples.items()
+        ]
+
+
+def check(case: Case, work: Work) -> None:
+    """Compares our result with float64.
+
+    Raises:
+        NotEqual: they differ by more than the case allows; the message has the largest difference.
+    """
+    ours = work.comparable(work.ours())
+    theirs = work.oracle()
+    for i, (actual, expected) in enumerate(zip(ours, theirs, strict=True)):
+        if not torch.allclose(
+            actual.double(), expected.double(), rtol=work.rtol, atol=work.atol, equal_nan=True
+        ):
+            worst = (actual.double() - expected.double()).abs().max().item()
+            raise NotEqual(
+                f"{case.id}: output {i} differs from float64 by up to {worst:.3g} "
+                f"(allowed: rtol {work.rtol:g}, atol {work.atol:g}); nothing was timed"
+            )
+
+
+def _copy(num_bytes: int, device: torch.device) -> Callable[[], Any]:
+    """Moves `num_bytes` in all: half of them read, half written."""
+    source = torch.zeros(max(1, num_bytes // 2), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def _ways(case: Case, work: Work, device: torch.device) -> dict[str, Callable[[], Any]]:
+    ways: dict[str, Callable[[], Any]] = {OURS: work.ours, TEXTBOOK: work.textbook}
+    if work.compilable is not None:
+        torch.compiler.reset()
+        ways[COMPILED] = work.with_function(torch.compile(work.compilable, dynamic=False))
+    ways[COPY] = _copy(case.bytes_moved, device)
+    return ways
+
+
+def time_case(case: Case, device: torch.device, rounds: int) -> Iterable[Timing]:
+    """Checks the case, then times it by every clock of the device.
+
+    Raises:
+        NotEqual: our result is not the oracle's.
+    """
+    work = case.build(device)
+    check(case, work)
+    clocks: dict[str, Callable[[Callable[[], Any]], Measure]]
+    if device.type == "cuda":
+        clocks = {"cold": ColdClock(device), "graph": graph_clock}
+    else:
+        clocks = {"wall": cpu_clock}
+    ways = _ways(case, work, device)
+    for name, clock in clocks.items():
+        measures, failed = {}, {}
+        for way, run in ways.items():
+            try:
+                measures[way] = clock(run)
+            except Exception as error:
+                if way == OURS:
+                    raise
+                # A baseline that cannot be compiled or captured is told, not hidden.
+                failed[way] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+        yield Timing(case, name, interleave(measures, rounds), failed)
+
+
+def _chosen(device: torch.device, quick: bool, patterns: list[str]) -> list[Case]:
+    grid = list(cases(device, quick=quick))
+    if not patterns:
+        return grid
+    chosen = [case for case in grid if any(fnmatch(case.operation, p) for p in patterns)]
+    if not chosen:
+        known = ", ".join(dict.fromkeys(case.operation for case in grid))
+        raise UserError(f"operation: {patterns[0]!r} matches nothing; there are {known}")
+    return chosen
+
+
+def _ratio(ratio: Ratio | None) -> tuple[str, str]:
+    if ratio is None:
+        return "-", ""
+    digits = 1 if ratio.value >= 10 else 2
+    return f"{ratio.value:.{digits}f}", f"{ratio.low:.{digits}f}-{ratio.high:.{digits}f}"
+
+
+WIDE = 90  # columns of a terminal that shows the intervals
+HEADINGS = ("kernel", "us", "x eager", "95%", "x compile", "95%", "of copy")
+
+
+def table_rows(timings: list[Timing]) -> list[tuple[str, ...]]:
+    """A row under HEADINGS per case and clock."""
+    return [
+        (
+            f"{timing.case.operation} {timing.case.label}"
+            + ("" if timing.clock == "wall" else f" {timing.clock}"),
+            f"{timing.microseconds(OURS):.1f}",
+            *_ratio(timing.over(TEXTBOOK)),
+            *_ratio(timing.over(COMPILED)),
+            f"{100 * timing.copy_share:.0f}%",
+        )
+        for timing in timings
+    ]
+
+
+def failures(timings: list[Timing]) -> list[str]:
+    """A line for every way that could not be measured."""
+    return [
+        f"{timing.case.id} {timing.clock}: {way} not measured: {reason}"
+        for timing in timings
+        for way, reason in timing.failed.items()
+    ]
+
+
+def print_table(timings: list[Timing]) -> None:
+    """The table on the terminal."""
+    # here, because a GPU host without a package registry may lack rich
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    # a narrow window keeps the numbers, and leaves out their intervals
+    columns = [i for i, name in enumerate(HEADINGS) if name != "95%" or console.width >= WIDE]
+    table = Table(box=None, pad_edge=False)
+    table.add_column(HEADINGS[0], overflow="fold")
+    for i in columns[1:]:
+        table.add_column(HEADINGS[i], justify="right", no_wrap=True)
+    for row in table_rows(timings):
+        table.add_row(*(row[i] for i in columns))
+    console.print(table)
+    for line in failures(timings):
+        print(line)
+
+
+def run_grid(
+    device: torch.device,
+    timings: list[Timing],
+    *,
+    quick: bool = False,
+    operations: list[str] | None = None,
+    rounds: int | None = None,
+    deadline: float | None = None,
+) -> bool:
+    """Times the grid of a device.
+
+    Args:
+        timings: what was measured is added here, case by case, and stays there where a signal or an
+            error ends it.
+        rounds: of interleaved slices; None for the usual number.
+        deadline: on time.monotonic's clock; cases that would start later are left out, told.
+
+    Returns:
+        Whether all of it was measured.
+
+    Raises:
+        NotEqual: a kernel computes something else than its oracle.
+        UserError: no operation has that name.
+    """
+    keep_freed_memory()
+    rounds = rounds or (QUICK_ROUNDS if quick else ROUNDS)
+    chosen = _chosen(device, quick, operations or [])
+    for done, case in enumerate(chosen):
+        if deadline is not None and time.monotonic() > deadline:
+            print(f"out of time: {len(chosen) - done} of {len(chosen)} cases not measured")
+            return False
+        print(f"[{done + 1}/{len(chosen)}] {case.id}", file=sys.stderr, flush=True)
+        timings.extend(time_case(case, device, rounds))
+    return True
+
+
+def record_of(timings: list[Timing]) -> dict[str, Any]:
+    """The result file of these timings."""
+    entries = [entry for timing in timings for entry in timing.record()]
+    return result.new("kernel", entries, threads=torch.get_num_threads())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `fastppo bench kernels`."""
+    add = parser.add_argument
+    add("operations", nargs="*", metavar="OP", help="only these: gae, gather_*")
+    add("--quick", action="store_true", help="the ends of the grid, fewer rounds")
+    add("--rounds", type=int, metavar="R", help="interleaved slices of each way")
+    add("--threads", type=int, metavar="T", help="of torch; default: all cores")
+    add("--device", default="auto", help="cpu, cuda or auto")
+    add("--json", type=Path, metavar="F", help="write the raw samples here")
+    add("--pictures", type=Path, metavar="DIR", help="draw time against size here")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Times the grid, prints the table, and writes what was asked for.
+
+    Raises:
+        UserError: a name or number is off.
+        MachineError: the device is not there, or a kernel is wrong.
+    """
+    from fastppo.devices import resolve_device
+
+    for name in ("rounds", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name}: {value} must be at least 1")
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    where = resolve_device(args.device)
+    result.check_writable(args.json)
+    if args.pictures is not None and args.pictures.exists() and not args.pictures.is_dir():
+        raise UserError(f"--pictures: {args.pictures} is a file; name a folder")
+    facts = machine.machine()
+    gpus = ", ".join(facts["gpus"]) or "no GPU"
+    threads = torch.get_num_threads()
+    print(f"{facts['cpu']}, {facts['cores']} cores, {threads} threads, {gpus}")
+    timings: list[Timing] = []
+    try:
+        run_grid(where, timings, quick=args.quick, operations=args.operations, rounds=args.rounds)
+    finally:  # an interrupt keeps what was measured, and so does a kernel that is wrong
+        if timings:
+            with signals.held():
+                _publish(args, timings)
+    return 0
+
+
+def _publish(args: argparse.Namespace, timings: list[Timing]) -> None:
+    if args.json is not None:
+        result.write(args.json, record_of(timings))
+    print_table(timings)
+    if args.json is not None:
+        print(f"samples: {args.json}")
+    if args.pictures is not None:
+        from fastppo.bench.report.command import pictures
+
+        for path in pictures([record_of(timings)], args.pictures):
+            print(f"picture: {path}")

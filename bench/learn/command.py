@@ -1,0 +1,148 @@
+"""`fastppo bench learn`: does it learn, in how many env steps and how many seconds, over seeds.
+
+Speed without learning is worth nothing, so `bench train --parity` takes its word from here
+(`parity`). Each run is a fresh process that speaks the contract of `contract.py` and ends by itself
+after `--total-timesteps`; the parent holds the clock.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fastppo import signals
+from fastppo.bench.launch import implementations
+from fastppo.bench.learn import entries as learn_entries
+from fastppo.bench.learn.curves import THRESHOLDS
+from fastppo.bench.learn.runs import Job, Task, Trainings, interleaved, tell
+from fastppo.bench.learn.table import render
+from fastppo.bench.recipes import with_steps, workloads
+from fastppo.bench.results import result
+from fastppo.config import Config
+from fastppo.errors import UserError
+from fastppo.presets import PRESETS
+
+DEFAULT = "fastppo,reference"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `fastppo bench learn`."""
+    add = parser.add_argument
+    add("env_ids", nargs="+", metavar="ENV_ID", help="EnvPool tasks, such as CartPole-v1")
+    add(
+        "--impl",
+        action="append",
+        metavar="LIST",
+        help="fastppo, reference, a peer, peers (all installed), name=module:function, "
+        f"or name='command line' (default: {DEFAULT})",
+    )
+    add("--base", metavar="NAME", help="whom the others are compared with (default: reference)")
+    add("--seeds", type=int, default=20, metavar="N", help="runs of each, with seeds 1 to N (20)")
+    add("--total-timesteps", type=int, metavar="N", help="of each run (default: the preset's)")
+    add("--threshold", type=float, metavar="X", help="return to be reached (default: a table)")
+    add("--preset", metavar="LIST", help="paper, wide, or NxT such as 8x128 (default: paper)")
+    add("--jobs", type=int, default=1, metavar="J", help="runs side by side; seconds suffer (1)")
+    add("--json", type=Path, metavar="F", help="keep the result file here, after every run")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains, keeps the result file up to date, and prints the tables.
+
+    Returns:
+        0, or 3 if a run failed.
+    """
+    for name in ("seeds", "jobs", "total_timesteps"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')}: {value} must be at least 1")
+    chosen = implementations.parse(args.impl or [DEFAULT])
+    base = implementations.base_of(args.base, chosen, "trained")
+    tasks = _tasks(args)
+    result.check_writable(args.json)
+    seeds = range(1, args.seeds + 1)
+    jobs = [job for task in tasks for job in interleaved(task, chosen, seeds)]
+    study = Study(tasks, jobs, base=base, at_once=args.jobs, path=args.json)
+    try:
+        study.trainings.run()
+    finally:  # an interrupt keeps what was measured
+        with signals.held():
+            try:
+                study.keep()
+            finally:  # and so does a full disk
+                if study.record["results"]:
+                    render(study.record)
+    if args.json is not None and study.record["results"]:
+        print(f"curves: {args.json}")
+    return 3 if study.record["failures"] else 0
+
+
+class Study:
+    """All runs, and the record of them as it stands.
+
+    Args:
+        path: of the result file; None keeps none.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        jobs: Sequence[Job],
+        *,
+        base: str,
+        at_once: int,
+        path: Path | None,
+    ) -> None:
+        self.record: dict[str, Any] = result.new("learn", [])
+        self.trainings = Trainings(jobs, at_once, self.keep)
+        self._tasks = tasks
+        self._names = list(dict.fromkeys(job.implementation.name for job in jobs))
+        self._base = base
+        self._at_once = at_once
+        self._path = path
+
+    def keep(self) -> None:
+        """Brings the record up to date, and its file if there is anything to say."""
+        seen, failures = self.trainings.curves, self.trainings.failures
+        self.record["results"] = learn_entries.entries(
+            self._tasks, self._names, seen, base=self._base, at_once=self._at_once
+        )
+        self.record["failures"] = list(failures)
+        self.record["comparison"] = learn_entries.comparison(
+            self._tasks, self._names, seen, failures, self._base
+        )
+        if self._path is not None and (seen or failures):
+            result.write(self._path, self.record)
+
+
+def _tasks(args: argparse.Namespace) -> list[Task]:
+    if args.threshold is not None:
+        if not math.isfinite(args.threshold):
+            raise UserError(f"--threshold: {args.threshold} must be a finite number")
+        if len(set(args.env_ids)) > 1:
+            raise UserError(
+                f"--threshold: one number for {len(set(args.env_ids))} environments; "
+                "measure them one by one"
+            )
+    recipes = args.preset.split(",") if args.preset else []
+    tasks = []
+    for config in workloads(args.env_ids, recipes):
+        threshold = args.threshold
+        if threshold is None:
+            threshold = THRESHOLDS.get(config.env_id)
+        if threshold is None:
+            tell(f"{config.env_id}: no threshold is known; --threshold X gives one")
+        tasks.append(Task(_until_the_end(config, args.total_timesteps), threshold))
+    return tasks
+
+
+def _until_the_end(config: Config, total_timesteps: int | None) -> Config:
+    """The benchmark's settings with the end that `fastppo train` has, or the one asked for."""
+    default = int(PRESETS[config.preset]["total_timesteps"])
+    try:
+        return with_steps(replace(config, seed=1), total_timesteps or default)
+    except UserError as error:
+        raise UserError(
+            f"--{str(error).replace('total_timesteps', 'total-timesteps', 1)}"
+        ) from None

@@ -1,0 +1,233 @@
+"""From learning curves to the entries of a result file, and to what the pairs say."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from fastppo.bench.contract import manifest
+from fastppo.bench.learn.curves import FINAL_PART, GAMES, Curve
+from fastppo.bench.learn.runs import Task
+from fastppo.bench.results import parity_records, statistics
+from fastppo.bench.results.parity import Runs
+from fastppo.bench.results.statistics import Interval, interquartile_mean
+from fastppo.bench.results.survival import median_time, restricted_mean, survival
+
+TAUS = np.linspace(0.0, 1.5, 61)
+"""Scores of the performance profile: 0 is the base untrained, 1 the threshold."""
+
+Curves = Mapping[tuple[str, str], Sequence[Curve]]
+
+
+def rng_for(*names: str) -> np.random.Generator:
+    """A generator of its own for each interval, so that none depends on what else is measured."""
+    digest = hashlib.sha256("\0".join(names).encode()).digest()
+    return np.random.default_rng(list(digest[:16]))
+
+
+def entries(
+    tasks: Sequence[Task], names: Sequence[str], curves: Curves, *, base: str, at_once: int
+) -> list[dict[str, Any]]:
+    """An entry (`fastppo.result/1`, kind learn) of every implementation with a run.
+
+    Args:
+        names: implementations.
+        base: whose work the others' is compared with.
+        at_once: processes that ran side by side.
+    """
+    found = []
+    for task in tasks:
+        base_work = next((one.work for one in curves.get((task.id, base), ()) if one.work), None)
+        for name in names:
+            if seen := curves.get((task.id, name)):
+                entry = _entry(task, name, sorted(seen, key=lambda one: one.order))
+                work = entry["learn"]["work"]
+                odd = manifest.differences(work, base_work) if work and base_work else []
+                entry["learn"] |= {"mismatch": odd, "jobs": at_once}
+                found.append(entry)
+    return found
+
+
+def _entry(task: Task, name: str, curves: list[Curve]) -> dict[str, Any]:
+    finals = _finals(curves)
+    final = None
+    if finals:
+        rng = rng_for(task.id, name, "final")
+        final = statistics.interval(statistics.pooled_iqm, [finals], rng=rng)
+    told = [curve.to_dict(task.threshold) for curve in curves]
+    return {
+        "id": task.id,
+        "impl": name,
+        "unit": "return",
+        "better": "higher",
+        "clock": "wall",
+        "launches": [
+            {"order": one.order, "seed": one.seed, "samples": _finals([one])} for one in curves
+        ],
+        "learn": {
+            "env_id": task.config.env_id,
+            "config": task.config.to_dict(),
+            "configuration": parity_records.configuration_key(task.config),
+            "work": curves[0].work,
+            "info": curves[0].info,
+            "threshold": task.threshold,
+            "games": GAMES,
+            "final_part": FINAL_PART,
+            "curves": told,
+            "final_iqm": _plain(final),
+            "to_threshold": _to_threshold(task, name, told),
+        },
+    }
+
+
+def _to_threshold(task: Task, name: str, told: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Steps and seconds to the threshold: restricted mean, median and survival curve of each."""
+    if task.threshold is None:
+        return None
+    found: dict[str, Any] = {
+        "reached": sum(one["steps_to_threshold"] is not None for one in told),
+        "runs": len(told),
+    }
+    for what, ends in (("steps", "total_steps"), ("seconds", "total_s")):
+        reached = np.array([one[f"{what}_to_threshold"] is not None for one in told])
+        times = np.array(
+            [one[ends if one[f"{what}_to_threshold"] is None else f"{what}_to_threshold"]
+             for one in told], np.float64
+        )  # fmt: skip
+        horizon = float(max(one[ends] for one in told))
+        rng = rng_for(task.id, name, what)
+        mean = statistics.interval(
+            lambda runs, end=horizon: restricted_mean(runs[0][..., 0], runs[0][..., 1] > 0, end),
+            [np.stack([times, reached], axis=-1)],
+            rng=rng,
+        )
+        curve = survival(times, reached)
+        found[what] = {
+            "restricted_mean": _plain(mean),
+            "horizon": horizon,
+            "median": median_time(times, reached),
+            "survival": {"at": curve.times.tolist(), "left": curve.fractions.tolist()},
+        }
+    return found
+
+
+def comparison(
+    tasks: Sequence[Task],
+    names: Sequence[str],
+    curves: Curves,
+    failures: Sequence[Mapping[str, Any]],
+    base: str,
+) -> dict[str, Any]:
+    """What the implementations come to beside one another, over all tasks.
+
+    Args:
+        failures: with `id`, `impl` and `seed` of runs that are missing from `curves`.
+        base: whom the others are compared with.
+    """
+    return {
+        "base": base,
+        "improvement": [
+            found
+            for name in names
+            if name != base and (found := _improvement(tasks, name, curves, base)) is not None
+        ],
+        "profile": {
+            "scale": "0: the base untrained, 1: the threshold, or the base's final return",
+            "taus": TAUS.tolist(),
+            "curves": [
+                found
+                for name in names
+                if (found := _profile(tasks, name, curves, base)) is not None
+            ],
+        },
+        "parity": [
+            _judged(task, name, curves, failures, base)
+            for task in tasks
+            for name in names
+            if (task.id, name) in curves
+        ],
+    }
+
+
+def _improvement(
+    tasks: Sequence[Task], name: str, curves: Curves, base: str
+) -> dict[str, Any] | None:
+    """P(a run of `name` ends higher than one of the base), averaged over the tasks both did."""
+    both = [
+        (ours, theirs)
+        for task in tasks
+        if (ours := _finals(curves.get((task.id, name), ())))
+        and (theirs := _finals(curves.get((task.id, base), ())))
+    ]
+    if not both:
+        return None
+    rng = rng_for(name, "improvement", *(task.id for task in tasks))
+    groups = [[pair[which] for pair in both] for which in (0, 1)]
+    found = statistics.interval(statistics.mean_improvement, *groups, rng=rng)
+    return {"impl": name, "base": base, "tasks": len(both), **asdict(found)}
+
+
+def _profile(tasks: Sequence[Task], name: str, curves: Curves, base: str) -> dict[str, Any] | None:
+    """The performance profile of normalised final returns; None unless it did every task."""
+    scores = []
+    for task in tasks:
+        scale = _scale(task, curves.get((task.id, base), ()))
+        finals = _finals(curves.get((task.id, name), ()))
+        if scale is None or not finals:
+            return None
+        scores.append((np.array(finals) - scale[0]) / (scale[1] - scale[0]))
+    rng = rng_for(name, "profile", *(task.id for task in tasks))
+    found = statistics.profile(scores, TAUS, rng=rng)
+    return {
+        "impl": name,
+        "fractions": found.fractions.tolist(),
+        "low": found.low.tolist(),
+        "high": found.high.tolist(),
+    }
+
+
+def _scale(task: Task, base: Sequence[Curve]) -> tuple[float, float] | None:
+    firsts = [first for one in base if (first := one.first_return()) is not None]
+    finals = _finals(base)
+    if not firsts or not finals:
+        return None
+    zero = float(interquartile_mean(firsts))
+    one = float(interquartile_mean(finals)) if task.threshold is None else task.threshold
+    return (zero, one) if one > zero else None
+
+
+def _judged(
+    task: Task,
+    name: str,
+    curves: Curves,
+    failures: Sequence[Mapping[str, Any]],
+    base: str,
+) -> dict[str, Any]:
+    ours, theirs = (_runs(task, who, curves, failures) for who in (name, base))
+    horizon = float(task.config.total_timesteps)
+    judged = parity_records.judged(ours, None if name == base else theirs, horizon)
+    return {
+        "id": task.id,
+        "impl": name,
+        "base": base,
+        "env_id": task.config.env_id,
+        "configuration": parity_records.configuration_key(task.config),
+        "seeds": ours.seeds,
+        **judged.to_dict(),
+    }
+
+
+def _runs(task: Task, name: str, curves: Curves, failures: Sequence[Mapping[str, Any]]) -> Runs:
+    crashed = sum(one["id"] == task.id and one["impl"] == name for one in failures)
+    told = [one.to_dict(task.threshold) for one in curves.get((task.id, name), ())]
+    return parity_records.runs_of(told, task.threshold, crashed)
+
+
+def _finals(curves: Sequence[Curve]) -> list[float]:
+    return [final for one in curves if one.finished and (final := one.final_return()) is not None]
+
+
+def _plain(found: Interval | None) -> dict[str, float | None]:
+    return {"value": None, "low": None, "high": None} if found is None else asdict(found)

@@ -1,0 +1,1 @@
+"""`fastppo profile`: where the time of a few updates goes."""

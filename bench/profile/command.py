@@ -1,0 +1,180 @@
+"""`fastppo profile ENV_ID`: where the time of a few updates goes, and what bounds the run.
+
+Takes the settings of `fastppo train`. DIR/trace.json.gz opens in Perfetto or chrome://tracing;
+DIR/profile.json is the rest, as a result file.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fastppo import settings, signals, streams
+from fastppo.bench.profile import verdict
+from fastppo.bench.results import result
+from fastppo.config import Config, Options
+from fastppo.errors import Interrupted, MachineError, UserError, why
+from fastppo.signals import StopRequest
+
+TRACE, RECORD = "trace.json.gz", "profile.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileArgs(Options):
+    """Profile a few updates of `fastppo train` with the same settings, and say what bounds them."""
+
+    updates: int = 3
+    """Updates under the profiler, and as many without it."""
+    out: Path | None = None
+    """Folder of trace.json.gz and profile.json; None makes runs/profile-<env>-<stamp>."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Profiles, prints, and writes both files; `fastppo profile` calls it.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: a setting is off, or DIR cannot be written: told before anything runs.
+        MachineError: the disk refuses.
+        Interrupted: stopped; both files hold the rounds that were whole, if there were any.
+    """
+    typed, config = settings.resolve(ProfileArgs, list(argv), "fastppo profile")
+    if config.engine != "eager":
+        seen = "a whole update is one call, of which the profiler sees nothing"
+        raise UserError(f"engine: {config.engine!r} cannot be profiled: {seen}; use eager")
+    if typed.updates < 1:
+        raise UserError(f"updates: {typed.updates} must be at least 1")
+    streams.mirror()
+    folder = typed.out or _default_folder(config)
+    check_folder(folder)
+    # imports torch.profiler and compiles kernels: not needed to refuse
+    from fastppo.bench.profile import run as profile_run
+    from fastppo.bench.profile import table as profile_table
+
+    with StopRequest() as stop, tempfile.TemporaryDirectory() as scratch:
+        try:
+            profile = profile_run.measure(config, typed.updates, Path(scratch), stop)
+        except Interrupted:
+            signals.tell("fastppo: interrupted; nothing was written")
+            raise
+        record = result.new("profile", [entry(profile)])
+        write(folder, record, Path(scratch) / "trace.json")
+        profile_table.render(profile)
+        print(f"\ntrace of the last update, for https://ui.perfetto.dev: {folder / TRACE}")
+        print(f"the rest: {folder / RECORD}")
+        done = len(profile.plain)
+        if done < typed.updates:
+            signals.tell(f"fastppo: interrupted; {done} of {typed.updates} updates are kept")
+        stop.check()
+    return 0
+
+
+def _default_folder(config: Config) -> Path:
+    name = config.env_id.replace("/", "_")
+    return Path("runs") / f"profile-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def check_folder(folder: Path) -> None:
+    """Called before anything runs; makes nothing.
+
+    Raises:
+        UserError: the folder could not be made or written to.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"out: {nearest} is a file; name a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"out: no permission to write {folder}; name another folder")
+
+
+def write(folder: Path, record: dict[str, Any], trace: Path) -> None:
+    """Writes both files, each whole or not at all.
+
+    Raises:
+        MachineError: the disk refuses.
+    """
+    from fastppo.bench.profile.session import compress
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        compress(trace, folder / TRACE)
+    except OSError as error:
+        reason = why(error)
+        raise MachineError(f"out: cannot write {folder} ({reason}); free space") from error
+    result.write(folder / RECORD, record)
+
+
+def entry(profile: Any) -> dict[str, Any]:
+    """The one entry of the record's `results`.
+
+    Args:
+        profile: a `profile_run.Profile`.
+    """
+    config = profile.config
+    return {
+        "id": f"profile/{config.env_id}/{config.num_envs}x{config.num_steps}",
+        "impl": "fastppo",
+        "unit": "env_steps/s",
+        "better": "higher",
+        "clock": "wall",
+        "launches": [
+            {
+                "order": 0,
+                "samples": [update.env_steps_per_s for update in profile.plain],
+                "seconds": [update.wall_s for update in profile.plain],
+            }
+        ],
+        "profile": _detail(profile),
+    }
+
+
+def _detail(profile: Any) -> dict[str, Any]:
+    from fastppo.bench.profile.table import overhead, phase_seconds
+
+    config, facts, plan = profile.config, profile.facts(), profile.plan
+    return {
+        "env_id": config.env_id,
+        "config": config.to_dict(),
+        "frame_skip": profile.frame_skip,
+        "device": str(profile.device),
+        "backend": profile.backend,
+        "threads": {"env": plan.env_threads, "torch": plan.torch_threads},
+        "trace": TRACE,
+        "bound": verdict.bound(facts),
+        "verdict": verdict.paragraph(facts),
+        "split": dict(facts.split),
+        "facts": asdict(facts),
+        "phases": phase_seconds(profile),
+        "profiled_env_steps_per_s": [update.env_steps_per_s for update in profile.profiled],
+        "profiler_overhead": overhead(profile),
+        "ceilings": profile.ceilings,
+        "memory": profile.memory,
+        **_counted(profile),
+    }
+
+
+def _counted(profile: Any) -> dict[str, Any]:
+    """Copies and operators, means per update."""
+    trace, updates = profile.trace, len(profile.traces)
+    ranked = sorted(trace.operators.items(), key=lambda item: item[1].self_us, reverse=True)
+    return {
+        "copies": {
+            kind: {"calls": count / updates, "bytes": num_bytes / updates}
+            for kind, (count, num_bytes) in trace.copies.items()
+        },
+        "operators": [
+            {
+                "name": name,
+                "kind": operator.kind,
+                "calls": operator.calls / updates,
+                "self_s": operator.self_us * 1e-6 / updates,
+                "device_s": operator.device_us * 1e-6 / updates,
+            }
+            for name, operator in ranked
+        ],
+    }

@@ -1,0 +1,1 @@
+"""The only renderer: terminal, markdown, HTML, JUnit, charts."""

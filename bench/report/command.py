@@ -1,0 +1,125 @@
+"""`fastppo report FILES...`: result files as a terminal table, markdown, JUnit, HTML, pictures."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastppo import files
+from fastppo.bench.report import html as report_html
+from fastppo.bench.report import junit as report_junit
+from fastppo.bench.report import markdown as report_markdown
+from fastppo.bench.report.console import make_console
+from fastppo.bench.report.data import Run, read, run_of
+from fastppo.bench.report.terminal import print_results, print_runs
+from fastppo.bench.results import result
+from fastppo.errors import MachineError, UserError, why
+
+__all__ = [
+    "add_arguments",
+    "html",
+    "junit",
+    "markdown",
+    "pictures",
+    "print_results",
+    "run",
+    "write",
+]
+
+
+def html(records: Sequence[dict[str, Any]]) -> str:
+    """One page that opens offline."""
+    return report_html.html(_runs(records))
+
+
+def markdown(records: Sequence[dict[str, Any]]) -> str:
+    """A pull-request comment."""
+    return report_markdown.markdown(_runs(records))
+
+
+def junit(records: Sequence[dict[str, Any]]) -> str:
+    """A JUnit file."""
+    return report_junit.junit(_runs(records))
+
+
+def pictures(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[Path]:
+    """Writes every chart into the folder as PNG and SVG.
+
+    Raises:
+        UserError: it is no folder.
+        MachineError: it cannot be written.
+    """
+    yield from _pictures(_runs(records), folder)
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a report, whole or not at all.
+
+    Raises:
+        MachineError: the disk refuses.
+    """
+    try:
+        files.write(path, text)
+    except OSError as error:
+        raise MachineError(_cannot_write(path, error)) from None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of `fastppo report`."""
+    add = parser.add_argument
+    add("files", nargs="+", type=Path, metavar="FILES", help="result files of any kind")
+    add("--html", type=Path, metavar="F", help="write one page that opens offline")
+    add("--md", type=Path, metavar="F", help="write markdown for a pull-request comment")
+    add("--junit", type=Path, metavar="F", help="write JUnit XML, one testcase per result")
+    add("--pictures", type=Path, metavar="DIR", help="write every chart as PNG and SVG")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes what was asked for; with no option, prints the table.
+
+    Returns:
+        0
+
+    Raises:
+        UserError: a file is off, or an output has no place.
+        MachineError: an output cannot be written.
+    """
+    outputs = {
+        "html": report_html.html,
+        "md": report_markdown.markdown,
+        "junit": report_junit.junit,
+    }
+    asked = {name: path for name in outputs if (path := getattr(args, name)) is not None}
+    for name, path in asked.items():
+        result.check_writable(path, f"--{name}")
+    files.check_outputs({f"--{name}": path for name, path in asked.items()}, args.files)
+    if args.pictures is not None and args.pictures.exists() and not args.pictures.is_dir():
+        raise UserError(f"--pictures: {args.pictures} is a file; name a folder")
+    runs = read(args.files)
+    for name, path in asked.items():
+        write(path, outputs[name](runs))
+        print(f"{name}: {path}")
+    if args.pictures is not None:
+        for picture in _pictures(runs, args.pictures):
+            print(f"picture: {picture}")
+    if not asked and args.pictures is None:
+        print_runs(runs, make_console())
+    return 0
+
+
+def _runs(records: Sequence[dict[str, Any]]) -> list[Run]:
+    return [run_of(record) for record in records]
+
+
+def _pictures(runs: Sequence[Run], folder: Path) -> Iterator[Path]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for chart in report_html.charts(runs):
+            yield from chart.write(folder)
+    except OSError as error:
+        raise MachineError(_cannot_write(folder, error)) from None
+
+
+def _cannot_write(path: Path, error: OSError) -> str:
+    reason = why(error)
+    return f"report: cannot write {path} ({reason}); free space or name another place"

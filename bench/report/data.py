@@ -1,0 +1,259 @@
+"""What a report knows: result files as entries, grouped by what was measured on what."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fastppo.bench.report.numbers import command, count, interval
+from fastppo.bench.results import result
+from fastppo.bench.results.paired import Ratio, median_interval
+from fastppo.errors import UserError
+from fastppo.redact import redact
+from fastppo.text import printable
+
+CEILINGS = {"envpool": "EnvPool alone", "rollout": "rollout only", "update": "update only"}
+PHASES = ("env", "policy", "copy", "gae", "update", "logging", "other")
+NOT_VERIFIED = "not verified"
+WITHOUT_SHARE = "judged without the share of seeds that got there"
+"""Of the verdict in a file by the older rule of learning parity, which let failures pass."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One implementation's result for one id."""
+
+    kind: str
+    raw: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return str(self.raw["id"])
+
+    @property
+    def impl(self) -> str:
+        return str(self.raw["impl"])
+
+    @property
+    def unit(self) -> str:
+        return str(self.raw["unit"])
+
+    @property
+    def clock(self) -> str:
+        return str(self.raw["clock"])
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """The object named after the kind; empty for kernels."""
+        return dict(self.raw.get(self.kind) or {})
+
+    @property
+    def launches(self) -> list[dict[str, Any]]:
+        return sorted(self.raw["launches"], key=lambda launch: int(launch["order"]))
+
+    @cached_property
+    def samples(self) -> list[float]:
+        """Of all launches, in their order; those that are no number are left out."""
+        return [x for launch in self.launches for x in launch["samples"] if x is not None]
+
+    @cached_property
+    def value(self) -> Ratio | None:
+        """Middle and 95% interval: as the benchmark told it, else the median of the samples."""
+        told = self.detail.get(
+            {"train": "env_steps_per_s", "learn": "final_iqm"}.get(self.kind, "")
+        )
+        if told and told["value"] is not None:
+            low, high = told["low"], told["high"]
+            nothing = float("nan")
+            return Ratio(
+                told["value"], nothing if low is None else low, nothing if high is None else high
+            )
+        if not self.samples:
+            return None
+        middle = median_interval(self.samples)
+        return middle if len(self.samples) > 1 else Ratio(middle.value, float("nan"), float("nan"))
+
+    @property
+    def env_steps(self) -> float | None:
+        """Transitions in all measured slices."""
+        if not all(len(x.get("seconds", ())) == len(x["samples"]) for x in self.launches):
+            return None
+        pairs = ((x["samples"], x["seconds"]) for x in self.launches)
+        both = (zip(rates, seconds, strict=True) for rates, seconds in pairs)
+        return float(sum((rate or 0.0) * took for zipped in both for rate, took in zipped))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Entries of one id (or, of kernels, of one operation): what is drawn side by side."""
+
+    kind: str
+    title: str
+    entries: list[Entry]
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One result file."""
+
+    record: dict[str, Any]
+    name: str = ""
+
+    @property
+    def kind(self) -> str:
+        return str(self.record["kind"])
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        # a GPU check holds kernel timings
+        kind = "kernel" if self.kind == "gpu-check" else self.kind
+        return [Entry(kind, raw) for raw in self.record["results"]]
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """id, impl and reason of everything that could not be measured."""
+        return [
+            *self.record["failures"],
+            *(
+                {"id": f"train/{run['env_id']}", "impl": "fastppo", "reason": run["not_measured"]}
+                for run in self.record.get("training", ())
+                if "not_measured" in run
+            ),
+        ]
+
+    @property
+    def checks(self) -> list[dict[str, Any]]:
+        """Of a GPU check: name, passed and reason of every kernel's comparison with float64."""
+        return list(self.record.get("correctness", ()))
+
+    @property
+    def parity(self) -> list[dict[str, Any]]:
+        """Of a learning benchmark: id, impl, verdict and reasons of every pair."""
+        return list(self.comparison.get("parity", ()))
+
+    @property
+    def comparison(self) -> dict[str, Any]:
+        """Of a learning benchmark: parity, probability of improvement, performance profiles."""
+        return dict(self.record.get("comparison") or {})
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Entries in the order of the file, those of one id together, and what failed beside."""
+        found: dict[str, Group] = {}
+        for entry in self.entries:
+            key = group_key(entry)
+            found.setdefault(key, Group(entry.kind, key, [])).entries.append(entry)
+        for failure in self.record["failures"]:
+            key = str(failure["id"])
+            group = (
+                found.setdefault(key, Group(self.kind, key, [])) if self.kind != "kernel" else None
+            )
+            if group is not None:
+                group.failures.append(failure)
+        return list(found.values())
+
+    def facts(self) -> dict[str, str]:
+        """Machine, versions, date, command and code, as name and text."""
+        machine, versions = self.record["machine"], self.record["versions"]
+        code, conditions = self.record["code"], self.record["conditions"]
+        gpus = ", ".join(machine["gpus"]) or "no GPU"
+        revision = (code["sha"] or "unknown")[:12] + (
+            " with local changes" if code["dirty"] else ""
+        )
+        load = ", ".join(f"{value:.2f}" for value in conditions["load"]) or "unknown"
+        return {
+            "machine": f"{machine['cpu']}, {machine['cores']} cores, {gpus}, "
+            f"{machine['memory_gb']:g} GB, {machine['os']}",
+            "fingerprint": machine["fingerprint"],
+            "versions": ", ".join(f"{k} {v}" for k, v in versions.items() if v),
+            "date": self.record["created"],
+            "command": command(self.record["command"]),
+            "code": f"fastppo {versions['fastppo']}, revision {revision}",
+            "load before": f"{load} (1, 5, 15 minutes)",
+            "variables": " ".join(f"{k}={v}" for k, v in conditions["env"].items()) or "none set",
+        }
+
+
+def parity_verdict(told: Mapping[str, Any]) -> str:
+    """Passed, failed or cannot tell, as the file has it, and what the older rule did not see."""
+    verdict = str(told["verdict"])
+    return verdict if told.get("success_share") else f"{verdict}, {WITHOUT_SHARE}"
+
+
+def group_key(entry: Entry) -> str:
+    """Entries with one key share a chart and a table."""
+    if entry.kind == "kernel":
+        return str(entry.raw.get("operation", entry.id))
+    if entry.kind in ("env", "profile"):
+        return f"{entry.kind}/{entry.detail.get('env_id', entry.id)}"
+    return entry.id
+
+
+def read(paths: Sequence[Path]) -> list[Run]:
+    """The result files, cleaned of characters that no report can show.
+
+    Raises:
+        UserError: one cannot be read, or is named twice.
+    """
+    twice = [str(path) for i, path in enumerate(paths) if path in paths[:i]]
+    if twice:
+        raise UserError(f"FILES: {twice[0]} is named twice; name every file once")
+    return [run_of(result.read(path), path.name) for path in paths]
+
+
+def run_of(record: dict[str, Any], name: str = "") -> Run:
+    """A record as reports show it: no secrets, and no character that steers a terminal."""
+    return Run(printable(redact(record)), printable(name))
+
+
+def implementations(runs: Iterable[Run]) -> list[str]:
+    """Names in the order of their first appearance."""
+    return list(dict.fromkeys(entry.impl for run in runs for entry in run.entries))
+
+
+def round_ratios(entry: Entry, base: Entry) -> list[tuple[float | None, float]]:
+    """Of every round (slices measured beside each other): seconds since the start, and the ratio.
+
+    Above 1, `entry` is better. The time is that of the entry's slice; None if it was not kept.
+    """
+    ours, theirs = _slices(entry), _slices(base)
+    higher = entry.raw["better"] == "higher"
+    return [
+        (at, rate / theirs[turn][1] if higher else theirs[turn][1] / rate)
+        for turn, (at, rate) in ours.items()
+        if turn in theirs
+    ]
+
+
+def _slices(entry: Entry) -> dict[tuple[int, int], tuple[float | None, float]]:
+    """Time and sample by round; where rounds are not numbered, by launch and place."""
+    found = {}
+    for number, launch in enumerate(entry.launches):
+        numbered, at = launch.get("rounds"), launch.get("at") or []
+        for i, sample in enumerate(launch["samples"]):
+            turn = (0, numbered[i]) if numbered else (number, i)
+            if sample is not None and sample > 0:
+                found[turn] = (at[i] if i < len(at) else None, sample)
+    return found
+
+
+def base_of(group: Group, impl: str) -> Entry | None:
+    """The entry of this group that ratios are taken over."""
+    return next((entry for entry in group.entries if entry.impl == impl), None)
+
+
+def mismatches(entry: Entry) -> list[str]:
+    """Differences of the work manifest, spelled out."""
+    return [str(text) for text in entry.detail.get("mismatch", ())]
+
+
+def spoken(entries: Iterable[Entry]) -> str:
+    """The values and their intervals as a sentence."""
+    values = ((entry.impl, entry.value) for entry in entries)
+    return "; ".join(
+        f"{impl} {count(value.value)} {interval(value.low, value.high, count)}".rstrip()
+        for impl, value in values
+        if value is not None
+    )

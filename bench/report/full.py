@@ -1,0 +1,181 @@
+"""Every number of a group, one column per implementation: what the page unfolds."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from fastppo.bench.report.data import CEILINGS, PHASES, Entry, Group, base_of
+from fastppo.bench.report.numbers import (
+    amount,
+    count,
+    interval,
+    mebibytes,
+    seconds,
+    share,
+    short,
+    with_interval,
+)
+from fastppo.bench.report.tables import Table
+
+Cell = Callable[[Entry], str]
+MOST = 20
+"""Operators of a profile; its file has all."""
+
+
+def full_tables(group: Group) -> Iterable[Table]:
+    """All numbers, then the work manifests, of training or learning runs."""
+    if group.kind == "profile":
+        yield from map(_operators, group.entries)
+    if group.kind not in ("train", "learn") or not group.entries:
+        return
+    names = [entry.impl for entry in group.entries]
+    lines = _training(group) if group.kind == "train" else _learning()
+    rows = [(name, *(cell(entry) for entry in group.entries)) for name, cell in lines]
+    kept = [row for row in rows if any(cell not in ("", "-") for cell in row[1:])]
+    yield Table("all numbers", names, kept)
+    work = _work(group, names)
+    if work.rows:
+        yield work
+
+
+def _training(group: Group) -> list[tuple[str, Cell]]:
+    bases = (e.detail["ratio"]["base"] for e in group.entries if e.detail["ratio"])
+    base = next(bases, "the base")
+    horizons = sorted({int(t) for e in group.entries for t in e.detail["amortised"]})
+    return [
+        ("environment steps/s, steady", lambda e: count(e.value.value) if e.value else "-"),
+        ("  95% interval", lambda e: interval(e.value.low, e.value.high, count) if e.value else ""),
+        ("frames/s, steady", lambda e: count(e.detail["frames_per_s"])),
+        (f"ratio to {base}", _ratio),
+        ("  rounds of the ratio", lambda e: str((e.detail["ratio"] or {}).get("rounds", "-"))),
+        *((f"share of {told}", _share(key)) for key, told in CEILINGS.items()),
+        ("learning", lambda e: e.detail["learning"]),
+        ("steady from update", lambda e: _steady(e.detail["steady"])),
+        (
+            "cold start, to the first update done",
+            lambda e: seconds(e.detail["wall"]["cold_start_s"]),
+        ),
+        ("compilation", lambda e: seconds(e.detail["wall"]["compile_s"])),
+        ("cold total of the process", lambda e: seconds(e.detail["wall"]["cold_total_s"])),
+        *(
+            (f"environment steps/s over {short(h)} steps, start included", _over(h))
+            for h in horizons
+        ),
+        ("peak memory, process", lambda e: mebibytes(e.detail["memory"]["process_peak_bytes"])),
+        ("peak memory, device", lambda e: mebibytes(e.detail["memory"]["device_peak_bytes"])),
+        ("environment threads", lambda e: count(e.detail["threads"]["env"])),
+        ("torch threads", lambda e: count(e.detail["threads"]["torch"])),
+        ("torch threads tried, environment steps/s", _tried),
+        *((f"{phase}, share of wall time", _phase(phase)) for phase in PHASES),
+        ("version", lambda e: str(e.detail["info"].get("version", "-"))),
+        ("samples in launches", lambda e: f"{len(e.samples)} in {len(e.launches)}"),
+    ]
+
+
+def _learning() -> list[tuple[str, Cell]]:
+    def middle(e: Entry) -> str:
+        return with_interval(e.value.value, e.value.low, e.value.high) if e.value else "-"
+
+    def seed(key: str, write: Callable[[float | None], str]) -> Cell:
+        return lambda e: ", ".join(write(curve[key]) for curve in e.detail["curves"])
+
+    return [
+        ("final return, interquartile mean [95%]", middle),
+        ("final return of each seed", lambda e: ", ".join(count(x) for x in e.samples)),
+        ("seeds", seed("seed", count)),
+        ("threshold", lambda e: count(e.detail["threshold"])),
+        ("environment steps to it (-: never)", seed("steps_to_threshold", count)),
+        ("wall time to it (-: never)", seed("seconds_to_threshold", seconds)),
+        ("environment steps in all", seed("total_steps", count)),
+        ("wall time in all", seed("total_s", seconds)),
+    ]
+
+
+def _operators(entry: Entry) -> Table:
+    ranked = entry.detail.get("operators", ())[:MOST]
+    columns = ("kind", "calls", "own time", "device time")
+    rows = [
+        (
+            str(told["name"]),
+            str(told["kind"]),
+            count(told["calls"]),
+            seconds(told["self_s"]),
+            seconds(told["device_s"]),
+        )
+        for told in ranked
+    ]
+    return Table(f"top {len(rows)} operators, per update", columns, rows)
+
+
+def _ratio(entry: Entry) -> str:
+    told = entry.detail["ratio"]
+    if not told:
+        return "-"
+    return with_interval(told["value"], told["low"], told["high"])
+
+
+def _share(key: str) -> Cell:
+    return lambda entry: share(entry.detail["shares"].get(key))
+
+
+def _over(horizon: int) -> Cell:
+    return lambda entry: count(entry.detail["amortised"].get(str(horizon)))
+
+
+def _phase(phase: str) -> Cell:
+    def cell(entry: Entry) -> str:
+        told = entry.detail["phases"]
+        return share(told[phase] / told["wall"]) if told and told["wall"] else "-"
+
+    return cell
+
+
+def _steady(told: dict[str, Any]) -> str:
+    return f"{told['index']}" if told["reached"] else "never steady"
+
+
+def _tried(entry: Entry) -> str:
+    return ", ".join(f"{n}: {count(rate)}" for n, rate in entry.detail["threads"]["tried"].items())
+
+
+def _work(group: Group, names: list[str]) -> Table:
+    """The manifests; what differs from the base (or else the first) is marked."""
+    works = [entry.detail.get("work") or {} for entry in group.entries]
+    told = next((e.detail["ratio"] for e in group.entries if e.detail.get("ratio")), None)
+    base = base_of(group, str(told["base"])) if told else None
+    wanted = (base.detail.get("work") if base else None) or works[0]
+    keys = list(dict.fromkeys(key for work in works for key in work))
+    rows = [(key.replace("_", " "), *(_plain(work.get(key)) for work in works)) for key in keys]
+    marked = {
+        (i, j + 1)
+        for i, key in enumerate(keys)
+        for j, work in enumerate(works)
+        if work and work.get(key) != wanted.get(key)
+    }
+    return Table("work of an update", names, rows, frozenset(marked))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "-" if value is None else str(value)
+
+
+def sample_table(group: Group) -> Table:
+    """Middle, interval and number of the samples of every result: of kinds without a table."""
+    rows = []
+    for entry in group.entries:
+        value, unit = entry.value, entry.unit
+        ends = interval(value.low, value.high, lambda x, u=unit: amount(x, u)) if value else ""
+        middle = amount(value.value, unit) if value else "-"
+        rows.append(
+            (f"{entry.id} {entry.clock}", entry.impl, middle, ends, str(len(entry.samples)))
+        )
+    return Table(
+        f"all results of {group.title}", ("implementation", "median", "95%", "samples"), rows
+    )

@@ -1,0 +1,73 @@
+"""Markdown for a pull-request comment: verdict first, the table, and the rest to unfold."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from fastppo.bench.report import tables as report_tables
+from fastppo.bench.report.data import Run
+from fastppo.bench.report.notes import notes, reservations, sentences
+from fastppo.bench.report.tables import Table
+
+# What means something to markdown or HTML; underscores within a word mean nothing.
+_MARKUP = re.compile(r"[\\`*{}|~$#]|](?=[(\[:])|(?<!\w)_|_(?!\w)")
+_HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@<!-- -->", "://": "&#58;//"}
+
+
+def escape(text: str) -> str:
+    """Text that stays text, also within a table: no markup, no link, nobody called by name."""
+    text = _MARKUP.sub(r"\\\g<0>", text)
+    for mark, harmless in _HTML.items():
+        text = text.replace(mark, harmless)
+    return text
+
+
+def code(text: str) -> str:
+    """A code span, whatever backticks and bars the text holds."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if longest else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def table(content: Table) -> list[str]:
+    """A table; rows of one cell name those below and are bold."""
+    width = len(content.columns)
+    lines = [
+        f"| {' | '.join(escape(cell) for cell in (content.heading, *content.columns))} |",
+        f"|---|{'--:|' * width}",
+    ]
+    for row in content.rows:
+        cells = [escape(cell.strip()) for cell in row]
+        if len(cells) == 1:
+            cells[0] = f"**{cells[0]}**"
+        lines.append(f"| {' | '.join(cells + [''] * (1 + width - len(cells)))} |")
+    return lines
+
+
+def details(summary: str, lines: Iterable[str]) -> list[str]:
+    """A part to unfold."""
+    return ["<details>", f"<summary>{escape(summary)}</summary>", "", *lines, "", "</details>"]
+
+
+def markdown(runs: Sequence[Run]) -> str:
+    """The whole report."""
+    first_said, *then = sentences(runs)
+    lines = [" ".join([f"**{escape(first_said)}**", *map(escape, then)])]
+    for run in runs:
+        first, *others = list(report_tables.tables(run)) or [Table("", (), ())]
+        lines += ["", *table(first)] if first.rows else []
+        doubts = reservations(run)
+        if doubts:
+            lines += ["", *(f"- {escape(line)}" for line in doubts)]
+        for other in others:
+            lines += ["", *details(other.heading, table(other))]
+        told = [f"- {escape(line)}" for line in notes(run) if line not in doubts]
+        lines += ["", *details("how to read this", told)]
+    return "\n".join([*lines, "", "---", *_footer(runs)]) + "\n"
+
+
+def _footer(runs: Sequence[Run]) -> Iterable[str]:
+    for run in runs:
+        facts = run.facts()
+        told = "; ".join(escape(facts[name]) for name in ("machine", "versions", "code", "date"))
+        yield f"<sub>{told}; {code(facts['command'])}</sub>  "

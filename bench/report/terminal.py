@@ -1,0 +1,68 @@
+"""Results on the terminal: at most 80 columns, plain ASCII where it is not a terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fastppo.bench.report import tables as report_tables
+from fastppo.bench.report.console import make_console
+from fastppo.bench.report.data import Run, run_of
+from fastppo.bench.report.notes import notes
+
+NARROW = 76
+"""Below so many columns intervals and minor columns are left out."""
+LONGEST = 18
+"""Characters of a name that are never folded."""
+
+
+def print_results(records: Sequence[dict[str, Any]], console: Console | None = None) -> None:
+    """Prints every record: rates or times, phases, and what must be known to read them.
+
+    Args:
+        records: result files, as `result.new` makes and `result.read` returns them.
+        console: where to; standard output by default.
+    """
+    print_runs([run_of(record) for record in records], console or make_console())
+
+
+def print_runs(runs: Sequence[Run], console: Console) -> None:
+    """The same for files that were read."""
+    for run in runs:
+        facts = run.facts()
+        heading = f"{run.kind} {run.name}".rstrip()
+        say(console, f"{heading}: {facts['machine']}", f"{facts['date']}  $ {facts['command']}", "")
+        for table in report_tables.tables(run, narrow=console.width < NARROW):
+            print_table(table, console)
+        told = (f"versions: {facts['versions']}", f"load before: {facts['load before']}", "")
+        say(console, *notes(run), *told)
+
+
+def print_table(table: report_tables.Table, console: Console, *, red: Sequence[str] = ()) -> None:
+    """Names to the left, numbers to the right; lines and colours only on a terminal.
+
+    Args:
+        red: cells with this text stand out.
+    """
+    framed = console.is_terminal
+    gap = 2 if console.width >= NARROW else 1
+    names = max([len(row[0]) for row in table.rows] or [0])
+    drawn = Table(box=box.SIMPLE_HEAD if framed else None, pad_edge=False, padding=(0, gap, 0, 0))
+    drawn.add_column(table.heading, overflow="fold", min_width=min(names, LONGEST))
+    for column in table.columns:
+        drawn.add_column(column, justify="right", overflow="fold")
+    for row in table.rows:
+        style = "bold" if len(row) == 1 else ""
+        drawn.add_row(*(Text(cell, "bold red" if cell in red else style) for cell in row))
+    console.print(drawn)
+    if not framed:
+        console.print()
+
+
+def say(console: Console, *lines: str) -> None:
+    """Lines of text, wrapped at the width of the console."""
+    for line in lines:
+        console.print(Text(line))

@@ -1,0 +1,1 @@
+"""Result files, and the statistics of what they hold."""

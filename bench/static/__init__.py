@@ -1,0 +1,1 @@
+"""`fastppo static`: what the compilers make of every kernel, without a GPU."""

@@ -1,0 +1,249 @@
+"""`fastppo static`: what the compilers make of every kernel, gated without a GPU or a driver.
+
+Triton kernels are compiled for three GPU architectures, numba kernels for one pinned CPU, and the
+counts are printed: registers, spills, widths of loads, occupancy, packed arithmetic and so on.
+With --check or --base a kernel fails that spills, splits wide loads or stores, fits fewer warps on
+an SM, loses packed arithmetic, or grows in instructions beyond --tolerance.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import fastppo
+from fastppo import files, program, signals, streams
+from fastppo.bench.static import build as static_build
+from fastppo.bench.static import gate as static_gate
+from fastppo.bench.static import sass
+from fastppo.bench.static import table as static_table
+from fastppo.bench.static.build import Build
+from fastppo.bench.static.gate import Row
+from fastppo.errors import MachineError, UserError
+from fastppo.threads import available_cores
+
+Before = dict[str, dict[static_build.Key, static_build.Stats]]
+"""Per compiler, what its kernels were."""
+
+TREE = Path(fastppo.__file__).resolve().parent.parent
+
+# Compiling is deterministic: two runs differ by nothing. What the tolerance lets pass are edits
+# that add a few instructions on purpose, once: the expectation does not move along with them.
+TOLERANCE = 0.05
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the command line and runs; `fastppo static` calls it.
+
+    Returns:
+        0 pass, 1 regression, 2 usage, 3 could not measure, 130 interrupted.
+    """
+
+    def command() -> int:
+        args = _parse(argv)
+        streams.mirror()  # of the exit code
+        with signals.unwinding():  # which kills the workers
+            return run(args)
+
+    return program.run(command, is_process=argv is None)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="fastppo static",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--check", action="store_true", help="compare with bench/expected/")
+    mode.add_argument("--update", action="store_true", help="write bench/expected/; commit it")
+    mode.add_argument("--base", metavar="REF", help="compare with another revision of this clone")
+    parser.add_argument(
+        "--compiler", choices=static_build.COMPILERS, help="only the kernels of this one"
+    )
+    parser.add_argument(
+        "--arch",
+        type=int,
+        action="append",
+        choices=tuple(sass.SHARED_PER_SM),
+        help="only this compute capability times ten; may be repeated (default: all)",
+    )
+    parser.add_argument(
+        "--kernel", default="", metavar="TEXT", help="only kernels whose name contains TEXT"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        metavar="PART",
+        help="part by which a kernel's instructions may grow (default %(default)s)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every count here")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="processes (default: the cores of this process)"
+    )
+    args = parser.parse_args(argv)
+    if not (args.tolerance >= 0 and math.isfinite(args.tolerance)):
+        parser.error(f"--tolerance: {args.tolerance} must be a finite number, 0 or above")
+    if args.jobs is not None and args.jobs < 1:
+        parser.error(f"--jobs: {args.jobs} must be 1 or above")
+    if args.update and (args.arch or args.kernel):
+        parser.error("--update: writes every kernel; leave out --arch and --kernel")
+    if args.arch and args.compiler == "numba":
+        parser.error("--arch: is for GPUs; leave it out with --compiler numba")
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compiles, compares and prints.
+
+    Raises:
+        MachineError: something does not compile, or nothing is known to compare with.
+        UserError: the request cannot be met.
+    """
+    compilers = [args.compiler] if args.compiler else list(static_build.COMPILERS)
+    if args.arch and not args.compiler:
+        compilers = ["triton"]
+    _check_request(compilers, args.json)
+    with ExitStack() as stack:
+        # first, for a mistyped name is told at once
+        base = None if args.base is None else _check_out(args.base, stack)
+        now = _build(TREE, compilers, args)
+        if args.kernel and not any(build.kernels for build in now.values()):
+            names = ", ".join(name for build in now.values() for name in build.names)
+            raise UserError(f"--kernel: no kernel is called {args.kernel!r}; there are {names}")
+        before: Before = {}
+        unknown: list[MachineError] = []
+        if base is not None:
+            before = _of_base(base, compilers, args)
+        elif args.check:
+            before, unknown = _expected(now, args)
+    results = {
+        compiler: static_gate.compare(
+            now[compiler].kernels,
+            before.get(compiler),
+            tolerance=args.tolerance,
+            gone_fails=args.check,
+        )
+        for compiler in compilers
+    }
+    for compiler, rows in results.items():
+        versions = ", ".join(f"{k} {v}" for k, v in now[compiler].versions.items())
+        beside = f", compared with {args.base or 'bench/expected'}" if compiler in before else ""
+        static_table.render(rows, compiler, versions + beside)
+    if args.json is not None:
+        _write_record(args.json, now, results)
+    return _conclude([row for rows in results.values() for row in rows], now, unknown, args)
+
+
+def _check_request(compilers: Sequence[str], json_path: Path | None) -> None:
+    if json_path is not None and (
+        json_path.is_dir() or not os.access(json_path.resolve().parent, os.W_OK)
+    ):
+        raise UserError(
+            f"--json: {str(json_path)!r} cannot be written; name a file in a folder that can"
+        )
+    interpret = os.environ.get("TRITON_INTERPRET", "0")
+    if "triton" in compilers and interpret not in ("", "0"):
+        raise UserError(
+            f"TRITON_INTERPRET: {interpret!r} asks for the interpreter, which compiles nothing; "
+            "unset it"
+        )
+    for compiler in compilers:
+        static_build.require(compiler)
+
+
+def _build(tree: Path, compilers: Sequence[str], args: argparse.Namespace) -> dict[str, Build]:
+    print(f"compiling {' and '.join(compilers)} kernels ...", file=sys.stderr, flush=True)
+    return static_build.build(
+        tree,
+        compilers=compilers,
+        arches=args.arch or tuple(sass.SHARED_PER_SM),
+        chosen=lambda name: args.kernel in name,
+        jobs=args.jobs or available_cores(),
+    )
+
+
+def _check_out(ref: str, stack: ExitStack) -> Path:
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fastppo-base-"))
+    tree = Path(folder).resolve()
+    static_gate.check_out(ref, TREE, tree)
+    return tree
+
+
+def _of_base(tree: Path, compilers: Sequence[str], args: argparse.Namespace) -> Before:
+    try:
+        return {name: part.kernels for name, part in _build(tree, compilers, args).items()}
+    except MachineError as error:
+        raise MachineError(f"--base {args.base}: {error}") from None
+
+
+def _expected(now: dict[str, Build], args: argparse.Namespace) -> tuple[Before, list[MachineError]]:
+    """What is expected of the chosen kernels per compiler, and why some of it is not known."""
+    targets = {f"sm_{arch}" for arch in args.arch or ()}
+    known: Before = {}
+    unknown = []
+    for compiler, build in now.items():
+        try:
+            known[compiler] = static_gate.read_expectation(
+                static_gate.expectation_path(compiler, build.versions),
+                compiler,
+                lambda key: args.kernel in key[0] and (not targets or key[1] in targets),
+            )
+        except MachineError as error:
+            unknown.append(error)
+    return known, unknown
+
+
+def _conclude(
+    rows: Sequence[Row],
+    now: dict[str, Build],
+    unknown: Sequence[MachineError],
+    args: argparse.Namespace,
+) -> int:
+    counts = {
+        verdict: sum(row.verdict == verdict for row in rows)
+        for verdict in ("same", "moved", "new", "gone", "FAIL")
+    }
+    told = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+    print(f"{sum(row.now is not None for row in rows)} compiled{': ' if told else ''}{told}")
+    if counts["FAIL"]:
+        if args.check:
+            print("if this is meant: fastppo static --update, and commit bench/expected")
+        elif args.update:
+            print("bench/expected is as it was: repair the kernel first")
+        return 1
+    if args.update:
+        for compiler, build in now.items():
+            path = static_gate.expectation_path(compiler, build.versions)
+            static_gate.write_expectation(path, build)
+            print(f"written: {path}")
+    if args.check and counts["new"]:
+        print("what is new is not gated yet: fastppo static --update, and commit bench/expected")
+    if unknown:
+        raise MachineError("; ".join(map(str, unknown)))
+    return 0
+
+
+def _write_record(path: Path, now: dict[str, Build], results: dict[str, list[Row]]) -> None:
+    record = {
+        "schema": static_gate.SCHEMA,
+        "results": {
+            compiler: {
+                "versions": now[compiler].versions,
+                "kernels": [row.to_json() for row in rows],
+            }
+            for compiler, rows in results.items()
+        },
+    }
+    files.write(path, json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""Compares the counts of kernels with those of before, committed or of another revision."""
+
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastppo import files
+from fastppo.bench.static.build import Build, Key, Stats
+from fastppo.bench.static.numba_asm import AsmStats
+from fastppo.bench.static.sass import CubinStats
+from fastppo.errors import MachineError, UserError
+
+SCHEMA = "fastppo.static/1"
+EXPECTED = Path(__file__).parent / "expected"
+_READ: dict[str, Callable[[dict[str, Any]], Stats]] = {
+    "triton": CubinStats.from_json,
+    "numba": AsmStats.from_json,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One kernel for one target, beside what it was."""
+
+    kernel: str
+    target: str
+    now: Stats | None
+    """None for a kernel that is gone."""
+    before: Stats | None
+    """None for a kernel that is new, or where nothing is compared."""
+    verdict: str
+    """same (every opcode in order, and every count), moved, new, gone, FAIL; empty without
+    anything to compare with."""
+    problems: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the record."""
+        return {
+            "kernel": self.kernel,
+            "target": self.target,
+            "verdict": self.verdict,
+            "problems": self.problems,
+            "now": self.now and self.now.to_json(),
+            "before": self.before and self.before.to_json(),
+        }
+
+
+def compare(
+    now: dict[Key, Any],
+    before: dict[Key, Any] | None,
+    *,
+    tolerance: float,
+    gone_fails: bool = False,
+) -> list[Row]:
+    """One row per kernel and target: those of `now` in their order, then those that are gone.
+
+    Args:
+        before: None to compare with nothing; then only a spill fails.
+        tolerance: part by which a kernel's instructions may grow.
+        gone_fails: whether a kernel that is only in `before` fails.
+    """
+    rows = []
+    for (kernel, target), stats in now.items():
+        old = (before or {}).get((kernel, target))
+        problems = stats.problems(old, tolerance)
+        if problems:
+            verdict = "FAIL"
+        elif old is None:
+            verdict = "" if before is None else "new"
+        else:
+            verdict = "same" if stats == old else "moved"
+        rows.append(
+            Row(
+                kernel=kernel,
+                target=target,
+                now=stats,
+                before=old,
+                verdict=verdict,
+                problems=problems,
+            )
+        )
+    for kernel, target in (before or {}).keys() - now.keys():
+        rows.append(
+            Row(
+                kernel=kernel,
+                target=target,
+                now=None,
+                before=(before or {})[kernel, target],
+                verdict="FAIL" if gone_fails else "gone",
+                problems=["is no longer compiled"] if gone_fails else [],
+            )
+        )
+    return rows
+
+
+def expectation_path(compiler: str, versions: dict[str, str]) -> Path:
+    """The file that holds what `compiler` in these versions is expected to make."""
+    named = "-".join(f"{name}-{version}" for name, version in versions.items())
+    assert named.startswith(compiler), versions
+    return EXPECTED / f"static-{named}.json"
+
+
+def write_expectation(path: Path, build: Build) -> None:
+    """Replaces the file: sorted, one kernel and target per line, so that a diff reads well."""
+    lines = [
+        f"  {json.dumps(f'{kernel} | {target}')}: {json.dumps(stats.to_json())}"
+        for (kernel, target), stats in sorted(build.kernels.items())
+    ]
+    head = f'"schema": {json.dumps(SCHEMA)},\n "versions": {json.dumps(build.versions)}'
+    path.parent.mkdir(exist_ok=True)
+    files.write(path, f'{{{head},\n "kernels": {{\n' + ",\n".join(lines) + "\n }\n}\n")
+
+
+def read_expectation(path: Path, compiler: str, chosen: Callable[[Key], bool]) -> dict[Key, Stats]:
+    """What `write_expectation` wrote, of the chosen kernels.
+
+    Raises:
+        MachineError: no such file, no JSON, or another schema; names the remedy.
+    """
+    remedy = "`fastppo static --update` where the kernels are known to be good"
+    try:
+        record = files.parse_json(path.read_bytes())
+    except FileNotFoundError:
+        raise MachineError(
+            f"{path.name}: nothing is expected of this version of {compiler}; install the pinned "
+            f"one, or run {remedy}"
+        ) from None
+    except ValueError as error:  # a merge conflict, say
+        raise MachineError(f"{path.name}: {error}; restore it, or run {remedy}") from None
+    if record["schema"] != SCHEMA:
+        raise MachineError(
+            f"{path.name}: schema {record['schema']!r} is not {SCHEMA!r}; run {remedy}"
+        )
+    expected: dict[Key, Stats] = {}
+    for key, values in record["kernels"].items():
+        kernel, _, target = key.rpartition(" | ")
+        if chosen((kernel, target)):
+            expected[kernel, target] = _READ[compiler](values)
+    return expected
+
+
+def check_out(ref: str, repository: Path, target: Path) -> str:
+    """Unpacks revision `ref` of `repository` into `target`, and returns its commit.
+
+    Raises:
+        UserError: no repository, no such revision, or one without kernels to compile.
+    """
+    top = _git(repository, "rev-parse", "--show-toplevel")
+    # a package installed below somebody's repository is none of its files
+    if top is None or Path(top.decode().strip()).resolve() != repository.resolve():
+        raise UserError(
+            f"--base: {ref!r} cannot be looked up, {str(repository)!r} is no git repository; "
+            "run from a clone of fastppo"
+        )
+    commit = _git(repository, "rev-parse", "--verify", "--end-of-options", f"{ref}^{{commit}}")
+    if commit is None:
+        raise UserError(
+            f"--base: {ref!r} is no revision of {str(repository)!r}; name a branch, tag or commit, "
+            "and in a shallow clone fetch it first"
+        )
+    sha = commit.decode().strip()
+    archive = _git(repository, "archive", "--format=tar", sha)
+    assert archive is not None, f"git archive {sha} failed"
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        tar.extractall(target, filter="data")
+    if not (target / "fastppo" / "kernels" / "aot.py").exists():
+        raise UserError(f"--base: {ref!r} has no kernels/aot.py; name a later revision")
+    return sha
+
+
+def _git(repository: Path, *arguments: str) -> bytes | None:
+    """What git prints, or None where it fails or is not installed."""
+    try:
+        done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None

@@ -1,0 +1,1 @@
+"""`fastppo track`: stored results to Weights & Biases."""

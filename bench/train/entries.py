@@ -1,0 +1,161 @@
+"""From what was seen of the implementations to the entries of a result file."""
+
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from fastppo.bench import recipes
+from fastppo.bench.contract import PHASES, manifest
+from fastppo.bench.launch.measure import Measurement, Run
+from fastppo.bench.launch.steady import steady_index
+from fastppo.bench.results.paired import Ratio, median_interval
+from fastppo.envs import spec_of
+
+HORIZONS = (1_000_000, 10_000_000, 50_000_000)
+"""Env steps of a run, start and compilation included, for the amortised rates."""
+
+
+def entries(
+    measurement: Measurement, learning: Callable[[str], str] = lambda _: "not verified"
+) -> list[dict[str, Any]]:
+    """An entry (`fastppo.result/1`, kind train) of every implementation that was measured.
+
+    Args:
+        learning: "verified" or "not verified" for an implementation's name.
+    """
+    ceilings = {name: median(rates) for name, rates in measurement.ceilings.items() if rates}
+    return [
+        _entry(measurement, name, ceilings, learning(name))
+        for name, runs in measurement.runs.items()
+        if name not in measurement.failures and any(run.slices for run in runs)
+    ]
+
+
+def failures(measurement: Measurement) -> list[dict[str, str]]:
+    """Implementations that could not be measured, and why."""
+    where = entry_id(measurement)
+    return [
+        {"id": where, "impl": name, "reason": reason}
+        for name, reason in measurement.failures.items()
+    ]
+
+
+def entry_id(measurement: Measurement) -> str:
+    """Names the task: train/Pong-v5/8x128."""
+    return f"train/{measurement.config.env_id}/{recipes.label(measurement.config)}"
+
+
+def _entry(
+    measurement: Measurement, name: str, ceilings: dict[str, float], learning: str
+) -> dict[str, Any]:
+    config = measurement.config
+    runs = [run for run in measurement.runs[name] if run.slices]
+    rate = median_interval([one.env_steps_per_s for run in runs for one in run.slices])
+    work = runs[0].work
+    frame_skip = spec_of(config).frame_skip
+    steady = [_steady(run) for run in runs]
+    cold = median(run.cold_start_s for run in runs)
+    details = {
+        "env_id": config.env_id,
+        "recipe": recipes.label(config),
+        "frame_skip": frame_skip,
+        "seed": config.seed,
+        "config": config.to_dict(),
+        "work": work
+        | {
+            "flops_per_update": manifest.flops_per_update(work),
+            "gradient_steps_per_env_step": manifest.gradient_steps_per_env_step(work),
+        },
+        "info": runs[0].info,
+        "mismatch": measurement.mismatch[name],
+        "env_steps_per_s": _interval(rate),
+        "frames_per_s": rate.value * frame_skip,
+        "ratio": _ratio(measurement, name),
+        "ceilings": ceilings,
+        "shares": {which: rate.value / limit for which, limit in ceilings.items()},
+        "phases": _phases(runs),
+        "wall": {
+            "cold_start_s": cold,
+            "compile_s": median(_compile_s(run) for run in runs),
+            "cold_total_s": median(run.total_s for run in runs),
+        },
+        "amortised": {str(steps): steps / (cold + steps / rate.value) for steps in HORIZONS},
+        "memory": {
+            "process_peak_bytes": max(run.peak_memory_bytes for run in runs),
+            "device_peak_bytes": _largest([run.device_memory_bytes for run in runs]),
+        },
+        "steady": {
+            "reached": all(index is not None for index in steady),
+            "index": max(index or 0 for index in steady),
+        },
+        "threads": {
+            "env": runs[0].info.get("env_threads", measurement.request["env_threads"]),
+            "torch": runs[0].torch_threads,
+            "tried": runs[0].tried,
+        },
+        "learning": learning,
+    }
+    return {
+        "id": entry_id(measurement),
+        "impl": name,
+        "unit": "env_steps/s",
+        "better": "higher",
+        "clock": "wall",
+        "launches": [
+            {
+                "order": order,
+                "samples": [one.env_steps_per_s for one in run.slices],
+                "seconds": [one.seconds for one in run.slices],
+                "at": [one.at for one in run.slices],
+                "rounds": [one.round for one in run.slices],
+            }
+            for order, run in enumerate(runs)
+        ],
+        "train": details,
+    }
+
+
+def _ratio(measurement: Measurement, name: str) -> dict[str, Any] | None:
+    """Rate over the base's in the same round: what slows the machine slows both."""
+    base = measurement.base
+    if name == base or base in measurement.failures or base not in measurement.runs:
+        return None
+    rates = [
+        {one.round: one.env_steps_per_s for run in measurement.runs[who] for one in run.slices}
+        for who in (name, base)
+    ]
+    pairs = [rates[0][turn] / rates[1][turn] for turn in rates[0] if turn in rates[1]]
+    if not pairs:
+        return None
+    return {"base": base, "rounds": len(pairs), **_interval(median_interval(pairs))}
+
+
+def _interval(ratio: Ratio) -> dict[str, float]:
+    return {"value": ratio.value, "low": ratio.low, "high": ratio.high}
+
+
+def _phases(runs: list[Run]) -> dict[str, float] | None:
+    """Seconds over all slices, and the parent's own wall time for the same updates."""
+    slices = [one for run in runs for one in run.slices]
+    told = [one.phases for one in slices if one.phases is not None]
+    if len(told) < len(slices):
+        return None
+    sums = {phase: sum(one[phase] for one in told) for phase in PHASES}
+    return sums | {"wall": sum(one.seconds for one in slices)}
+
+
+def _steady(run: Run) -> int | None:
+    """Index of the first steady update, judged over all updates that were seen."""
+    index = steady_index(run.durations[run.first_measured :])
+    return None if index is None else run.first_measured + index
+
+
+def _compile_s(run: Run) -> float:
+    """What its first update took beyond a usual one, and what it says it compiled before that."""
+    usual = median(run.durations[run.first_measured :] or run.durations)
+    return max(0.0, run.durations[0] - usual) + float(run.info.get("compile_s", 0.0))
+
+
+def _largest(values: list[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return max(known) if known else None

@@ -1,0 +1,161 @@
+"""One `fastppo train`: a trainer, its run directory, its trackers, and how they end together."""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from fastppo import machine, signals, streams
+from fastppo.config import Config
+from fastppo.errors import Diverged, Interrupted, MachineError, UserError
+from fastppo.run.progress import Progress, make_progress
+from fastppo.run.rundir import RunDir
+from fastppo.signals import StopRequest
+from fastppo.tracking import trackers as tracking
+from fastppo.tracking.trackers import Tracker
+from fastppo.train import Trainer
+
+
+def start(config: Config, run_dir: Path | None, *, quiet: bool) -> None:
+    """Trains from the first update into a new run directory.
+
+    Raises:
+        UserError, MachineError, Diverged, Interrupted
+    """
+    tracking.check(config)
+    stop = StopRequest()
+    # built first: a config that cannot run, or a signal meanwhile, leaves no folder behind
+    trainer = Trainer(config, check_stop=stop.check)
+    record = _record(trainer)
+    with stop:
+        run = RunDir.create(run_dir, config, record)
+        run.save(0, trainer.state(), config.keep_checkpoints)
+        tracker = tracking.make_tracker(config, run.path, record)
+        _train(trainer, run, tracker, stop, quiet=quiet)
+
+
+def resume(run_dir: Path, *, quiet: bool) -> None:
+    """Goes on from a run's newest checkpoint, or begins where a run ended before its first.
+
+    Raises:
+        UserError, MachineError, Diverged, Interrupted
+    """
+    run = RunDir.open(run_dir)
+    config = run.read_config()
+    state = run.load()
+    if state is None:
+        print(f"{run_dir} has no checkpoint yet: from the beginning", file=sys.stderr)
+    elif state["config"] != config.to_dict():
+        raise UserError(f"checkpoint: {run.checkpoints} belongs to another run than config.json")
+    if state is not None and state["update"] >= config.num_updates:
+        print(f"{run_dir} is complete: {state['update']} updates, {state['global_step']} env steps")
+        return
+    tracking.check(config)
+    stop = StopRequest()
+    run.resume(0 if state is None else state["update"])
+    trainer = Trainer(config, state=state, check_stop=stop.check)
+    with stop:
+        if state is None:
+            run.save(0, trainer.state(), config.keep_checkpoints)
+        tracker = tracking.make_tracker(
+            config,
+            run.path,
+            _record(trainer),
+            after_update=trainer.update,
+            after_step=trainer.global_step,
+        )
+        _train(trainer, run, tracker, stop, quiet=quiet)
+
+
+def _record(trainer: Trainer) -> dict[str, Any]:
+    """What the run runs on."""
+    return machine.record() | {
+        "backend": trainer.backend,
+        "engine": trainer.engine.name,
+        "device": str(trainer.device),
+        "threads": {
+            "env": trainer.thread_plan.env_threads,
+            "torch": trainer.thread_plan.torch_threads,
+        },
+    }
+
+
+def _train(
+    trainer: Trainer, run: RunDir, tracker: Tracker, stop: StopRequest, *, quiet: bool
+) -> None:
+    config = trainer.config
+    saved = trainer.update
+
+    def save() -> None:
+        nonlocal saved
+        if trainer.update > saved:
+            run.save(trainer.update, trainer.state(), config.keep_checkpoints)
+            saved = trainer.update
+
+    exit_code = 1
+    with streams.guarded():
+        streams.mirror("run")
+        with ExitStack() as closing:
+            # the last one first; each of them whatever becomes of the others
+            closing.callback(lambda: tracker.close(exit_code))
+            closing.callback(run.close)
+            closing.callback(trainer.close)
+            try:
+                with make_progress(config, quiet=quiet) as progress:
+                    _loop(trainer, run, tracker, progress, stop, save)
+                exit_code = 0
+            except KeyboardInterrupt:  # a second one, in somebody else's program: at once
+                raise
+            except BaseException as end:  # whatever it is, what was learned is saved first
+                exit_code = end.exit_code if isinstance(end, Interrupted | Diverged) else 1
+                _save_last(save, trainer, run, end)
+                raise
+        if not quiet:
+            print(f"done: {trainer.global_step} env steps in {run.path}")
+            print(f"next: fastppo eval {run.path} --episodes 20")
+
+
+def _loop(
+    trainer: Trainer,
+    run: RunDir,
+    tracker: Tracker,
+    progress: Progress,
+    stop: StopRequest,
+    save: Callable[[], None],
+) -> None:
+    logging_s = 0.0
+    while trainer.update < trainer.config.num_updates:
+        stop.check()
+        # told one update late, and outside time/total: no rate contains it
+        metrics = trainer.run_update() | {"time/logging": logging_s}
+        logged_from = time.perf_counter()
+        run.log(metrics)
+        tracker.log(metrics)
+        progress.show(metrics)
+        logging_s = time.perf_counter() - logged_from
+        trainer.check_diverged()
+        if trainer.update % trainer.config.checkpoint_interval == 0:
+            save()
+    save()
+
+
+def _save_last(save: Callable[[], None], trainer: Trainer, run: RunDir, end: BaseException) -> None:
+    """Saves, and says how to go on.
+
+    Raises:
+        MachineError: it cannot, and that is more than a signal says.
+    """
+    try:
+        save()
+    except MachineError as error:
+        if isinstance(end, Interrupted | Diverged):
+            raise
+        if str(error) != str(end):
+            signals.tell(f"fastppo: warning: {error}")
+        return
+    signals.tell(
+        f"stopped after update {trainer.update}, checkpoint written; go on with: "
+        f"fastppo train --resume {run.path}"
+    )

@@ -1,0 +1,1 @@
+"""metrics.jsonl mirrored elsewhere: Weights & Biases and TensorBoard."""

@@ -1,0 +1,1 @@
+"""Gradient clipping and the Adam step over one flat buffer."""

@@ -1,0 +1,1 @@
+"""Mean and deviation of the advantages of each minibatch."""

@@ -1,0 +1,1 @@
+"""Minibatches of stacked frames, from a buffer that holds each frame once."""

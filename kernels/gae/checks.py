@@ -1,0 +1,38 @@
+"""Argument checks of `api.gae`."""
+
+import torch
+from torch import Tensor
+
+from fastppo.kernels.checks import FUSED, INTEGERS, expect, expect_floats
+
+
+def check_gae(
+    rewards: Tensor,
+    values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    gamma: float,
+    gae_lambda: float,
+    *,
+    lengths: Tensor | None,
+    layout: str,
+) -> None:
+    """Raises ValueError unless the arguments keep the contract of `api.gae`."""
+    if layout not in ("TN", "NT"):
+        raise ValueError(f"layout={layout!r}: expected 'TN' (time-major) or 'NT'")
+    time_major = layout == "TN"
+    expect_floats("rewards", rewards, 2, "[T, N]" if time_major else "[N, T]")
+    first, second = shape = rewards.shape
+    dtype = FUSED if rewards.dtype in FUSED else rewards.dtype
+    longer = (first + 1, second) if time_major else (first, second + 1)
+    expect("values", values, rewards, longer, dtype)
+    expect("terminated", terminated, rewards, shape, torch.bool)
+    expect("truncated", truncated, rewards, shape, torch.bool)
+    if lengths is not None:
+        if time_major:
+            raise ValueError("lengths serve layout='NT' only: pass it, or truncated for a cut")
+        expect("lengths", lengths, rewards, (first,), INTEGERS)
+    if not 0.0 <= gamma <= 1.0:
+        raise ValueError(f"gamma={gamma}: expected a number in [0, 1]")
+    if not 0.0 <= gae_lambda <= 1.0:
+        raise ValueError(f"gae_lambda={gae_lambda}: expected a number in [0, 1]")

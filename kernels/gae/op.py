@@ -1,0 +1,96 @@
+"""Generalized advantage estimation: the public function, checked and sent to a backend."""
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from fastppo.kernels.backends import implementation
+from fastppo.kernels.gae import checks
+from fastppo.kernels.registry import register
+
+
+def _run(
+    rewards: Tensor,
+    values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    lengths: Tensor | None,
+    gamma: float,
+    gae_lambda: float,
+    layout: str,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    module = implementation("gae", backend, rewards)
+    with torch.no_grad():
+        result = module.gae(
+            rewards,
+            values,
+            terminated,
+            truncated,
+            lengths,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            layout=layout,
+        )
+    return cast(tuple[Tensor, Tensor], result)
+
+
+def _fake(rewards: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    dtype = torch.float32 if rewards.dtype == torch.bfloat16 else rewards.dtype
+    return (
+        rewards.new_empty(rewards.shape, dtype=dtype),
+        rewards.new_empty(rewards.shape, dtype=dtype),
+    )
+
+
+_operation = register(
+    "gae(Tensor rewards, Tensor values, Tensor terminated, Tensor truncated, Tensor? lengths, "
+    "float gamma, float gae_lambda, str layout, str backend) -> (Tensor, Tensor)",
+    _run,
+    _fake,
+)
+
+
+def gae(
+    rewards: Tensor,
+    values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    *,
+    gamma: float,
+    gae_lambda: float,
+    lengths: Tensor | None = None,
+    layout: str = "TN",
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Advantages and returns, shaped as rewards; no gradient flows through them.
+
+    The equations are in `spec.gae`. A row behind an episode end (EnvPool's reset row, say)
+    reaches no other row, whatever it holds.
+
+    Args:
+        rewards: [T, N]; bfloat16 is computed on, and answered, in float32.
+        values: [T + 1, N]; row T is the bootstrap value. As rewards, or one bfloat16 and the other
+            float32.
+        terminated, truncated: [T, N] bool.
+        gamma, gae_lambda: in [0, 1].
+        lengths: [N] int64 or int32, for layout "NT" only. Steps from lengths[n] on are padding:
+            never used, 0 in both results; values[n, lengths[n]] is the bootstrap value. A length
+            outside 0 .. T counts as the nearer of the two: looking would stall a GPU.
+        layout: "TN" (time-major), or "NT": rewards and flags [N, T], values [N, T + 1], as
+            sequences of tokens come.
+
+    Raises:
+        ValueError: a shape, dtype, device or number is off; the message names it.
+        BackendUnavailable: `backend` cannot serve these tensors.
+    """
+    checks.check_gae(
+        rewards, values, terminated, truncated, gamma, gae_lambda, lengths=lengths, layout=layout
+    )
+    run = _operation if torch.compiler.is_compiling() else _run
+    rewards, values = rewards.detach(), values.detach()
+    result = run(
+        rewards, values, terminated, truncated, lengths, gamma, gae_lambda, layout, backend
+    )
+    return cast(tuple[Tensor, Tensor], result)

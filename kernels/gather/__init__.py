@@ -1,0 +1,1 @@
+"""The rows of a minibatch, gathered from every field in one pass."""

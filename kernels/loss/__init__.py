@@ -1,0 +1,1 @@
+"""The PPO losses with their gradients in one pass."""

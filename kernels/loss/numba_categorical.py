@@ -1,0 +1,208 @@
+"""The fused PPO loss for discrete actions on the CPU: forward, statistics, gradients in one pass.
+
+ROWS rows at a time are transposed into a tile [W, ROWS], so that every inner loop runs over rows
+and fills whole SIMD registers whatever the number of actions.
+"""
+
+import numpy as np
+from numba import carray, njit
+
+from fastppo.kernels.loss.numba_rows import (
+    ENTROPY,
+    LANES,
+    LOG_PROB,
+    POLICY_GRAD,
+    ROWS,
+    ROWS_SIGNATURE,
+    VALUE_GRAD,
+    WEIGHT,
+    clear_invalid,
+    compute_scales,
+    copy,
+    fill,
+    finish,
+    load_rows,
+    row_arrays,
+    row_losses,
+    scaled,
+)
+from fastppo.kernels.tools.numba_math import LOG_MIN, NO_CHANCE, ONE, ZERO, exp_of_negative, log
+from fastppo.kernels.tools.numba_memory import OPTIONS, SIZE, fetch, kernel, pointer
+from fastppo.kernels.tools.numba_transpose import from_tile, to_tile
+
+
+# Functions that get slices, for the reason given in numba_rows.
+@njit(**OPTIONS)
+def _forbid(allowed, width, tile):
+    for j in range(width):
+        for k in range(tile.shape[1]):
+            tile[j, k] = tile[j, k] if allowed[k * width + j] else -np.inf
+
+
+@njit(**OPTIONS)
+def _maxima(z, top):
+    copy(z[0], top)
+    for j in range(1, z.shape[0]):
+        for k in range(ROWS):
+            top[k] = z[j, k] if z[j, k] > top[k] else top[k]
+
+
+@njit(**OPTIONS)
+def _exponentials(z, top, e, total, weighted, ahead):
+    """z to q = z - top, e to exp q; sums of exp q and q exp q; `ahead` is wanted after this."""
+    fill(total, ZERO)
+    fill(weighted, ZERO)
+    for j in range(z.shape[0]):
+        fetch(ahead + j * ROWS * SIZE, ROWS * SIZE)
+        for k in range(ROWS):
+            q = z[j, k] - top[k]
+            p = exp_of_negative(q)
+            # finite, so that 0 * q is no NaN
+            q = NO_CHANCE if q < LOG_MIN else q
+            e[j, k] = p
+            z[j, k] = q
+            total[k] += p
+            weighted[k] += p * q
+
+
+@njit(**OPTIONS)
+def _head_ends(total, weighted, inverse, shift, lane):
+    for k in range(ROWS):
+        log_total = log(total[k])
+        inverse[k] = ONE / total[k]
+        shift[k] = -weighted[k] / total[k]
+        lane[LOG_PROB, k] -= log_total
+        lane[ENTROPY, k] += log_total + shift[k]
+
+
+@njit(**OPTIONS)
+def _slopes(inverse, shift, entropy_scale, lane, factor, tail):
+    for k in range(ROWS):
+        factor[k] = inverse[k] * lane[WEIGHT, k]
+        tail[k] = entropy_scale * shift[k] - lane[POLICY_GRAD, k]
+
+
+@njit(**OPTIONS)
+def _gradients(z, e, factor, entropy_scale, tail, ahead):
+    """q to factor * exp q * (entropy_scale * q + tail); `ahead` is wanted after this."""
+    for j in range(z.shape[0]):
+        fetch(ahead + j * ROWS * SIZE, ROWS * SIZE)
+        for k in range(ROWS):
+            z[j, k] = factor[k] * e[j, k] * (entropy_scale * z[j, k] + tail[k])
+
+
+@kernel(f"void(int64, int64, int64, int64, int64, int64, int64, int64, {ROWS_SIGNATURE})")
+def categorical_kernel(
+    batch_size,
+    width,  # W
+    num_heads,  # H
+    logits_address,  # [B, W] f32
+    actions_address,  # [B, H] i64
+    allowed_address,  # [B, W] bool, or 0 for all
+    nvec_address,  # [H] i64, sums to W
+    d_logits_address,  # [B, W] f32, written; may be the logits themselves
+    old_log_probs_address,  # this and the next four: [B] f32
+    advantages_address,
+    returns_address,
+    old_values_address,
+    new_values_address,
+    valid_address,  # [B] bool, or 0 for all
+    given_stats_address,  # [4] f32 from advantage_stats, or 0
+    norm_adv,
+    normalizer,  # below 0: the number of valid rows
+    clip_coef,
+    vf_coef,
+    ent_coef,
+    clip_vloss,  # below 0: off
+    dual_clip,  # inf: off
+    d_values_address,  # [B] f32, written
+    loss_address,  # [] f32, written
+    stats_address,  # [6] f32, written
+):
+    logits = carray(pointer(logits_address), (batch_size * width,), np.float32)
+    actions = carray(pointer(actions_address), (batch_size, num_heads), np.int64)
+    allowed = carray(
+        pointer(allowed_address), (batch_size * width if allowed_address else 0,), np.bool_
+    )
+    nvec = carray(pointer(nvec_address), (num_heads,), np.int64)
+    arrays = row_arrays(
+        batch_size,
+        old_log_probs_address,
+        advantages_address,
+        returns_address,
+        old_values_address,
+        new_values_address,
+        valid_address,
+    )
+    d_logits = carray(pointer(d_logits_address), (batch_size * width,), np.float32)
+    d_values = carray(pointer(d_values_address), (batch_size,), np.float32)
+    adv_mean, adv_rstd, scale = compute_scales(arrays, given_stats_address, norm_adv, normalizer)
+    policy_scale, value_scale = np.float32(scale), np.float32(vf_coef * scale)
+    entropy_scale = np.float32(ent_coef * scale)
+
+    z = np.empty((width, ROWS), np.float32)  # logits, then logits - their maximum, then gradients
+    e = np.empty((width, ROWS), np.float32)  # exp of these
+    chosen = np.empty((num_heads, ROWS), np.int64)  # column of the tile
+    top = np.empty(ROWS, np.float32)
+    total = np.empty(ROWS, np.float32)
+    weighted = np.empty(ROWS, np.float32)
+    inverse = np.empty((num_heads, ROWS), np.float32)  # 1 / total
+    shift = np.empty((num_heads, ROWS), np.float32)  # entropy - log total
+    lane = np.empty((LANES, ROWS), np.float32)
+    sums = np.zeros(6, np.float64)
+
+    for first in range(0, batch_size, ROWS):
+        rows = min(ROWS, batch_size - first)
+        load_rows(arrays, first, rows, adv_mean, adv_rstd, lane)
+        next_tile = (first + ROWS) * width * SIZE
+        block = slice(first * width, (first + rows) * width)
+        if rows < ROWS:
+            z[:, :] = ZERO
+        to_tile(logits[block], width, z)
+        if allowed_address:
+            _forbid(allowed[block], width, z[:, :rows])
+        fill(lane[LOG_PROB], ZERO)
+        fill(lane[ENTROPY], ZERO)
+        start = 0
+        for h in range(num_heads):
+            stop = start + nvec[h]
+            if valid_address:
+                for j in range(start, stop):
+                    clear_invalid(lane[WEIGHT], z[j])
+            _maxima(z[start:stop], top)
+            for k in range(rows):
+                action = actions[first + k, h]
+                in_range = action >= 0 and action < nvec[h]
+                chosen[h, k] = start + (action if in_range else 0)
+                log_prob = z[chosen[h, k], k] - top[k]
+                lane[LOG_PROB, k] += log_prob if in_range else np.float32(np.nan)
+            ahead = next_tile + start * ROWS * SIZE
+            _exponentials(
+                z[start:stop], top, e[start:stop], total, weighted, logits_address + ahead
+            )
+            _head_ends(total, weighted, inverse[h], shift[h], lane)
+            start = stop
+
+        row_losses(lane, clip_coef, clip_vloss, dual_clip, sums)
+
+        scaled(lane[VALUE_GRAD], value_scale, d_values[first : first + rows])
+        scaled(lane[POLICY_GRAD], policy_scale, lane[POLICY_GRAD])
+        # d loss / d z = pg * (chosen - p) + es * p * (log p + H), and log p + H = q + shift
+        start = 0
+        for h in range(num_heads):
+            stop = start + nvec[h]
+            _slopes(inverse[h], shift[h], entropy_scale, lane, total, weighted)
+            ahead = next_tile + start * ROWS * SIZE
+            _gradients(
+                z[start:stop],
+                e[start:stop],
+                total,
+                entropy_scale,
+                weighted,
+                d_logits_address + ahead,
+            )
+            for k in range(rows):
+                z[chosen[h, k], k] += lane[POLICY_GRAD, k] * lane[WEIGHT, k]
+            start = stop
+        from_tile(z, width, d_logits[block])
+    finish(sums, scale, vf_coef, ent_coef, loss_address, stats_address)

@@ -1,0 +1,258 @@
+"""The fused PPO loss for a diagonal Gaussian policy on the CPU, one pass over the rows.
+
+ROWS rows of D components are a flat run of memory, so the elementwise loops ignore where a row
+ends; only two sums per row, and the row's gradient that goes back to its components, mind it.
+"""
+
+import math
+
+import numpy as np
+from numba import carray, njit
+from torch import Tensor
+
+from fastppo.kernels.loss.numba_rows import (
+    ENTROPY,
+    LANES,
+    LOG_PROB,
+    POLICY_GRAD,
+    ROWS,
+    ROWS_SIGNATURE,
+    VALUE_GRAD,
+    WEIGHT,
+    RowArguments,
+    compute_scales,
+    copy,
+    finish,
+    load_rows,
+    row_arrays,
+    row_losses,
+    scaled,
+)
+from fastppo.kernels.loss.terms import Rows, Terms
+from fastppo.kernels.tools.numba_math import HALF, ONE, ZERO, exp
+from fastppo.kernels.tools.numba_memory import (
+    OPTIONS,
+    SIZE,
+    SUMMING,
+    dense,
+    empty,
+    fetch,
+    kernel,
+    pointer,
+)
+
+STEP = 256
+"""Components that are worked on before more memory is asked for."""
+_HALF_LOG_2PI = np.float32(0.5 * math.log(2.0 * math.pi))
+
+
+# Functions that get slices, for the reason given in numba_rows.
+@njit(**OPTIONS)
+def _standardize(actions, mean, inverse, u):
+    for x in range(u.shape[0]):
+        u[x] = (actions[x] - mean[x]) * inverse[x]
+
+
+# "reassoc": a row's sum may run on several SIMD lanes; its order is still fixed
+@njit(**SUMMING)
+def _row_sums(values, width, out):
+    for k in range(out.shape[0]):
+        total = ZERO
+        for j in range(width):
+            total += values[k * width + j]
+        out[k] = total
+
+
+@njit(**SUMMING)
+def _row_squares(values, width, out):
+    for k in range(out.shape[0]):
+        total = ZERO
+        for j in range(width):
+            total += values[k * width + j] * values[k * width + j]
+        out[k] = total
+
+
+@njit(**OPTIONS)
+def _invert(log_std, inverse):
+    for x in range(log_std.shape[0]):
+        inverse[x] = exp(-log_std[x])
+
+
+@njit(**OPTIONS)
+def _spread(values, width, out):
+    """Each row's value to all of its components."""
+    for k in range(values.shape[0]):
+        for j in range(width):
+            out[k * width + j] = values[k]
+
+
+@njit(**OPTIONS)
+def _log_probs(lane, squares, log_stds, width):
+    for k in range(ROWS):
+        ok = lane[WEIGHT, k] > ZERO
+        log_prob = -HALF * squares[k] - log_stds[k] - width * _HALF_LOG_2PI
+        entropy = log_stds[k] + width * (HALF + _HALF_LOG_2PI)
+        lane[LOG_PROB, k] = log_prob if ok else ZERO
+        lane[ENTROPY, k] = entropy if ok else ZERO
+
+
+@njit(**OPTIONS)
+def _gradients(grad, u, inverse, entropy_scale, d_mean, d_scale):
+    for x in range(u.shape[0]):
+        d_mean[x] = grad[x] * u[x] * inverse[x]
+        d_scale[x] = grad[x] * (u[x] * u[x] - ONE) - entropy_scale
+
+
+@njit(**OPTIONS)
+def _add(total, values):
+    for x in range(total.shape[0]):
+        total[x] += np.float64(values[x])
+
+
+@njit(**OPTIONS)
+def _forget_invalid(weight, width, d_mean, d_scale):
+    for k in range(d_mean.shape[0] // width):
+        if weight[k] == ZERO:
+            for j in range(width):
+                d_mean[k * width + j] = ZERO
+                d_scale[k * width + j] = ZERO
+
+
+@kernel(f"void(int64, int64, int64, int64, boolean, int64, int64, int64, {ROWS_SIGNATURE})")
+def gaussian_kernel(
+    batch_size,
+    width,  # D
+    mean_address,  # [B, D] f32
+    log_std_address,  # [D] f32 if shared, else [B, D]
+    shared,
+    actions_address,  # [B, D] f32
+    d_mean_address,  # [B, D] f32, written
+    d_log_std_address,  # as log_std, written
+    old_log_probs_address,  # this and the next four: [B] f32
+    advantages_address,
+    returns_address,
+    old_values_address,
+    new_values_address,
+    valid_address,  # [B] bool, or 0 for all
+    given_stats_address,  # [4] f32 from advantage_stats, or 0
+    norm_adv,
+    normalizer,  # below 0: the number of valid rows
+    clip_coef,
+    vf_coef,
+    ent_coef,
+    clip_vloss,  # below 0: off
+    dual_clip,  # inf: off
+    d_values_address,  # [B] f32, written
+    loss_address,  # [] f32, written
+    stats_address,  # [6] f32, written
+):
+    mean = carray(pointer(mean_address), (batch_size * width,), np.float32)
+    log_std = carray(
+        pointer(log_std_address), (width if shared else batch_size * width,), np.float32
+    )
+    actions = carray(pointer(actions_address), (batch_size * width,), np.float32)
+    arrays = row_arrays(
+        batch_size,
+        old_log_probs_address,
+        advantages_address,
+        returns_address,
+        old_values_address,
+        new_values_address,
+        valid_address,
+    )
+    d_mean = carray(pointer(d_mean_address), (batch_size * width,), np.float32)
+    d_log_std = carray(
+        pointer(d_log_std_address), (width if shared else batch_size * width,), np.float32
+    )
+    d_values = carray(pointer(d_values_address), (batch_size,), np.float32)
+    adv_mean, adv_rstd, scale = compute_scales(arrays, given_stats_address, norm_adv, normalizer)
+    policy_scale, value_scale = np.float32(scale), np.float32(vf_coef * scale)
+    entropy_scale = np.float32(ent_coef * scale)
+
+    size = ROWS * width
+    inverse = np.empty(size, np.float32)  # 1 / std
+    u = np.empty(size, np.float32)  # (action - mean) / std
+    spread = np.empty(size, np.float32)  # d loss / d log_prob of the component's row
+    d_scale = np.empty(size, np.float32)  # d loss / d log_std
+    d_total = np.zeros(size, np.float64)  # its sum over the tiles
+    row_grad = np.empty(ROWS, np.float32)
+    squares = np.zeros(ROWS, np.float32)
+    log_stds = np.zeros(ROWS, np.float32)  # their sum over a row
+    lane = np.empty((LANES, ROWS), np.float32)
+    sums = np.zeros(6, np.float64)
+
+    if shared:
+        for k in range(ROWS):
+            copy(log_std, inverse[k * width : (k + 1) * width])
+        _row_sums(inverse, width, log_stds)
+        _invert(inverse, inverse)
+    for first in range(0, batch_size, ROWS):
+        rows = min(ROWS, batch_size - first)
+        load_rows(arrays, first, rows, adv_mean, adv_rstd, lane)
+        start, stop, here = first * width, (first + rows) * width, rows * width
+        if not shared:
+            _row_sums(log_std[start:stop], width, log_stds[:rows])
+            _invert(log_std[start:stop], inverse[:here])
+        for at in range(0, here, STEP):
+            end = min(at + STEP, here)
+            there = slice(start + at, start + end)
+            fetch(mean_address + (stop + at) * SIZE, STEP * SIZE)
+            fetch(actions_address + (stop + at) * SIZE, STEP * SIZE)
+            _standardize(actions[there], mean[there], inverse[at:end], u[at:end])
+        _row_squares(u[:here], width, squares[:rows])
+        _log_probs(lane, squares, log_stds, np.float32(width))
+
+        row_losses(lane, clip_coef, clip_vloss, dual_clip, sums)
+
+        scaled(lane[VALUE_GRAD], value_scale, d_values[first : first + rows])
+        scaled(lane[POLICY_GRAD], policy_scale, row_grad)
+        _spread(row_grad[:rows], width, spread[:here])
+        d_here = d_mean[start:stop]
+        for at in range(0, here, STEP):
+            end = min(at + STEP, here)
+            fetch(d_mean_address + (stop + at) * SIZE, STEP * SIZE)
+            _gradients(
+                spread[at:end],
+                u[at:end],
+                inverse[at:end],
+                entropy_scale,
+                d_here[at:end],
+                d_scale[at:end],
+            )
+        if valid_address:
+            _forget_invalid(lane[WEIGHT], width, d_here, d_scale[:here])
+        if shared:
+            _add(d_total[:here], d_scale[:here])
+        else:
+            copy(d_scale[:here], d_log_std[start:stop])
+    if shared:
+        for j in range(width):
+            d_log_std[j] = np.float32(d_total[j::width].sum())
+    finish(sums, scale, vf_coef, ent_coef, loss_address, stats_address)
+
+
+def gaussian(
+    mean: Tensor,
+    log_std: Tensor,
+    new_values: Tensor,
+    actions: Tensor,
+    rows: Rows,
+    terms: Terms,
+) -> tuple[Tensor, ...]:
+    """Loss, STATS [6] and the gradients of mean, log_std and values, as `spec`."""
+    batch_size, width = mean.shape
+    mean, log_std, actions = dense(mean), dense(log_std), dense(actions)
+    arguments = RowArguments(rows, new_values, terms)
+    d_mean, d_log_std = empty(*mean.shape), empty(*log_std.shape)
+    gaussian_kernel(
+        batch_size,
+        width,
+        mean.data_ptr(),
+        log_std.data_ptr(),
+        log_std.ndim == 1,
+        actions.data_ptr(),
+        d_mean.data_ptr(),
+        d_log_std.data_ptr(),
+        *arguments.for_kernel,
+    )
+    return arguments.loss, arguments.stats, d_mean, d_log_std, arguments.d_values

@@ -1,0 +1,284 @@
+"""What the numba losses share: advantages to scales, the rows' own losses, their sums to stats.
+
+ROWS rows at a time are columns of a tile `lane`, so that every loop here runs over rows and fills
+whole SIMD registers. Invalid rows, and the rows that pad the last tile, enter as zeros of weight
+zero. Statistics add up in float32 within a tile, in float64 over tiles. One thread does it all: a
+second one, beside the threads that torch keeps spinning, won nothing at any size (docs/kernels.md).
+"""
+
+import math
+
+import numpy as np
+from numba import carray, njit
+from torch import Tensor
+
+from fastppo.kernels.loss.spec import STATS
+from fastppo.kernels.loss.terms import LOG_RATIO_MAX, Rows, Terms
+from fastppo.kernels.tools.numba_math import HALF, ONE, ZERO, exp
+from fastppo.kernels.tools.numba_memory import OPTIONS, SUMMING, address, dense, empty, pointer
+
+ROWS = 128
+_LOG_RATIO_MAX, _INFINITY = np.float32(LOG_RATIO_MAX), np.float32(math.inf)
+
+
+@njit(**SUMMING)
+def _count(valid):
+    count = 0
+    for i in range(valid.shape[0]):
+        count += np.int64(valid[i])
+    return count
+
+
+@njit(**SUMMING)
+def _mean_and_deviation(advantages, valid, everywhere, count):
+    total = 0.0
+    squares = 0.0
+    if everywhere:
+        for i in range(advantages.shape[0]):
+            total += np.float64(advantages[i])
+        mean = total / count
+        for i in range(advantages.shape[0]):
+            centred = np.float64(advantages[i]) - mean
+            squares += centred * centred
+    else:
+        for i in range(advantages.shape[0]):
+            total += np.float64(advantages[i] if valid[i] else ZERO)
+        mean = total / count
+        for i in range(advantages.shape[0]):
+            centred = np.float64(advantages[i]) - mean
+            squares += centred * centred if valid[i] else 0.0
+    return mean, math.sqrt(squares / (count - 1))
+
+
+@njit(**OPTIONS)
+def compute_scales(arrays, stats_address, norm_adv, normalizer):
+    """Mean of the advantages, 1 / (their std + 1e-8), 1 / divisor.
+
+    A `normalizer` below 0 stands for the number of valid rows.
+    """
+    _, advantages, _, _, _, valid = arrays
+    mean, rstd = 0.0, 1.0
+    everywhere = valid.shape[0] == 0
+    if stats_address:
+        stats = carray(pointer(stats_address), (4,), np.float32)
+        count = np.int64(stats[3])
+        if norm_adv:
+            mean, rstd = np.float64(stats[0]) + np.float64(stats[1]), np.float64(stats[2])
+    else:
+        count = advantages.shape[0] if everywhere else _count(valid)
+        if norm_adv and count > 1:
+            mean, std = _mean_and_deviation(advantages, valid, everywhere, count)
+            rstd = 1.0 / (std + 1e-8)
+    scale = 0.0
+    if count > 0:
+        scale = 1.0 / (count if normalizer < 0.0 else normalizer)
+    return mean, rstd, scale
+
+
+# Rows of the tile `lane` [LANES, ROWS]: what a row's loss needs, then what it yields.
+WEIGHT, OLD_LOG_PROB, ADVANTAGE, RETURN, OLD_VALUE, NEW_VALUE = range(6)
+LOG_PROB, ENTROPY, POLICY_GRAD, VALUE_GRAD = range(6, 10)
+TERMS = 10
+LANES = TERMS + len(STATS)
+
+
+# The loops below are functions of their own and get slices: LLVM then sees that no index is
+# negative and checks once per call that the arrays do not overlap; inlined, it gives up.
+# numba's `out[:] = values` goes element by element, at four times the price of these
+@njit(**OPTIONS)
+def copy(values, out):
+    for k in range(values.shape[0]):
+        out[k] = values[k]
+
+
+@njit(**OPTIONS)
+def fill(out, value):
+    for k in range(out.shape[0]):
+        out[k] = value
+
+
+@njit(**OPTIONS)
+def _normalize(advantages, mean, rstd, lane):
+    for k in range(advantages.shape[0]):
+        lane[k] = np.float32((np.float64(advantages[k]) - mean) * rstd)
+
+
+@njit(**OPTIONS)
+def _weigh(valid, weight):
+    for k in range(valid.shape[0]):
+        weight[k] = ONE if valid[k] else ZERO
+
+
+@njit(**OPTIONS)
+def clear_invalid(weight, values):
+    """Zeros where the weight is zero, whatever stood there."""
+    for k in range(ROWS):
+        values[k] = values[k] if weight[k] > ZERO else ZERO
+
+
+@njit(**OPTIONS)
+def row_arrays(batch_size, old_log_probs, advantages, returns, old_values, new_values, valid):
+    """The addresses of a loss's rows as arrays, for `load_rows`; valid [0] for address 0."""
+    return (
+        carray(pointer(old_log_probs), (batch_size,), np.float32),
+        carray(pointer(advantages), (batch_size,), np.float32),
+        carray(pointer(returns), (batch_size,), np.float32),
+        carray(pointer(old_values), (batch_size,), np.float32),
+        carray(pointer(new_values), (batch_size,), np.float32),
+        carray(pointer(valid), (batch_size if valid else 0,), np.bool_),
+    )
+
+
+@njit(**OPTIONS)
+def load_rows(arrays, first, count, mean, rstd, lane):
+    """Fills `lane` with rows first .. first + count; zeros behind them and where not valid."""
+    old_log_probs, advantages, returns, old_values, new_values, valid = arrays
+    stop = first + count
+    if count < ROWS:
+        lane[:, :] = ZERO
+    fill(lane[WEIGHT, :count], ONE)
+    copy(old_log_probs[first:stop], lane[OLD_LOG_PROB])
+    _normalize(advantages[first:stop], mean, rstd, lane[ADVANTAGE])
+    copy(returns[first:stop], lane[RETURN])
+    copy(old_values[first:stop], lane[OLD_VALUE])
+    copy(new_values[first:stop], lane[NEW_VALUE])
+    if valid.shape[0] > 0:
+        _weigh(valid[first:stop], lane[WEIGHT])
+        for field in range(OLD_LOG_PROB, NEW_VALUE + 1):
+            clear_invalid(lane[WEIGHT], lane[field])
+
+
+@njit(**OPTIONS)
+def _policy_terms(lane, low, high, width, bound):
+    for k in range(ROWS):
+        weight = lane[WEIGHT, k]
+        advantage = lane[ADVANTAGE, k]
+        log_ratio = (lane[LOG_PROB, k] - lane[OLD_LOG_PROB, k]) if weight > ZERO else ZERO
+        beyond = log_ratio > _LOG_RATIO_MAX and log_ratio < _INFINITY
+        ratio = exp(_LOG_RATIO_MAX if beyond else log_ratio)
+        outside = ratio < low or ratio > high
+        clipped = low if ratio < low else (high if ratio > high else ratio)
+        unclipped_loss = -advantage * ratio
+        clipped_loss = -advantage * clipped
+        policy = clipped_loss if clipped_loss > unclipped_loss else unclipped_loss
+        # At a tie torch.maximum and minimum send half of the gradient to either side.
+        tie = HALF * unclipped_loss if unclipped_loss == clipped_loss else ZERO
+        grad = tie if outside and not unclipped_loss > clipped_loss else unclipped_loss
+        worst = -bound * advantage
+        bounded = advantage < ZERO and policy >= worst
+        bounded_grad = HALF * grad if policy == worst else ZERO
+        lane[POLICY_GRAD, k] = bounded_grad if bounded else grad
+        lane[TERMS, k] = weight * (worst if bounded else policy)
+        lane[TERMS + 2, k] = weight * lane[ENTROPY, k]
+        lane[TERMS + 3, k] = (ratio - ONE) - log_ratio
+        lane[TERMS + 4, k] = -log_ratio
+        lane[TERMS + 5, k] = weight if abs(ratio - ONE) > width else ZERO
+
+
+@njit(**OPTIONS)
+def _value_terms(lane):
+    for k in range(ROWS):
+        error = lane[NEW_VALUE, k] - lane[RETURN, k]
+        lane[VALUE_GRAD, k] = error
+        lane[TERMS + 1, k] = lane[WEIGHT, k] * HALF * (error * error)
+
+
+@njit(**OPTIONS)
+def _clipped_value_terms(lane, near):
+    for k in range(ROWS):
+        error = lane[NEW_VALUE, k] - lane[RETURN, k]
+        value = error * error
+        step = lane[NEW_VALUE, k] - lane[OLD_VALUE, k]
+        far = step < -near or step > near
+        step = -near if step < -near else (near if step > near else step)
+        near_error = lane[OLD_VALUE, k] + step - lane[RETURN, k]
+        near_value = near_error * near_error
+        near_grad = ZERO if far else near_error
+        tie = HALF * (error + near_grad)
+        grad = tie if near_value == value else error
+        lane[VALUE_GRAD, k] = near_grad if near_value > value else grad
+        larger = near_value if near_value > value else value
+        lane[TERMS + 1, k] = lane[WEIGHT, k] * HALF * larger
+
+
+@njit(**OPTIONS)
+def scaled(values, factor, out):
+    """The first values times a factor, as many as fit."""
+    for k in range(out.shape[0]):
+        out[k] = factor * values[k]
+
+
+@njit(**SUMMING)
+def _lane_sum(values):
+    total = ZERO
+    for k in range(ROWS):
+        total += values[k]
+    return np.float64(total)
+
+
+@njit(**OPTIONS)
+def row_losses(lane, clip_coef, clip_vloss, dual_clip, sums):
+    """Adds the rows' terms to `sums` [6]; writes d/d log_prob and d/d value to `lane`.
+
+    Comparisons are written so that NaN takes the branch that keeps it.
+    """
+    low, high = np.float32(1.0 - clip_coef), np.float32(1.0 + clip_coef)
+    _policy_terms(lane, low, high, np.float32(clip_coef), np.float32(dual_clip))
+    if clip_vloss >= 0.0:
+        _clipped_value_terms(lane, np.float32(clip_vloss))
+    else:
+        _value_terms(lane)
+    for s in range(sums.shape[0]):
+        sums[s] += _lane_sum(lane[TERMS + s])
+
+
+@njit(**OPTIONS)
+def finish(sums, scale, vf_coef, ent_coef, loss_address, stats_address):
+    """The sums over all rows [6] to the loss, [] f32, and STATS, [6] f32."""
+    loss = carray(pointer(loss_address), (1,), np.float32)
+    stats = carray(pointer(stats_address), (6,), np.float32)
+    for s in range(6):
+        stats[s] = np.float32(sums[s] * scale)
+    loss[0] = np.float32((sums[0] + vf_coef * sums[1] - ent_coef * sums[2]) * scale)
+
+
+ROWS_SIGNATURE = ", ".join([*["int64"] * 7, "boolean", *["float64"] * 6, *["int64"] * 3])
+"""Of what `RowArguments.for_kernel` gives, the last arguments of a loss kernel."""
+
+
+class RowArguments:
+    """The rows of one loss as its kernel takes them, and the outputs that all losses have."""
+
+    def __init__(self, rows: Rows, new_values: Tensor, terms: Terms) -> None:
+        normalizer = terms.normalizer
+        if normalizer is None:
+            normalizer = -1.0
+        elif isinstance(normalizer, Tensor):
+            normalizer = float(normalizer.detach().double().numpy())
+        self.d_values = empty(len(new_values))
+        self.loss = empty()
+        self.stats = empty(len(STATS))
+        # held here: an address does not keep its tensor alive
+        self._inputs = [None if t is None else dense(t) for t in (*rows, new_values)]
+        old_log_probs, advantages, returns, old_values, valid, stats, values = map(
+            address, self._inputs
+        )
+        self.for_kernel = (
+            old_log_probs,
+            advantages,
+            returns,
+            old_values,
+            values,
+            valid,
+            stats,
+            terms.norm_adv,
+            normalizer,
+            terms.clip_coef,
+            terms.vf_coef,
+            terms.ent_coef,
+            -1.0 if terms.clip_vloss is None else terms.clip_vloss,
+            math.inf if terms.dual_clip is None else terms.dual_clip,
+            self.d_values.data_ptr(),
+            self.loss.data_ptr(),
+            self.stats.data_ptr(),
+        )

@@ -1,0 +1,202 @@
+"""The PPO losses in plain torch: the specification, and the oracle of every test.
+
+Each function works in the dtype of its inputs; called with float64 it is what the Triton and numba
+kernels are tested against. Gradients come from autograd. Clarity wins over speed here.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastppo.kernels.loss.terms import LOG_RATIO_MAX, Rows, Terms
+
+Stats = dict[str, Tensor]
+STATS = ("policy_loss", "value_loss", "entropy", "approx_kl", "old_approx_kl", "clip_frac")
+
+
+def categorical_ppo_loss(
+    logits: Tensor,
+    new_values: Tensor,
+    actions: Tensor,
+    rows: Rows,
+    terms: Terms,
+    *,
+    action_mask: Tensor | None = None,
+    nvec: Sequence[int] | None = None,
+) -> tuple[Tensor, Stats]:
+    """PPO's loss and statistics for discrete actions; see `ppo_loss` for the terms.
+
+    Args:
+        logits: [B, A], or [B, sum(nvec)]: one block of columns per head.
+        new_values: [B]
+        actions: [B] integer, or [B, len(nvec)].
+        rows, terms: see `terms.py`.
+        action_mask: as logits, bool; False makes an action impossible. A valid row with a head
+            that allows no action, or an action out of range, makes the loss NaN.
+        nvec: number of actions of each head; log-probabilities and entropies add over heads.
+
+    Returns:
+        loss, and the statistics of `ppo_loss`.
+    """
+    ok = _valid(rows, new_values)
+    # Clean the inputs, not the outputs: autograd multiplies by zero, and NaN times zero is NaN.
+    z = torch.where(ok[:, None], logits, 0.0)
+    if action_mask is not None:
+        z = torch.where(action_mask | ~ok[:, None], z, -math.inf)
+    widths = [logits.shape[1]] if nvec is None else list(nvec)
+    chosen = torch.where(ok[:, None], actions.reshape(len(actions), len(widths)), 0).long()
+
+    log_prob = torch.zeros_like(new_values)
+    entropy = torch.zeros_like(new_values)
+    for z_head, action, width in zip(
+        torch.split(z, widths, 1), chosen.unbind(1), widths, strict=True
+    ):
+        logp = z_head.log_softmax(1)
+        in_range = (action >= 0) & (action < width)
+        picked = logp.gather(1, action.clamp(0, width - 1)[:, None])[:, 0]
+        log_prob = log_prob + torch.where(in_range, picked, math.nan)
+        # p * log p is 0 at p = 0, but 0 * -inf is NaN, in the gradient too
+        finite = torch.where(logp == -math.inf, 0.0, logp)
+        entropy = entropy - (logp.exp() * finite).sum(1)
+    return ppo_loss(
+        log_prob,
+        entropy,
+        new_values,
+        rows,
+        terms,
+    )
+
+
+def gaussian_ppo_loss(
+    mean: Tensor,
+    log_std: Tensor,
+    new_values: Tensor,
+    actions: Tensor,
+    rows: Rows,
+    terms: Terms,
+) -> tuple[Tensor, Stats]:
+    """PPO's loss and statistics for a diagonal Gaussian policy; see `ppo_loss` for the terms.
+
+        log pi(a) = sum_d -(a_d - mean_d)^2 / (2 std_d^2) - log_std_d - log(2 pi) / 2
+        H(pi)     = sum_d log_std_d + (1 + log(2 pi)) / 2
+
+    Args:
+        mean, actions: [B, D]
+        log_std: [D], or [B, D] where it depends on the state.
+        The others are as for `categorical_ppo_loss`.
+    """
+    ok = _valid(rows, new_values)
+    row_ok = ok[:, None]
+    if log_std.ndim == 2:
+        log_std = torch.where(row_ok, log_std, 0.0)
+    error = torch.where(row_ok, actions, 0.0) - torch.where(row_ok, mean, 0.0)
+    half_log_2pi = 0.5 * math.log(2.0 * math.pi)
+    scaled = error * torch.exp(-log_std)
+    log_prob = (-0.5 * scaled.square() - log_std - half_log_2pi).sum(1)
+    entropy = (log_std + 0.5 + half_log_2pi).expand_as(mean).sum(1)
+    return ppo_loss(
+        log_prob,
+        entropy,
+        new_values,
+        rows,
+        terms,
+    )
+
+
+def _valid(rows: Rows, like: Tensor) -> Tensor:
+    return torch.ones_like(like, dtype=torch.bool) if rows.valid is None else rows.valid
+
+
+def normalized(advantages: Tensor, ok: Tensor) -> Tensor:
+    """(A - mean) / (std + 1e-8) over the rows where `ok`, unbiased; one row stays as it is."""
+    count = ok.sum()
+    raw = torch.where(ok, advantages, 0.0)
+    centred = torch.where(ok, raw - raw.sum() / count.clamp(min=1), 0.0)
+    # Twice: the first mean is rounded to the size of A, the second only to that of its spread.
+    centred = torch.where(ok, centred - centred.sum() / count.clamp(min=1), 0.0)
+    std = (centred.square().sum() / (count - 1).clamp(min=1)).sqrt()
+    return torch.where(count > 1, centred / (std + 1e-8), raw)
+
+
+def _ratio(log_prob: Tensor, log_ratio: Tensor) -> Tensor:
+    """exp(log_ratio), bounded, with itself as its derivative in log_prob."""
+    # what is infinite was so in the inputs, and must show in the loss
+    beyond = (log_ratio > LOG_RATIO_MAX) & (log_ratio < math.inf)
+    ratio = torch.where(beyond, LOG_RATIO_MAX, log_ratio).exp()
+    # a constant has no slope, and would let go of the rows that moved most
+    line = ratio.detach() * (1.0 + (log_prob - log_prob.detach()))
+    return torch.where(beyond, line, ratio)
+
+
+def ppo_loss(
+    log_prob: Tensor,
+    entropy: Tensor,
+    new_values: Tensor,
+    rows: Rows,
+    terms: Terms,
+) -> tuple[Tensor, Stats]:
+    """loss = policy_loss + vf_coef * value_loss - ent_coef * entropy, and six statistics.
+
+        policy_loss = mean max(-A ratio, -A clip(ratio, 1 - clip_coef, 1 + clip_coef))
+        value_loss  = mean (v - R)^2 / 2
+
+    The first is equation 7 of https://arxiv.org/abs/1707.06347, negated. `dual_clip = c` bounds
+    it by -c A where A < 0: equation 5 of https://arxiv.org/abs/1912.09729. `clip_vloss = e`
+    takes the larger of (v - R)^2 and the same with v clipped to old_v +- e. approx_kl is the
+    mean of (ratio - 1) - log ratio, old_approx_kl that of -log ratio: k3 and k1 of
+    http://joschu.net/blog/kl-approx.html. Each mean is a sum over the rows where `ok`, divided
+    by their number or by `normalizer`; without such rows all is 0.
+
+    A finite ratio is at most e^LOG_RATIO_MAX, in every dtype: with inf, a clipped row or an
+    advantage of 0 would have the gradient 0 * inf. Beyond the bound its slope is the bound.
+    """
+    clip_coef = terms.clip_coef
+    ok = _valid(rows, new_values)
+    adv = torch.where(ok, rows.advantages.detach(), 0.0)
+    if terms.norm_adv and rows.advantage_stats is not None:
+        mean, mean_low, rstd, _ = rows.advantage_stats.detach().unbind()
+        adv = torch.where(ok, (adv - mean - mean_low) * rstd, 0.0)
+    elif terms.norm_adv:
+        adv = normalized(adv, ok)
+    log_ratio = log_prob - torch.where(ok, rows.old_log_probs.detach(), 0.0)
+    ratio = _ratio(log_prob, log_ratio)
+    clipped = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)
+    policy = torch.maximum(-adv * ratio, -adv * clipped)
+    if terms.dual_clip is not None:
+        policy = torch.where(adv < 0, torch.minimum(policy, -terms.dual_clip * adv), policy)
+
+    new = torch.where(ok, new_values, 0.0)
+    target = torch.where(ok, rows.returns.detach(), 0.0)
+    value = (new - target).square()
+    if terms.clip_vloss is not None:
+        old = torch.where(ok, rows.old_values.detach(), 0.0)
+        near = old + (new - old).clamp(-terms.clip_vloss, terms.clip_vloss)
+        value = torch.maximum(value, (near - target).square())
+
+    count = ok.sum()
+    any_ok = count > 0
+    normalizer = terms.normalizer
+    if normalizer is None or isinstance(normalizer, Tensor):
+        given = count if normalizer is None else normalizer
+        scale = any_ok / torch.where(any_ok, given.to(adv.dtype), 1.0)
+    else:
+        scale = any_ok.to(adv.dtype) / normalizer
+
+    def mean_of(per_row: Tensor) -> Tensor:
+        return torch.where(ok, per_row, 0.0).sum() * scale
+
+    policy_loss, value_loss = mean_of(policy), mean_of(0.5 * value)
+    mean_entropy = mean_of(entropy)
+    loss = policy_loss + terms.vf_coef * value_loss - terms.ent_coef * mean_entropy
+    with torch.no_grad():
+        stats = {
+            "policy_loss": policy_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "entropy": mean_entropy.detach(),
+            "approx_kl": mean_of((ratio - 1.0) - log_ratio),
+            "old_approx_kl": mean_of(-log_ratio),
+            "clip_frac": mean_of(((ratio - 1.0).abs() > clip_coef).to(adv.dtype)),
+        }
+    return loss, stats

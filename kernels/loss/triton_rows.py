@@ -1,0 +1,282 @@
+"""What the fused Triton losses share: the moments before, the row losses within, the sums after.
+
+A loss is two launches, or three. Unless the caller has them, `moments_kernel` (one program) leaves
+the advantages' mean and spread and the number of valid rows on the device. The policy's own kernel
+writes the gradients of its rows, and leaves six partial sums a program. `finish_kernel` (one
+program) adds those up in a fixed order, so the same input gives the same bits; float atomics would
+not. Invalid rows are masked out of the loads: whatever they hold is never read.
+"""
+
+import math
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastppo.kernels.loss.spec import STATS
+from fastppo.kernels.loss.terms import LOG_RATIO_MAX, Rows, Terms
+from fastppo.kernels.tools.triton_options import OPTIONS
+
+MOMENTS = 4  # floats of `advantage_stats`: mean, mean_low, 1 / (std + 1e-8), count
+PARTIALS = 8  # floats per program, of which len(STATS) are used: tiles are powers of two
+MOMENTS_BLOCK = 1024
+FINISH_BLOCK = 256
+_LOG_RATIO_MAX = tl.constexpr(LOG_RATIO_MAX)
+
+
+@triton.jit
+def load_ok(valid_ptr, row, in_range):
+    """Which of the rows are valid rows of the batch."""
+    ok = in_range
+    if valid_ptr is not None:
+        ok = ok & (tl.load(valid_ptr + row, in_range, other=0) != 0)
+    return ok
+
+
+@triton.jit
+def finite(centred):
+    """e**-120 is 0, and finite: 0 * -inf would be NaN. A NaN stays one."""
+    return tl.maximum(centred, -120.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def load_scale(moments_ptr, normalizer_ptr, normalizer):
+    """1 / divisor of every sum over rows; 0 without valid rows."""
+    count = tl.load(moments_ptr + 3)
+    if normalizer_ptr is not None:
+        divisor = tl.load(normalizer_ptr).to(tl.float32)
+    else:
+        normalizer = tl.cast(normalizer, tl.float32)
+        divisor = tl.where(normalizer > 0, normalizer, count)
+    return tl.where(count > 0, 1.0 / tl.where(count > 0, divisor, 1.0), 0.0)
+
+
+@triton.jit(do_not_specialize=["batch_size"])
+def moments_kernel(
+    advantages_ptr,  # [B] f32
+    valid_ptr,  # [B] bool, or None for all
+    moments_ptr,  # [MOMENTS] f32, written
+    batch_size,
+    NORM_ADV: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+):
+    lane = tl.arange(0, BLOCK_B).to(tl.int64)
+    counts = tl.zeros([BLOCK_B], tl.float32)
+    totals = tl.zeros([BLOCK_B], tl.float32)
+    for start in range(0, batch_size, BLOCK_B):
+        row = start + lane
+        ok = load_ok(valid_ptr, row, row < batch_size)
+        counts += tl.where(ok, 1.0, 0.0)
+        totals += tl.load(advantages_ptr + row, ok, other=0.0)
+    count = tl.sum(counts, 0)
+    at_least_one = tl.where(count > 0, count, 1.0)
+
+    mean = 0.0
+    correction = 0.0
+    rstd = 1.0
+    if NORM_ADV:
+        rounded = tl.sum(totals, 0) / at_least_one
+        # Centred by the rounded mean, the second sum holds what rounding took from it.
+        totals = tl.zeros([BLOCK_B], tl.float32)
+        squares = tl.zeros([BLOCK_B], tl.float32)
+        for start in range(0, batch_size, BLOCK_B):
+            row = start + lane
+            ok = load_ok(valid_ptr, row, row < batch_size)
+            centred = tl.where(ok, tl.load(advantages_ptr + row, ok, other=0.0) - rounded, 0.0)
+            totals += centred
+            squares += centred * centred
+        total = tl.sum(totals, 0)
+        at_least_two = tl.where(count > 1, count, 2.0)
+        variance = (tl.sum(squares, 0) - total * (total / at_least_one)) / (at_least_two - 1.0)
+        variance = tl.where(variance < 0, 0.0, variance)
+        mean = tl.where(count > 1, rounded, 0.0)
+        correction = tl.where(count > 1, total / at_least_one, 0.0)
+        rstd = tl.where(count > 1, 1.0 / (tl.sqrt(variance) + 1e-8), 1.0)
+    tl.store(moments_ptr, mean)
+    tl.store(moments_ptr + 1, correction)
+    tl.store(moments_ptr + 2, rstd)
+    tl.store(moments_ptr + 3, count)
+
+
+@triton.jit
+def _add(a0, a1, a2, a3, a4, a5, b0, b1, b2, b3, b4, b5):
+    return a0 + b0, a1 + b1, a2 + b2, a3 + b3, a4 + b4, a5 + b5
+
+
+@triton.jit
+def row_losses(
+    log_prob,
+    entropy,
+    row,
+    ok,
+    old_log_probs_ptr,
+    advantages_ptr,
+    returns_ptr,
+    old_values_ptr,
+    new_values_ptr,
+    moments_ptr,
+    partials_ptr,
+    low,
+    high,
+    clip_coef,
+    clip_vloss,
+    dual_clip,
+    NORM_ADV: tl.constexpr,
+    CLIP_VLOSS: tl.constexpr,
+    DUAL_CLIP: tl.constexpr,
+):
+    """Stores six sums over the rows; returns d policy / d log_prob and d value / d new_value [B].
+
+    Written with comparisons, because maximum and minimum drop NaN on the device.
+    """
+    old_log_prob = tl.load(old_log_probs_ptr + row, ok, other=0.0)
+    advantage = tl.load(advantages_ptr + row, ok, other=0.0)
+    if NORM_ADV:
+        advantage = advantage - tl.load(moments_ptr) - tl.load(moments_ptr + 1)
+        advantage = advantage * tl.load(moments_ptr + 2)
+    log_ratio = tl.where(ok, log_prob - old_log_prob, 0.0)
+    bounded = tl.minimum(log_ratio, _LOG_RATIO_MAX, propagate_nan=tl.PropagateNan.ALL)
+    ratio = tl.exp(tl.where(log_ratio == float("inf"), log_ratio, bounded))
+    outside = (ratio < low) | (ratio > high)
+    clipped = tl.where(ratio < low, low, tl.where(ratio > high, high, ratio))
+    unclipped_loss = -advantage * ratio
+    clipped_loss = -advantage * clipped
+    policy = tl.where(clipped_loss > unclipped_loss, clipped_loss, unclipped_loss)
+    # At a tie torch.maximum and minimum send half of the gradient to either side.
+    tie = tl.where(unclipped_loss == clipped_loss, 0.5 * unclipped_loss, 0.0)
+    policy_grad = tl.where(outside & (unclipped_loss <= clipped_loss), tie, unclipped_loss)
+    if DUAL_CLIP:
+        worst = -dual_clip * advantage
+        bounded = (advantage < 0) & (policy >= worst)
+        tie = tl.where(policy == worst, 0.5 * policy_grad, 0.0)
+        policy_grad = tl.where(bounded, tie, policy_grad)
+        policy = tl.where(bounded, worst, policy)
+
+    new_value = tl.load(new_values_ptr + row, ok, other=0.0)
+    target = tl.load(returns_ptr + row, ok, other=0.0)
+    value_grad = new_value - target
+    value = value_grad * value_grad
+    if CLIP_VLOSS:
+        old_value = tl.load(old_values_ptr + row, ok, other=0.0)
+        step = new_value - old_value
+        far = (step < -clip_vloss) | (step > clip_vloss)
+        step = tl.where(step < -clip_vloss, -clip_vloss, step)
+        step = tl.where(step > clip_vloss, clip_vloss, step)
+        near_error = old_value + step - target
+        near_value = near_error * near_error
+        near_grad = tl.where(far, 0.0, near_error)
+        tie = tl.where(near_value == value, 0.5 * (value_grad + near_grad), value_grad)
+        value_grad = tl.where(near_value > value, near_grad, tie)
+        value = tl.where(near_value > value, near_value, value)
+
+    # One reduction of six: each of its own would make all threads wait for each other again.
+    sums = tl.reduce(
+        (
+            tl.where(ok, policy, 0.0),
+            tl.where(ok, 0.5 * value, 0.0),
+            tl.where(ok, entropy, 0.0),
+            ratio - 1.0 - log_ratio,
+            -log_ratio,
+            tl.where(ok & (tl.abs(ratio - 1.0) > clip_coef), 1.0, 0.0),
+        ),
+        0,
+        _add,
+    )
+    at = partials_ptr + tl.program_id(0).to(tl.int64) * 8
+    for i in tl.static_range(6):
+        tl.store(at + i, sums[i])
+    return policy_grad, value_grad
+
+
+@triton.jit(do_not_specialize=["num_partials"])
+def finish_kernel(
+    partials_ptr,  # [P, 8] f32
+    moments_ptr,  # [MOMENTS] f32
+    normalizer_ptr,  # [] of any number type, or None
+    loss_ptr,  # [] f32, written
+    stats_ptr,  # [6] f32, written
+    num_partials,
+    normalizer,  # used if above 0 and normalizer_ptr is None
+    vf_coef,
+    ent_coef,
+    BLOCK_P: tl.constexpr,
+):
+    vf_coef = tl.cast(vf_coef, tl.float32)
+    ent_coef = tl.cast(ent_coef, tl.float32)
+    stat = tl.arange(0, 8).to(tl.int64)
+    lane = tl.arange(0, BLOCK_P).to(tl.int64)
+    sums = tl.zeros([BLOCK_P, 8], tl.float32)
+    for start in range(0, num_partials, BLOCK_P):
+        at = (start + lane)[:, None]
+        mask = (at < num_partials) & (stat < 6)[None, :]
+        sums += tl.load(partials_ptr + at * 8 + stat[None, :], mask, other=0.0)
+    stats = tl.sum(sums, 0) * load_scale(moments_ptr, normalizer_ptr, normalizer)
+    tl.store(stats_ptr + stat, stats, stat < 6)
+    # Only the terms of the loss: 0 * inf of a statistic would make it NaN.
+    terms = tl.where(stat == 0, stats, 0.0)
+    terms += tl.where(stat == 1, vf_coef * stats, 0.0)
+    terms -= tl.where(stat == 2, ent_coef * stats, 0.0)
+    tl.store(loss_ptr, tl.sum(terms, 0))
+
+
+_FINISH_ARGUMENTS = ("moments_ptr", "normalizer_ptr", "normalizer", "vf_coef", "ent_coef")
+
+
+def prepare(rows: Rows, terms: Terms) -> dict[str, Any]:
+    """The keyword arguments that all loss kernels share, by name.
+
+    Launches moments_kernel, unless the rows bring their `advantage_stats`.
+    """
+    rows = rows.contiguous()
+    moments = rows.advantage_stats
+    if moments is None:
+        moments = torch.empty(MOMENTS, dtype=torch.float32, device=rows.advantages.device)
+        moments_kernel[(1,)](
+            rows.advantages,
+            rows.valid,
+            moments,
+            len(rows.advantages),
+            NORM_ADV=terms.norm_adv,
+            BLOCK_B=MOMENTS_BLOCK,
+            **OPTIONS,
+        )
+    normalizer, clip_vloss, dual_clip = terms.normalizer, terms.clip_vloss, terms.dual_clip
+    on_device = isinstance(normalizer, Tensor)
+    return {
+        "old_log_probs_ptr": rows.old_log_probs,
+        "advantages_ptr": rows.advantages,
+        "returns_ptr": rows.returns,
+        "old_values_ptr": rows.old_values,
+        "valid_ptr": rows.valid,
+        "moments_ptr": moments,
+        "normalizer_ptr": normalizer if on_device else None,
+        "normalizer": 0.0 if normalizer is None or on_device else float(normalizer),
+        "vf_coef": float(terms.vf_coef),
+        "ent_coef": float(terms.ent_coef),
+        "low": 1.0 - float(terms.clip_coef),
+        "high": 1.0 + float(terms.clip_coef),
+        "clip_coef": float(terms.clip_coef),
+        "clip_vloss": 0.0 if clip_vloss is None else float(clip_vloss),
+        "dual_clip": math.inf if dual_clip is None else float(dual_clip),
+        "NORM_ADV": terms.norm_adv,
+        "CLIP_VLOSS": clip_vloss is not None,
+        "DUAL_CLIP": dual_clip is not None,
+    }
+
+
+def finish(partials: Tensor, settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The loss, 0-d, and STATS [6]."""
+    loss = torch.empty((), dtype=torch.float32, device=partials.device)
+    stats = torch.empty(len(STATS), dtype=torch.float32, device=partials.device)
+    finish_kernel[(1,)](
+        partials,
+        loss_ptr=loss,
+        stats_ptr=stats,
+        num_partials=len(partials),
+        **{name: settings[name] for name in _FINISH_ARGUMENTS},
+        BLOCK_P=FINISH_BLOCK,
+        **OPTIONS,
+    )
+    return loss, stats

@@ -1,0 +1,192 @@
+"""Layers of a small actor-critic on the CPU, forward and backward, over one flat parameter buffer.
+
+Products are BLAS's (numba compiles np.dot to scipy's), and what lies between them is one loop each.
+
+A layer is a row of int64, [WEIGHT, BIAS, INPUTS, OUTPUTS]: where its weight [outputs, inputs] and
+bias begin in the flat buffer, and its widths. A critic without a trunk of its own has the actor's.
+"""
+
+import numpy as np
+from numba import njit
+
+from fastppo.kernels.loss.numba_rows import fill
+from fastppo.kernels.tools.numba_math import ONE, ZERO, tanh
+from fastppo.kernels.tools.numba_memory import OPTIONS
+
+TANH, RELU = 0, 1
+WEIGHT, BIAS, INPUTS, OUTPUTS = range(4)
+ACTOR, CRITIC = 0, 1
+"""Rows of the two heads."""
+
+
+@njit(**OPTIONS)
+def _weight(buffer, layer):
+    size = layer[OUTPUTS] * layer[INPUTS]
+    flat = buffer[layer[WEIGHT] : layer[WEIGHT] + size]
+    return flat.reshape((layer[OUTPUTS], layer[INPUTS]))
+
+
+@njit(**OPTIONS)
+def _bias(buffer, layer):
+    return buffer[layer[BIAS] : layer[BIAS] + layer[OUTPUTS]]
+
+
+@njit(**OPTIONS)
+def _add(y, bias):
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            y[i, j] += bias[j]
+
+
+@njit(**OPTIONS)
+def _add_tanh(y, bias):
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            y[i, j] = tanh(y[i, j] + bias[j])
+
+
+@njit(**OPTIONS)
+def _add_relu(y, bias):
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            z = y[i, j] + bias[j]
+            # a NaN stays one
+            y[i, j] = ZERO if z < ZERO else z
+
+
+@njit(**OPTIONS)
+def _through_tanh(d, y):
+    for i in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            d[i, j] *= ONE - y[i, j] * y[i, j]
+
+
+@njit(**OPTIONS)
+def _through_relu(d, y):
+    for i in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            d[i, j] = d[i, j] if y[i, j] > ZERO else ZERO
+
+
+@njit(**OPTIONS)
+def _add_up(total, d):
+    for i in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            total[i, j] += d[i, j]
+
+
+@njit(**OPTIONS)
+def _column_sums(d, sums):
+    fill(sums, ZERO)
+    for i in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            sums[j] += d[i, j]
+
+
+@njit(**OPTIONS)
+def head(params, layer, h, y):
+    """y = h W^T + b."""
+    np.dot(h, _weight(params, layer).T, y)
+    _add(y, _bias(params, layer))
+
+
+@njit(**OPTIONS)
+def trunk(params, layers, activation, x, hidden):
+    """Output of the last layer, [B, width]; all outputs, one after another, in `hidden`."""
+    h = x
+    start = 0
+    for i in range(layers.shape[0]):
+        layer = layers[i]
+        stop = start + x.shape[0] * layer[OUTPUTS]
+        y = hidden[start:stop].reshape((x.shape[0], layer[OUTPUTS]))
+        np.dot(h, _weight(params, layer).T, y)
+        if activation == TANH:
+            _add_tanh(y, _bias(params, layer))
+        else:
+            _add_relu(y, _bias(params, layer))
+        h = y
+        start = stop
+    return h
+
+
+@njit(**OPTIONS)
+def _back_layer(grad, layer, x, d):
+    """Gradients of weight and bias from those of the layer's sums, d [B, outputs]."""
+    np.dot(d.T, x, _weight(grad, layer))
+    _column_sums(d, _bias(grad, layer))
+
+
+@njit(**OPTIONS)
+def _back_trunk(params, grad, layers, activation, x, hidden, d, scratch):
+    """Gradients of all layers.
+
+    Args:
+        d: [B, width] of the last output, in scratch[0]; overwritten.
+        scratch: [2, B * widest].
+    """
+    rows = x.shape[0]
+    stop = 0
+    for i in range(layers.shape[0]):
+        stop += rows * layers[i, OUTPUTS]
+    other = 1
+    for i in range(layers.shape[0] - 1, -1, -1):
+        layer = layers[i]
+        start = stop - rows * layer[OUTPUTS]
+        y = hidden[start:stop].reshape((rows, layer[OUTPUTS]))
+        if activation == TANH:
+            _through_tanh(d, y)
+        else:
+            _through_relu(d, y)
+        if i == 0:
+            _back_layer(grad, layer, x, d)
+        else:
+            size = rows * layer[INPUTS]
+            _back_layer(grad, layer, hidden[start - size : start].reshape((rows, layer[INPUTS])), d)
+            below = scratch[other, :size].reshape((rows, layer[INPUTS]))
+            np.dot(d, _weight(params, layer), below)
+            d = below
+            other = 1 - other
+        stop = start
+
+
+@njit(**OPTIONS)
+def outputs_per_row(layers):
+    """Numbers that a row leaves in `hidden`, and the widest layer."""
+    total, widest = 0, 1
+    for i in range(layers.shape[0]):
+        total += layers[i, OUTPUTS]
+        widest = max(widest, layers[i, OUTPUTS])
+    return total, widest
+
+
+@njit(**OPTIONS)
+def forward(params, actor, critic, heads, activation, x, hidden, outputs, values):
+    """Policy outputs [B, A] and values [B, 1]; the two last hidden layers."""
+    h = trunk(params, actor, activation, x, hidden[ACTOR])
+    head(params, heads[ACTOR], h, outputs)
+    g = h
+    if critic.shape[0] > 0:
+        g = trunk(params, critic, activation, x, hidden[CRITIC])
+    head(params, heads[CRITIC], g, values)
+    return h, g
+
+
+@njit(**OPTIONS)
+def backward(
+    params, grad, actor, critic, heads, activation, x, hidden, h, g, d_outputs, d_values, scratch
+):
+    """Every gradient but that of log_std, overwritten."""
+    rows = x.shape[0]
+    size = rows * heads[ACTOR, INPUTS]
+    d = scratch[0, :size].reshape((rows, heads[ACTOR, INPUTS]))
+    _back_layer(grad, heads[CRITIC], g, d_values)
+    np.dot(d_values, _weight(params, heads[CRITIC]), d)
+    if critic.shape[0] > 0:
+        _back_trunk(params, grad, critic, activation, x, hidden[CRITIC], d, scratch)
+        np.dot(d_outputs, _weight(params, heads[ACTOR]), d)
+    else:
+        other = scratch[1, :size].reshape((rows, heads[ACTOR, INPUTS]))
+        np.dot(d_outputs, _weight(params, heads[ACTOR]), other)
+        _add_up(d, other)
+    _back_layer(grad, heads[ACTOR], h, d_outputs)
+    _back_trunk(params, grad, actor, activation, x, hidden[ACTOR], d, scratch)

@@ -1,0 +1,1 @@
+"""Running mean and variance of rows, and normalization by them."""

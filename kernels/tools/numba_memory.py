@@ -1,0 +1,140 @@
+"""How a numba kernel of this package is compiled, cached and given its tensors.
+
+An address costs 0.1 us a call, a numpy array 1.2 us. So a kernel takes every tensor as an int64
+address with its sizes beside it, and makes arrays of them with
+`numba.carray(pointer(address), shape, dtype)`. Address 0 stands for an absent tensor.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from types import CellType, FunctionType
+from typing import Any
+
+import torch
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from torch import Tensor
+
+from fastppo.kernels.tools import numba_cache
+
+# Contraction to FMA only. "nnan" and "ninf" would hide a diverged policy; "reassoc" would merge the
+# two-part ln 2 of an exponential and the `+ MAGIC - MAGIC` that rounds.
+OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
+# Lets a sum run on all SIMD lanes; its order is still fixed when it is compiled.
+SUMMING: dict[str, Any] = OPTIONS | {"fastmath": {"contract", "reassoc"}}
+
+
+SIZE = 4
+"""Bytes of a float32."""
+
+
+def _stamp() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].rglob("numba_*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_STAMP = _stamp()
+numba_cache.check()
+
+
+def kernel(signature: str) -> Callable[[Callable[..., Any]], Any]:
+    """Compiles a function for `signature` at once, and keeps the machine code on disk.
+
+    With a signature given, a call that does not fit raises instead of compiling in the middle of
+    a run. numba renews its cache when the function's own file changes; a helper's file it does not
+    watch, but it compares the contents of closures. So a digest of all numba sources becomes one.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        plain: Any = function
+        code = plain.__code__
+        stamped = FunctionType(
+            code.replace(co_freevars=(*code.co_freevars, "_stamp")),
+            plain.__globals__,
+            plain.__name__,
+            plain.__defaults__,
+            (*(plain.__closure__ or ()), CellType(_STAMP)),
+        )
+        stamped.__module__ = plain.__module__
+        stamped.__qualname__ = plain.__qualname__
+        stamped.__doc__ = plain.__doc__
+        with numba_cache.kept():
+            return njit(signature, cache=True, **OPTIONS)(stamped)
+
+    return decorate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def pointer(_context: Any, address: Any) -> Any:
+    """The void pointer of an int64 address, inside a kernel."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def address_of(_context: Any, array: Any) -> Any:
+    """Where an array begins, inside a kernel."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
+        fields = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.ptrtoint(fields.data, ir.IntType(64))
+
+    return types.int64(array), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def keep(_context: Any, array: Any) -> Any:
+    """Nothing, but not before: numba frees an array after its last use, and its address is none."""
+
+    def generate(_context: Any, _builder: Any, _signature: Any, _arguments: Any) -> ir.Value:
+        return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+    return types.void(array), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _fetch(_context: Any, address: Any) -> Any:
+    """Asks for a cache line, into L2."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        to_read, to_l2, data = (ir.Constant(number, value) for value in (0, 2, 1))
+        builder.call(fetch, [builder.inttoptr(arguments[0], byte), to_read, to_l2, data])
+        return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+    return types.void(address), generate
+
+
+@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+def fetch(address: Any, size: Any) -> None:
+    """Asks for bytes that are wanted soon, and does not wait. Past the end of an array is no error.
+
+    Little at a time: a core keeps some twenty lines on the way, and waits with the next.
+    """
+    for line in range(address, address + size, 64):
+        _fetch(line)
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A new tensor in the memory that kernels write, whatever torch's defaults are."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """`tensor`, contiguous. Hold on to it until the kernel that got its address returns."""
+    return tensor if tensor.is_contiguous() else tensor.detach().contiguous()
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where a contiguous tensor begins; 0 for none."""
+    return 0 if tensor is None else tensor.data_ptr()

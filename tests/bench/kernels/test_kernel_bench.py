@@ -1,0 +1,287 @@
+"""`fastppo bench kernels` and `fastppo gpu-check`: equality before time, and what they leave."""
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastppo.bench.__main__ import main
+from fastppo.bench.gpu_check import command as gpu_check
+from fastppo.bench.gpu_check import correctness as gpu_correctness
+from fastppo.bench.kernels import cases as kernel_cases
+from fastppo.bench.kernels import command as kernels
+from fastppo.bench.kernels.cases import Case, Work
+from fastppo.bench.results import result
+from fastppo.kernels import api
+
+CPU = torch.device("cpu")
+GRID = list(kernel_cases.cases(CPU, quick=True))
+SMALL = [case for case in GRID if case.bytes_moved < 2**17]
+
+
+def a_case(operation: str = "gae") -> Case:
+    return next(case for case in SMALL if case.operation == operation)
+
+
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.id)
+def test_every_small_case_equals_float64(case: Case) -> None:
+    kernels.check(case, case.build(CPU))
+
+
+def test_the_grid_has_every_operation_once_per_shape() -> None:
+    full = list(kernel_cases.cases(CPU))
+    gpu = list(kernel_cases.cases(torch.device("cuda")))
+
+    assert len({case.id for case in full}) == len(full)
+    assert {case.operation for case in GRID} == {case.operation for case in full}
+    assert max(case.size for case in gpu) > 10 * max(case.size for case in full)
+
+
+@pytest.mark.parametrize("wrong", [1.0 + 1e-2, math.nan])
+def test_a_wrong_kernel_is_not_timed(wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = api.gae
+
+    def scaled(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
+        return tuple(wrong * result for result in right(*args, **kwargs))
+
+    monkeypatch.setattr(api, "gae", scaled)
+
+    with pytest.raises(kernels.NotEqual, match=r"gae\[T=128 N=8\]: output 0 differs .* up to"):
+        list(kernels.time_case(a_case(), CPU, rounds=1))
+
+
+def test_bytes_moved_of_gae_by_hand() -> None:
+    """Per element two floats and two flags in, two floats out; one more row of values."""
+    case = a_case()
+
+    assert case.shape == (("T", 128), ("N", 8))
+    assert case.bytes_moved == 128 * 8 * (4 + 4 + 1 + 1 + 4 + 4) + 8 * 4
+
+
+def test_timing_reports_ratios_and_the_share_of_a_copy() -> None:
+    samples = {
+        kernels.OURS: [2e-6, 4e-6, 3e-6],
+        kernels.TEXTBOOK: [20e-6, 40e-6, 30e-6],
+        kernels.COPY: [1e-6, 2e-6, 1.5e-6],
+    }
+    timing = kernels.Timing(a_case(), "wall", samples, {kernels.COMPILED: "ValueError: no"})
+
+    (row,) = kernels.table_rows([timing])
+
+    assert row == ("gae T=128 N=8", "3.0", "10.0", "10.0-10.0", "-", "", "50%")
+    assert kernels.failures([timing]) == [
+        "gae[T=128 N=8] wall: compile not measured: ValueError: no"
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_the_table_fits_the_window(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    samples = {kernels.OURS: [2e-6], kernels.TEXTBOOK: [20e-6], kernels.COPY: [1e-6]}
+
+    kernels.print_table([kernels.Timing(a_case(), "wall", samples)])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines) <= width
+    assert "gae T=128 N=8" in lines[1]
+    assert ("95%" in lines[0]) == (width == 100)
+
+
+def test_a_baseline_that_fails_is_told_and_the_rest_measured() -> None:
+    case = a_case()
+
+    def build(device: torch.device) -> Work:
+        work = case.build(device)
+
+        def broken() -> tuple[torch.Tensor, ...]:
+            raise RuntimeError("cannot be captured")
+
+        return replace(work, textbook=broken)
+
+    (timing,) = kernels.time_case(replace(case, build=build), CPU, rounds=2)
+
+    assert timing.failed == {"eager": "RuntimeError: cannot be captured"}
+    assert len(timing.samples[kernels.OURS]) == 2
+    assert timing.over(kernels.TEXTBOOK) is None
+
+
+def test_the_command_writes_samples_and_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "kernels.json"
+    command = ["kernels", "gae", "adam", "--quick", "--rounds", "3", "--threads", "1"]
+
+    code = main([*command, "--json", str(target), "--pictures", str(tmp_path / "pictures")])
+
+    assert code == 0
+    assert "x eager" in capsys.readouterr().out
+    record = json.loads(target.read_text())
+    assert (record["schema"], record["kind"]) == ("fastppo.result/1", "kernel")
+    assert record["machine"]["cpu"]
+    names = {(entry["operation"], entry["impl"]) for entry in record["results"]}
+    assert names == {(o, i) for o in ("gae", "adam") for i in ("fastppo", "eager", "copy")}
+    assert all(len(entry["launches"][0]["samples"]) == 3 for entry in record["results"])
+    pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
+    charts = ("kernel-gae-t128", "kernel-adam")
+    assert pictures == {f"{name}.{suffix}" for name in charts for suffix in ("png", "svg")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "operation: 'nothing' matches nothing; there are gae, categorical"),
+        (["--rounds", "0"], "--rounds: 0 must be at least 1"),
+        (["--device", "tpu"], "device: 'tpu'"),
+        (["--json", "/no/such/x.json"], "--json: /no/such is no folder; make it first"),
+        (["--json", "/"], "--json: / is a folder; name a file"),
+        (["--pictures", "/dev/null"], "--pictures: /dev/null is a file; name a folder"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["kernels", *arguments]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+
+
+@pytest.fixture
+def small_gpu_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command's stages on one or two small things each."""
+
+    def few(device: torch.device) -> Any:
+        return [check for check in gpu_correctness.checks(device) if "B=2 " in check[0]][:4]
+
+    def one_case(device: torch.device, *, quick: bool) -> list[Case]:
+        return [a_case()]
+
+    monkeypatch.setattr(gpu_check, "checks", few)
+    monkeypatch.setattr(gpu_check, "cases", one_case)
+    monkeypatch.setattr(kernels, "cases", one_case)
+    monkeypatch.setattr(gpu_check, "WORKLOADS", {"CartPole-v1": {"num_envs": 4, "num_steps": 8}})
+
+
+@pytest.mark.parametrize("misaligned", [-1, 0, 1])
+@pytest.mark.parametrize("zero_grad", [True, False])
+def test_adam_is_checked_at_every_alignment(misaligned: int, zero_grad: bool) -> None:
+    label = f"adam P=33 misaligned={misaligned} zero_grad={zero_grad}"
+
+    dict(gpu_correctness.checks(torch.device("cpu")))[label]()
+
+
+@pytest.mark.usefixtures("small_gpu_check")
+def test_a_rehearsal_on_the_cpu_fills_every_section(tmp_path: Path) -> None:
+    arguments = ["--out", str(tmp_path), "--device", "cpu", "--quick", "--seconds", "4"]
+
+    assert gpu_check.main(arguments) == 0
+
+    record = json.loads((tmp_path / "gpu-check.json").read_text())
+    assert record["kind"] == "gpu-check"
+    assert len(record["correctness"]) == 5
+    assert all(outcome["passed"] for outcome in record["correctness"])
+    assert {entry["impl"] for entry in record["results"]} == {"fastppo", "eager", "copy"}
+    (run,) = record["training"]
+    assert run["env_steps_per_s"] > 0
+    assert sum(run["phase_shares"].values()) == pytest.approx(1.0, abs=0.02)
+    text = (tmp_path / "gpu-check.md").read_text()
+    assert "5 of 5 checks passed" in text
+    assert "| gae T=128 N=8 |" in text
+    assert "| CartPole-v1 |" in text
+
+
+@pytest.mark.usefixtures("small_gpu_check")
+@pytest.mark.parametrize(("stage", "timed"), [("run_grid", 0), ("none", 0), ("training", 3)])
+def test_a_check_that_is_cut_off_leaves_the_stages_that_it_ended(
+    stage: str, timed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a signal, or (with a file that is never written again) by `kill -9`."""
+    written: list[dict[str, Any]] = []
+    write = result.write
+
+    def keep(path: Path, record: dict[str, Any]) -> None:
+        write(path, record)
+        written.append(json.loads(path.read_text()))
+
+    def cut(*_: object, **__: object) -> Any:
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    monkeypatch.setattr(result, "write", keep)
+    if stage == "none":
+        monkeypatch.setattr(gpu_check, "training", lambda *_: {"env_id": "x", "not_measured": "x"})
+    else:
+        monkeypatch.setattr(gpu_check if stage == "training" else kernels, stage, cut)
+
+    code = gpu_check.main(["--out", str(tmp_path), "--device", "cpu", "--quick", "--seconds", "4"])
+
+    assert code == (0 if stage == "none" else 129)
+    *before, last = written
+    assert all(record["complete"] is False for record in before)
+    assert last["complete"] is (stage == "none")
+    assert len(before[0]["correctness"]) == len(last["correctness"]) == 5
+    if stage == "none":
+        assert len(written) == 4  # correctness, grid, one task, the end
+    else:
+        assert len(last["results"]) == timed
+        assert (tmp_path / "gpu-check.md").read_text().startswith("Incomplete")
+
+
+def test_an_interrupted_grid_keeps_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    time_case = kernels.time_case
+
+    def then_cut(*args: Any) -> Iterator[kernels.Timing]:
+        yield from time_case(*args)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    monkeypatch.setattr(kernels, "time_case", then_cut)
+    target = tmp_path / "kernels.json"
+
+    code = main(["kernels", "gae", "--quick", "--rounds", "3", "--json", str(target)])
+
+    assert code == 129
+    assert {entry["impl"] for entry in result.read(target)["results"]} >= {"fastppo", "copy"}
+    out, err = capsys.readouterr()
+    assert "x eager" in out
+    assert err.endswith("fastppo: interrupted\n")
+
+
+@pytest.mark.usefixtures("small_gpu_check")
+def test_a_wrong_kernel_turns_the_check_red(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right: Callable[..., Any] = api.categorical_ppo_loss
+
+    def off(*args: Any, **kwargs: Any) -> Any:
+        loss, stats = right(*args, **kwargs)
+        return (loss * 1.01 if kwargs.get("backend") == "auto" else loss), stats
+
+    monkeypatch.setattr(api, "categorical_ppo_loss", off)
+
+    assert gpu_check.main(["--out", str(tmp_path), "--device", "cpu", "--quick"]) == 1
+
+    assert "WRONG categorical" in capsys.readouterr().err
+    record = json.loads((tmp_path / "gpu-check.json").read_text())
+    assert not all(outcome["passed"] for outcome in record["correctness"])
+    assert record["results"] == []
+    assert record["training"] == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_could_not_measure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu_check.main(["--out", str(tmp_path / "new")]) == 3
+    assert "torch sees no GPU; --device cpu rehearses" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    assert gpu_check.main(["--out", str(tmp_path / "file"), "--device", "cpu"]) == 2
+    assert gpu_check.main(["--out", "/proc/nowhere", "--device", "cpu"]) == 2
+    assert "cannot make /proc/nowhere" in capsys.readouterr().err
