@@ -12,6 +12,7 @@ Playground), else `TimeLimit`.
 """
 
 import difflib
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastppo import limits
 from fastppo.config import Config, Options
 from fastppo.episodes import EpisodeTracker
 from fastppo.errors import UserError
@@ -191,6 +193,7 @@ def make_pool(
 
     Raises:
         UserError: unknown or refused task, or an Atari option for another kind of environment.
+        MachineError: the system refuses its threads.
     """
     spec = describe(config.env_id)
     settings: dict[str, Any] = {}
@@ -210,6 +213,10 @@ def make_pool(
             )
         settings["max_episode_steps"] = config.max_episode_steps
     num_envs = len(env_seeds)
+    cores = os.cpu_count() or 1
+    workers = min(num_threads or cores, num_envs)
+    # as many again build the environments, and others carry the rows; EnvPool aborts without
+    limits.check_threads(workers + min(cores, num_envs) + 1 + cores // 64, "env_threads")
     pool = _quietly(
         envpool.make,
         config.env_id,

@@ -10,7 +10,6 @@ from fastppo.bench.launch.pools import (
     Setting,
     Slice,
     Stepper,
-    available_bytes,
     bytes_per_env,
     open_pool,
 )
@@ -18,8 +17,9 @@ from fastppo.bench.results.intervals import Interval, median_interval
 from fastppo.config import Config
 from fastppo.envs import EnvSpec, describe, spec_of
 from fastppo.errors import Interrupted
+from fastppo.limits import available_bytes
 from fastppo.presets import PRESETS, preset_for
-from fastppo.run.signals import StopRequest
+from fastppo.signals import StopRequest
 
 MEMORY_SHARE = 0.5
 """Part of the free memory that pools may fill."""

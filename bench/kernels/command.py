@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from fastppo import machine
+from fastppo import machine, signals
 from fastppo.bench.kernels.cases import Case, Work, cases
 from fastppo.bench.kernels.clocks import (
     ColdClock,
@@ -226,17 +226,23 @@ def print_table(timings: list[Timing]) -> None:
 
 def run_grid(
     device: torch.device,
+    timings: list[Timing],
     *,
     quick: bool = False,
     operations: list[str] | None = None,
     rounds: int | None = None,
     deadline: float | None = None,
-) -> list[Timing]:
+) -> bool:
     """Times the grid of a device.
 
     Args:
+        timings: what was measured is added here, case by case, and stays there where a signal or an
+            error ends it.
         rounds: of interleaved slices; None for the usual number.
         deadline: on time.monotonic's clock; cases that would start later are left out, told.
+
+    Returns:
+        Whether all of it was measured.
 
     Raises:
         NotEqual: a kernel computes something else than its oracle.
@@ -245,14 +251,13 @@ def run_grid(
     keep_freed_memory()
     rounds = rounds or (QUICK_ROUNDS if quick else ROUNDS)
     chosen = _chosen(device, quick, operations or [])
-    timings: list[Timing] = []
     for done, case in enumerate(chosen):
         if deadline is not None and time.monotonic() > deadline:
             print(f"out of time: {len(chosen) - done} of {len(chosen)} cases not measured")
-            break
+            return False
         print(f"[{done + 1}/{len(chosen)}] {case.id}", file=sys.stderr, flush=True)
         timings.extend(time_case(case, device, rounds))
-    return timings
+    return True
 
 
 def record_of(timings: list[Timing]) -> dict[str, Any]:
@@ -296,14 +301,24 @@ def run(args: argparse.Namespace) -> int:
     gpus = ", ".join(facts["gpus"]) or "no GPU"
     threads = torch.get_num_threads()
     print(f"{facts['cpu']}, {facts['cores']} cores, {threads} threads, {gpus}")
-    timings = run_grid(where, quick=args.quick, operations=args.operations, rounds=args.rounds)
-    print_table(timings)
+    timings: list[Timing] = []
+    try:
+        run_grid(where, timings, quick=args.quick, operations=args.operations, rounds=args.rounds)
+    finally:  # an interrupt keeps what was measured, and so does a kernel that is wrong
+        if timings:
+            with signals.held():
+                _publish(args, timings)
+    return 0
+
+
+def _publish(args: argparse.Namespace, timings: list[Timing]) -> None:
     if args.json is not None:
         result.write(args.json, record_of(timings))
+    print_table(timings)
+    if args.json is not None:
         print(f"samples: {args.json}")
     if args.pictures is not None:
         from fastppo.bench.report.command import pictures
 
         for path in pictures([record_of(timings)], args.pictures):
             print(f"picture: {path}")
-    return 0

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fastppo import signals
 from fastppo.bench.launch import implementations
 from fastppo.bench.launch.measure import BRIEF, FULL, Effort, Measurement
 from fastppo.bench.recipes import workloads
@@ -90,12 +91,14 @@ def run(args: argparse.Namespace) -> int:
             try:
                 measurement.run()
             finally:  # an interrupt keeps what was measured
-                _add(record, measurement, parity)
-                if args.json is not None and (record["results"] or record["failures"]):
-                    result.write(args.json, record)
+                with signals.held():
+                    _add(record, measurement, parity)
+                    if args.json is not None and (record["results"] or record["failures"]):
+                        result.write(args.json, record)
     finally:
         if record["results"]:
-            _publish(args, record)
+            with signals.held():
+                _publish(args, record)
     return 3 if record["failures"] else 0
 
 

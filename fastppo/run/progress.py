@@ -1,7 +1,5 @@
 """What a training run shows: a live display on a terminal, one plain line per update otherwise."""
 
-import os
-import signal
 import sys
 from collections import deque
 from types import TracebackType
@@ -12,7 +10,6 @@ from rich.live import Live
 from rich.table import Table
 
 from fastppo.config import Config
-from fastppo.errors import Interrupted
 from fastppo.timing import PHASES
 
 WINDOW = 100  # episodes behind the return shown
@@ -100,11 +97,7 @@ class PlainLines(Quiet):
             f"  kl {metrics['loss/approx_kl']:.4f}"
             + (f"  skipped {metrics['skipped_steps']}" if metrics["skipped_steps"] else "")
         )
-        try:
-            print(line, flush=True)
-        except BrokenPipeError:  # `fastppo train ... | head`: stop as for a signal, saved
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains at exit
-            raise Interrupted(signal.SIGPIPE) from None
+        print(line, flush=True)
 
 
 class LiveDisplay:

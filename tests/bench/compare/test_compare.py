@@ -3,6 +3,8 @@
 import argparse
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -63,6 +65,34 @@ def test_a_file_and_itself_again_pass(run: Callable[..., int], train_record: Mak
 
     assert run(train_record(seed=4, names=SMALL), again, "--tolerance", "0.2") == 0
     assert run(again, again) == 0
+
+
+@pytest.mark.parametrize(
+    ("speed", "code", "lost"),
+    [
+        (1.0, 0, "| head -c 1"),
+        pytest.param(0.8, 1, "| head -c 1", marks=pytest.mark.slow),
+        pytest.param(1.0, 0, "> /dev/full", marks=pytest.mark.slow),
+        pytest.param(0.8, 1, "> /dev/full", marks=pytest.mark.slow),
+        pytest.param(1.0, 0, ">&-", marks=pytest.mark.slow),
+    ],
+)
+def test_the_exit_code_is_the_verdict_wherever_the_table_goes(
+    speed: float, code: int, lost: str, train_record: Make, tmp_path: Path
+) -> None:
+    """`compare a a | head -1` was 1."""
+    records = train_record(names=SMALL), train_record({"fastppo": speed}, seed=1, names=SMALL)
+    for name, record in zip("ab", records, strict=True):
+        (tmp_path / name).write_text(json.dumps(record))
+    line = f"{sys.executable} -m fastppo compare {tmp_path}/a {tmp_path}/b --tolerance 0.1 {lost}"
+
+    done = subprocess.run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True
+    )
+
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 def test_kernels_compare_by_time(
