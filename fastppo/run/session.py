@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def _train(
 
     exit_code = 1
     logging_s = 0.0
+    warned = False
     try:
         with make_progress(config, quiet=quiet) as progress:
             while trainer.update < config.num_updates:
@@ -98,6 +100,9 @@ def _train(
                 run.log(metrics)
                 tracker.log(metrics)
                 progress.show(metrics)
+                if metrics["env/non_finite_rows"] and not warned:
+                    warned = True
+                    _warn(f"{trainer.env.gate.told()}; env/non_finite_rows goes on counting")
                 logging_s = time.perf_counter() - logged_from
                 trainer.check_diverged()
                 if trainer.update % config.checkpoint_interval == 0:
@@ -118,5 +123,12 @@ def _train(
         run.close()
         tracker.close(exit_code)
     if not quiet:
-        print(f"done: {trainer.global_step} env steps in {run.path}")
+        lost = trainer.env.gate.rows.sum()
+        left_out = f", {lost} that were not finite left out" if lost else ""
+        print(f"done: {trainer.global_step} env steps in {run.path}{left_out}")
         print(f"next: fastppo eval {run.path} --episodes 20")
+
+
+def _warn(text: str) -> None:
+    with suppress(OSError):  # nobody can read it: no reason to end a run
+        print(f"fastppo: warning: {text}", file=sys.stderr)
