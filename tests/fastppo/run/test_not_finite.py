@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fastppo import checkpoint, envs
 from fastppo.config import Config
+from fastppo.errors import Diverged
 from fastppo.run import session
+from fastppo.train import Trainer
 
 Sick = Callable[..., None]
 
@@ -92,6 +95,35 @@ def test_a_clean_run_says_nothing_of_it(
     out, err = capsys.readouterr()
     assert "not finite" not in out + err
     assert '"env/non_finite_rows": 0' in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_statistics_that_are_not_finite_are_never_saved(
+    tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However they came there: the last line of defence."""
+    run_update = Trainer.run_update
+
+    def spoil(trainer: Trainer) -> dict[str, Any]:
+        metrics = run_update(trainer)
+        if trainer.update == 4:
+            assert trainer.obs_normalizer is not None
+            trainer.obs_normalizer.moments.var[2] = torch.inf
+        return metrics
+
+    monkeypatch.setattr(Trainer, "run_update", spoil)
+    run = tmp_path / "run"
+
+    with pytest.raises(Diverged) as caught:
+        session.start(tiny(norm_obs=True), run, quiet=True)
+
+    assert str(caught.value).startswith(
+        "checkpoint: obs_normalizer.moments.var holds numbers that are not finite, so "
+        f"{run / 'checkpoints' / '00000004.pt'} is not written; go on from the one before with "
+    )
+    assert checkpoint.newest(run / "checkpoints").name == "00000002.pt"
+    monkeypatch.setattr(Trainer, "run_update", run_update)
+    session.resume(run, quiet=True)
+    assert checkpoint.newest(run / "checkpoints").name == "00000006.pt"
 
 
 @pytest.mark.parametrize("where", ["obs", "reward"])
