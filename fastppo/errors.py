@@ -14,7 +14,7 @@ class MachineError(RuntimeError):
 
 
 class Diverged(RuntimeError):
-    """Training stopped itself: too many optimizer steps were not finite (exit code 3)."""
+    """Training stopped itself: steps, or what it was to save, were not finite (exit code 3)."""
 
     exit_code = 3
 

@@ -153,7 +153,8 @@ class Trainer:
         self.global_step += env_steps
         self.wall_time += seconds["total"]
         self.skipped_steps += skipped
-        episodes = self.env.episodes.drain()
+        # of an episode without one valid step no return is known
+        episodes = [episode for episode in self.env.episodes.drain() if episode[2] > 0]
         rate = env_steps / seconds["total"]
         metrics: dict[str, Any] = {
             "update": self.update,
@@ -165,6 +166,7 @@ class Trainer:
             "frames_per_s": rate * self.spec.frame_skip,
             "learning_rate": learning_rate,
             "skipped_steps": self.skipped_steps,
+            "env/non_finite_rows": int(self.env.gate.rows.sum()),
             "episode/count": len(episodes),
         }
         if episodes:

@@ -113,7 +113,9 @@ def _train(
                 _save_last(save, trainer, run, end)
                 raise
         if not quiet:
-            print(f"done: {trainer.global_step} env steps in {run.path}")
+            lost = trainer.env.gate.rows.sum()
+            left_out = f", {lost} that were not finite left out" if lost else ""
+            print(f"done: {trainer.global_step} env steps in {run.path}{left_out}")
             print(f"next: fastppo eval {run.path} --episodes 20")
 
 
@@ -126,6 +128,7 @@ def _loop(
     save: Callable[[], None],
 ) -> None:
     logging_s = 0.0
+    warned = False
     while trainer.update < trainer.config.num_updates:
         stop.check()
         # told one update late, and outside time/total: no rate contains it
@@ -134,6 +137,10 @@ def _loop(
         run.log(metrics)
         tracker.log(metrics)
         progress.show(metrics)
+        if metrics["env/non_finite_rows"] and not warned:
+            warned = True
+            lost = trainer.env.gate.told()
+            signals.tell(f"fastppo: warning: {lost}; env/non_finite_rows goes on counting")
         logging_s = time.perf_counter() - logged_from
         trainer.check_diverged()
         if trainer.update % trainer.config.checkpoint_interval == 0:
