@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
                     if args.json is not None and (record["results"] or record["failures"]):
                         result.write(args.json, record)
     finally:
-        if record["results"]:
+        if record["results"] or record["failures"]:
             with signals.held():
                 _publish(args, record)
     return 3 if record["failures"] else 0
@@ -124,7 +124,7 @@ def _publish(args: argparse.Namespace, record: dict[str, Any]) -> None:
         if path is not None:
             report.write(path, make([record]))
             print(f"report: {path}")
-    if args.wandb is not None:
+    if args.wandb is not None and record["results"]:
         from fastppo.bench.track.command import push_record
 
         folders = push_record(record, args.json, args.wandb)
