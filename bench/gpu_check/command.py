@@ -18,7 +18,7 @@ import torch
 from fastppo import files, program, signals, streams
 from fastppo.bench.gpu_check.correctness import checks
 from fastppo.bench.kernels import command as kernels
-from fastppo.bench.kernels.cases import cases
+from fastppo.bench.kernels.cases import Case, cases
 from fastppo.bench.results import result
 from fastppo.devices import resolve_device
 from fastppo.errors import MachineError, UserError
@@ -112,7 +112,7 @@ def markdown(record: dict[str, Any], timings: list[kernels.Timing]) -> str:
         f"|{'---|' * len(kernels.HEADINGS)}",
         *(f"| {' | '.join(row)} |" for row in kernels.table_rows(timings)),
         "",
-        *(f"- {line}" for line in kernels.failures(timings)),
+        *(f"- {line}" for line in kernels.told(record["failures"])),
         "",
         "| environment | env steps/s | where the time goes |",
         "|---|---|---|",
@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the stages.
 
     Returns:
-        0 all kernels are right, 1 one is not, 2 usage, 3 no GPU.
+        0 all kernels are right, 1 one is not, 2 usage, 3 no GPU, or something was not measured.
     """
     parser = argparse.ArgumentParser(prog="fastppo gpu-check", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results go here")
@@ -171,7 +171,9 @@ def _run(args: argparse.Namespace) -> int:
     print(text)
     seconds = time.monotonic() - start
     print(f"results: {args.out / 'gpu-check.json'} and .md, in {seconds:.0f} s")
-    return 1 if check.wrong else 0
+    if check.wrong:
+        return 1
+    return 0 if check.saw_everything else 3
 
 
 class Check:
@@ -188,6 +190,7 @@ class Check:
         self._start = start
         self._outcomes: list[dict[str, Any]] = []
         self._runs: list[dict[str, Any]] = []
+        self._left_out: list[Case] = []
         self._complete = False
 
     def __enter__(self) -> "Check":
@@ -202,6 +205,12 @@ class Check:
         """Checks that failed."""
         return sum(not outcome["passed"] for outcome in self._outcomes)
 
+    @property
+    def saw_everything(self) -> bool:
+        """Whether every kernel was timed, and every training."""
+        unseen = [run for run in self._runs if "not_measured" in run]
+        return not unseen and not self.record()["failures"]
+
     def run(self, device: torch.device, args: argparse.Namespace) -> None:
         """All stages; of a kernel that is wrong nothing is timed."""
         correctness(device, args.quick, self._outcomes)
@@ -210,7 +219,9 @@ class Check:
         print(f"correctness: {checks - self.wrong} of {checks} checks passed", flush=True)
         if not self.wrong:
             deadline = self._start + GRID_SHARE * args.seconds
-            kernels.run_grid(device, self.timings, quick=args.quick, deadline=deadline)
+            self._left_out = kernels.run_grid(
+                device, self.timings, quick=args.quick, deadline=deadline
+            )
             self.write()
             left = max(3.0, args.seconds - (time.monotonic() - self._start))
             share = left / (2 * len(WORKLOADS))  # other half: environments, compilation, warm-up
@@ -221,7 +232,7 @@ class Check:
 
     def record(self) -> dict[str, Any]:
         """The result file as it stands."""
-        return kernels.record_of(self.timings) | {
+        return kernels.record_of(self.timings, self._left_out) | {
             "kind": "gpu-check",
             "complete": self._complete,
             "seconds": time.monotonic() - self._start,

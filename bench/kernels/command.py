@@ -8,7 +8,7 @@ copy as many bytes as the operation must move.
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -184,13 +184,18 @@ def table_rows(timings: list[Timing]) -> list[tuple[str, ...]]:
     ]
 
 
-def failures(timings: list[Timing]) -> list[str]:
-    """A line for every way that could not be measured."""
+def failures(timings: list[Timing]) -> list[dict[str, str]]:
+    """Every way that could not be measured, as a result file holds it."""
     return [
-        f"{timing.case.id} {timing.clock}: {way} not measured: {reason}"
+        {"id": timing.case.id, "impl": way, "reason": f"{timing.clock}: {reason}"}
         for timing in timings
         for way, reason in timing.failed.items()
     ]
+
+
+def told(failed: Sequence[Mapping[str, str]]) -> list[str]:
+    """A line for each of `failures`."""
+    return [f"{one['id']}: {one['impl']} not measured: {one['reason']}" for one in failed]
 
 
 def print_table(timings: list[Timing]) -> None:
@@ -220,7 +225,7 @@ def print_table(timings: list[Timing]) -> None:
         print(f"interval: {label}.")
     if any(timing.copy_share > 1.0 for timing in timings):
         print(ABOVE)
-    for line in failures(timings):
+    for line in told(failures(timings)):
         print(line)
 
 
@@ -232,7 +237,7 @@ def run_grid(
     operations: list[str] | None = None,
     rounds: int | None = None,
     deadline: float | None = None,
-) -> bool:
+) -> list[Case]:
     """Times the grid of a device.
 
     Args:
@@ -242,7 +247,7 @@ def run_grid(
         deadline: on time.monotonic's clock; cases that would start later are left out, told.
 
     Returns:
-        Whether all of it was measured.
+        The cases that were left out.
 
     Raises:
         NotEqual: a kernel computes something else than its oracle.
@@ -254,16 +259,18 @@ def run_grid(
     for done, case in enumerate(chosen):
         if deadline is not None and time.monotonic() > deadline:
             print(f"out of time: {len(chosen) - done} of {len(chosen)} cases not measured")
-            return False
+            return chosen[done:]
         print(f"[{done + 1}/{len(chosen)}] {case.id}", file=sys.stderr, flush=True)
         timings.extend(time_case(case, device, rounds))
-    return True
+    return []
 
 
-def record_of(timings: list[Timing]) -> dict[str, Any]:
-    """The result file of these timings."""
+def record_of(timings: list[Timing], left_out: Sequence[Case] = ()) -> dict[str, Any]:
+    """The result file of these timings, and of the cases that there was no time for."""
     entries = [entry for timing in timings for entry in timing.record()]
-    return result.new("kernel", entries, threads=torch.get_num_threads())
+    late = [{"id": case.id, "impl": OURS, "reason": "out of time"} for case in left_out]
+    failed = [*failures(timings), *late]
+    return result.new("kernel", entries, failures=failed, threads=torch.get_num_threads())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -280,6 +287,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Times the grid, prints the table, and writes what was asked for.
+
+    Returns:
+        0, or 3 if a way to do a case could not be measured.
 
     Raises:
         UserError: a name or number is off.
@@ -308,7 +318,7 @@ def run(args: argparse.Namespace) -> int:
         if timings:
             with signals.held():
                 _publish(args, timings)
-    return 0
+    return 3 if failures(timings) else 0
 
 
 def _publish(args: argparse.Namespace, timings: list[Timing]) -> None:

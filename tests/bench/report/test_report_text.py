@@ -160,3 +160,9 @@ def test_three_rounds_promise_nothing(train_record: Callable[..., Any]) -> None:
     for text in shown(record):
         assert "range of 3 rounds" in " ".join(text.split())
         assert "95%" not in text
+
+
+def test_a_file_of_nothing_is_a_failing_case(train_record: Make) -> None:
+    suite = ElementTree.fromstring(junit([run_of(train_record() | {"results": []})]))[0]
+
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
