@@ -73,13 +73,13 @@ def test_a_slow_environment_is_called_env_bound_and_phases_sum_to_the_wall(
 
 
 def test_a_big_network_is_called_compute_bound(tmp_path: Path) -> None:
-    found = measured(tmp_path, hidden_sizes=(1024, 1024), num_steps=64)
+    found = measured(tmp_path, hidden_sizes=(2048, 2048), num_steps=64)
 
     facts = found.facts()
     assert verdict.bound(facts) == "compute", facts.split
     # acting, and forward and twice that backward of both epochs, of two trunks; no gradient of
     # the observation is needed, and small layers are left out of the count here
-    forward = 2 * 2 * 1024 * 1024 * 4 * 64
+    forward = 2 * 2 * 2048 * 2048 * 4 * 64
     assert found.flops == pytest.approx(forward * (1 + 2 * 3), rel=0.05)
     assert facts.flops / facts.product_s < 3 * facts.matmul_flops_per_s
     for update in found.plain:

@@ -129,7 +129,7 @@ def test_a_record_with_nothing_in_it_is_reported(train_record: Make) -> None:
 
     assert "nothing was measured" in report.html([empty])
     assert report.markdown([empty]).startswith("**nothing was measured.**")
-    assert ElementTree.fromstring(report.junit([empty])).findall(".//testcase") == []
+    assert "nothing was measured" in report.junit([empty])
     report.print_results([empty])
 
 

