@@ -18,6 +18,7 @@ COMMANDS = {
         "return against env steps and time, over several seeds",
     ),
     "parity": ("fastppo.bench.results.parity_simulate", "how often the verdict of learn is wrong"),
+    "drift": ("fastppo.bench.compare.simulate", "how often the verdicts of compare are wrong"),
     "env": (
         "fastppo.bench.env.command",
         "EnvPool alone, over environments, batch sizes and threads",

@@ -23,6 +23,7 @@ usage: fastppo COMMAND ...
   bench train [ENV_ID]    env steps per second, side by side with other libraries
   bench learn ENV_ID      return against env steps and time, over several seeds
   bench parity            how often the verdict of bench learn is wrong, by simulation
+  bench drift             how often the verdicts of compare are wrong, by simulation
   bench env ENV_ID        EnvPool alone, over environments, batch sizes and threads
   bench kernels           every kernel beside eager and compiled torch and a plain copy
   bench peers install     the other libraries, each in a venv of its own

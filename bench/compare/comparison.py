@@ -1,22 +1,22 @@
-"""`fastppo compare A.json B.json`: what became faster or slower between two result files.
+"""Two result files side by side: whether they compare, their rows, and what follows from them."""
 
-The two files were measured at different times, so nothing pairs their samples: whatever the machine
-did differently in between is in every ratio. The interval covers the noise within the files, not
-that drift; what both files measured of the machine alone (EnvPool with random actions, a plain
-copy) tells when it was large, and the comparison is void then.
-"""
-
-import argparse
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from fastppo.bench.compare.verdicts import CONTROL, IMPROVED, REGRESSION, Row, judge, verdict
-from fastppo.bench.report.data import Entry, Run, read
-from fastppo.bench.results import result
-from fastppo.bench.results.statistics import Interval
+from fastppo.bench.compare import drift
+from fastppo.bench.compare.drift import INCONCLUSIVE, REGRESSION, Side
+from fastppo.bench.compare.verdicts import (
+    NOT_MEASURED,
+    Row,
+    control_of,
+    is_control,
+    judge,
+    row_of,
+)
+from fastppo.bench.report.data import Entry, Run
 from fastppo.errors import UserError
 
 KINDS = ("train", "kernel", "env", "learn")
@@ -28,6 +28,9 @@ SAME_DETAIL = {
 NOT_WORK = ("config.seed", "config.tensorboard", "config.wandb", "config.wandb_project")
 """Settings that change no algorithmic work."""
 
+Key = tuple[str, str, str, str]
+"""Kind, id, implementation and clock."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -37,43 +40,48 @@ class Comparison:
     b: Run
     tolerance: float
     rows: list[Row]
-    only_a: list[Entry]
+    """Of everything in A, and of what only B could not measure."""
     only_b: list[Entry]
     mismatch: list[str]
     """Differences that were let through by --allow-mismatch."""
-    drift: float | None
-    """Median ratio of the controls; None where the files hold none."""
+    controls: list[float]
+    """How many times faster the machine alone was in B, by task; empty where that is unknown."""
     void: str | None
     """Why the comparison says nothing."""
 
-    def having(self, verdict: str) -> list[Row]:
-        return [row for row in self.rows if row.verdict == verdict]
+    def having(self, *verdicts: str) -> list[Row]:
+        return [row for row in self.rows if row.verdict in verdicts]
 
-    @property
-    def exit_code(self) -> int:
-        """0 nothing became slower for certain, 1 something did, 4 the machine itself changed."""
+    def exit_code(self, *, strict: bool) -> int:
+        """The first that applies of: void 4, regression 1, not measured 3, inconclusive 5, 0.
+
+        Args:
+            strict: whether what settles nothing is no pass.
+        """
         if self.void is not None:
             return 4
-        return 1 if self.having(REGRESSION) else 0
+        if self.having(REGRESSION):
+            return 1
+        if self.having(NOT_MEASURED):
+            return 3
+        return 5 if strict and self.having(INCONCLUSIVE) else 0
 
 
 def compare(a: Run, b: Run, tolerance: float, *, allow_mismatch: bool = False) -> Comparison:
-    """Ratio and verdict of every result that both files have.
+    """Ratio and verdict of every result of A.
 
     Args:
         tolerance: a slow-down by up to this factor, less one, is none.
+        allow_mismatch: compare what differs, by raw ratios: other machines have other controls.
 
     Raises:
         UserError: the files measured different things, or on different machines.
     """
-    for run in (a, b):
-        if not any(entry.kind in KINDS for entry in run.entries):
-            raise UserError(
-                f"{run.name}: kind {run.kind!r} holds no result to compare; measure one"
-            )
+    _refuse_empty(a, b)
     ours, theirs = _by_key(a), _by_key(b)
     common = [key for key in ours if key in theirs]
-    if not common:
+    failed = _failures(b, but=a)
+    if not common and not any((entry.id, entry.impl) in failed for entry in ours.values()):
         remedy = "name two files of the same benchmark"
         raise UserError(f"{a.name} and {b.name}: have no result in common; {remedy}")
     mismatch = machine_differences(a, b)
@@ -85,25 +93,94 @@ def compare(a: Run, b: Run, tolerance: float, *, allow_mismatch: bool = False) -
             f"{a.name} and {b.name}: differ in {mismatch[0]}{more}; measure both alike, or compare "
             "all the same with --allow-mismatch"
         )
-    rows = [judge(ours[key], theirs[key], tolerance) for key in common]
-    drift, moved = _drift(rows, tolerance)
-    void = f"the machine alone was {drift:.2f} times as fast in B" if drift and moved else None
+    controls = {} if allow_mismatch else _controls(ours, theirs, common)
+    rows = [_row(entry, theirs.get(key), tolerance, controls.get(key), _failures(b))
+            for key, entry in ours.items()]  # fmt: skip
+    seen = {(row.id, row.impl) for row in rows}
+    rows += [Row(*name, "wall", NOT_MEASURED, remark=reason)
+             for name, reason in failed.items() if name not in seen]  # fmt: skip
+    speeds = _by_task(controls)
     return Comparison(
         a, b, tolerance, rows,
-        [entry for key, entry in ours.items() if key not in theirs],
         [entry for key, entry in theirs.items() if key not in ours],
-        mismatch, drift, None if allow_mismatch else void,
+        mismatch, speeds, _void(speeds),
     )  # fmt: skip
 
 
-def _by_key(run: Run) -> dict[tuple[str, ...], Entry]:
-    found: dict[tuple[str, ...], Entry] = {}
+def _refuse_empty(a: Run, b: Run) -> None:
+    for run in (a, b):
+        # B may have measured nothing that it was meant to, and say so
+        told_why = run is b and run.kind == a.kind and run.failures
+        if not told_why and not any(entry.kind in KINDS for entry in run.entries):
+            raise UserError(
+                f"{run.name}: kind {run.kind!r} holds no result to compare; measure one"
+            )
+
+
+def _by_key(run: Run) -> dict[Key, Entry]:
+    found: dict[Key, Entry] = {}
     for entry in run.entries:
         key = (entry.kind, entry.id, entry.impl, entry.clock)
         if key in found:
             raise UserError(f"{run.name}: holds {entry.id} of {entry.impl} twice; measure again")
         found[key] = entry
     return found
+
+
+def _failures(run: Run, but: Run | None = None) -> dict[tuple[str, str], str]:
+    """Reasons by id and implementation, without those of another file."""
+    known = {(one["id"], one["impl"]) for one in but.failures} if but else set()
+    told: dict[tuple[str, str], list[str]] = {}
+    for one in run.failures:
+        told.setdefault((str(one["id"]), str(one["impl"])), []).append(str(one["reason"]))
+    return {name: "; ".join(reasons) for name, reasons in told.items() if name not in known}
+
+
+def _row(
+    a: Entry,
+    b: Entry | None,
+    tolerance: float,
+    controls: tuple[Side, Side] | None,
+    failed: dict[tuple[str, str], str],
+) -> Row:
+    """What B could not measure is no pass, even where it holds some of it."""
+    reason = failed.get((a.id, a.impl))
+    if b is None:
+        return row_of(a, None, NOT_MEASURED, remark=reason or "B does not hold it")
+    row = judge(a, b, tolerance, controls)
+    if reason is None or row.verdict == REGRESSION:
+        return row
+    return replace(row, verdict=NOT_MEASURED, remark=reason)
+
+
+def _controls(
+    ours: dict[Key, Entry], theirs: dict[Key, Entry], common: Sequence[Key]
+) -> dict[Key, tuple[Side, Side]]:
+    """What both files measured of the machine alone, for every result that has it in both."""
+    copies = [
+        {(entry.id, entry.clock): entry for entry in entries.values() if is_control(entry)}
+        for entries in (ours, theirs)
+    ]
+    found = {}
+    for key in common:
+        a, b = control_of(ours[key], copies[0]), control_of(theirs[key], copies[1])
+        if a is not None and b is not None:
+            found[key] = a, b
+    return found
+
+
+def _by_task(controls: dict[Key, tuple[Side, Side]]) -> list[float]:
+    """Ratio of the controls of every task: the implementations of one share theirs."""
+    tasks = {(key[1], key[3]): pair for key, pair in controls.items()}
+    return [math.exp(float(drift.moved(*pair))) for pair in tasks.values()]
+
+
+def _void(speeds: Sequence[float]) -> str | None:
+    """Of the middle of all controls: a copy of a few bytes may be off by itself."""
+    middle = median(speeds) if speeds else 1.0
+    if not drift.too_far(math.log(middle)):
+        return None
+    return f"the machine alone was {middle:.2f} times as fast in B"
 
 
 def machine_differences(a: Run, b: Run) -> list[str]:
@@ -138,63 +215,3 @@ def differences(ours: Any, theirs: Any, name: str = "") -> list[str]:
             for line in differences(ours.get(key), theirs.get(key), f"{name}.{key}".lstrip("."))
         ]
     return [] if ours == theirs else [f"{name} {ours!r} and {theirs!r}"]
-
-
-def _drift(rows: Sequence[Row], tolerance: float) -> tuple[float | None, bool]:
-    """Median ratio of the controls, and whether more than half of them moved one way for certain.
-
-    Controls run none of the code under test: copies of memory, and EnvPool with random actions.
-    """
-    controls: dict[str, Interval] = {}
-    for row in rows:
-        if row.verdict == CONTROL and row.ratio is not None:
-            controls[f"{row.a.id} {row.a.clock}"] = row.ratio
-        rates = [entry.detail.get("ceilings", {}).get("envpool") for entry in (row.a, row.b)]
-        if all(rates):
-            # one number, of which no noise is known: twice the tolerance, either way
-            slack, value = 1.0 + tolerance, rates[1] / rates[0]
-            controls[row.a.id] = Interval(value, value / slack, value * slack)
-    if not controls:
-        return None, False
-    said = [verdict(ratio, tolerance) for ratio in controls.values()]
-    most = max(said.count(way) for way in (REGRESSION, IMPROVED))
-    return median(ratio.value for ratio in controls.values()), 2 * most > len(controls)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of `fastppo compare`."""
-    parser.add_argument("a", type=Path, metavar="A.json", help="the result file to compare with")
-    parser.add_argument("b", type=Path, metavar="B.json", help="the newer result file")
-    parser.add_argument(
-        "--tolerance", type=float, default=0.05, metavar="T",
-        help="slow-downs up to this share are none (default 0.05)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--allow-mismatch", action="store_true",
-        help="compare also across machines and different work, and spell the differences out",
-    )  # fmt: skip
-    parser.add_argument("--md", type=Path, metavar="F", help="write the comparison as markdown")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Compares, prints, and writes what was asked for.
-
-    Returns:
-        0 nothing regressed, 1 something did, 4 the machine alone changed too much.
-
-    Raises:
-        UserError: a file or number is off, or the files cannot be compared.
-        MachineError: the markdown cannot be written.
-    """
-    from fastppo.bench.compare import table as report_compare  # they import what is above
-    from fastppo.bench.report import command as report
-
-    if not (0 <= args.tolerance < 1):
-        raise UserError(f"--tolerance: {args.tolerance} must be a number from 0 to below 1")
-    result.check_writable(args.md, "--md")
-    a, b = (read([path])[0] for path in (args.a, args.b))
-    found = compare(a, b, args.tolerance, allow_mismatch=args.allow_mismatch)
-    report_compare.print_comparison(found)
-    if args.md is not None:
-        report.write(args.md, report_compare.markdown(found))
-    return found.exit_code

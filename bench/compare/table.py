@@ -1,11 +1,21 @@
-"""A comparison of two result files as a terminal table and as markdown."""
+"""A comparison of two result files as a terminal table and as markdown: the same rows and notes."""
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Console
 
-from fastppo.bench.compare.command import Comparison
-from fastppo.bench.compare.verdicts import CONTROL, IMPROVED, INCONCLUSIVE, PASS, REGRESSION, Row
+from fastppo.bench.compare.comparison import Comparison
+from fastppo.bench.compare.drift import (
+    DRIFT,
+    FEWEST,
+    IMPROVED,
+    INCONCLUSIVE,
+    LAUNCH,
+    PASS,
+    REGRESSION,
+)
+from fastppo.bench.compare.verdicts import CONTROL, FEWEST_SEEDS, NOT_MEASURED, Row
 from fastppo.bench.report.console import make_console
 from fastppo.bench.report.data import Entry
 from fastppo.bench.report.markdown import code, details, escape, table
@@ -13,11 +23,15 @@ from fastppo.bench.report.numbers import amount, ratio, with_interval
 from fastppo.bench.report.tables import Table
 from fastppo.bench.report.terminal import NARROW, print_table, say
 
-ORDER = (REGRESSION, INCONCLUSIVE, IMPROVED, PASS, CONTROL)
-UNPAIRED = (
-    "Unpaired: the files were measured at different times, and drift between the two runs is in "
-    "every ratio. Above 1, B is better. Intervals: 95%, seeded bootstrap of the medians' ratio."
+ORDER = (REGRESSION, NOT_MEASURED, INCONCLUSIVE, IMPROVED, PASS)
+QUIET = (PASS, CONTROL)
+SESSIONS = (
+    f"Two sessions: {DRIFT:.1%} (standard deviation) between them, which no sample shows, is in "
+    "every interval; so equal code passes from about 15% tolerance, and slow-downs show from about "
+    "20%. To see smaller ones, measure both in one sitting: `fastppo bench train --impl` with a "
+    "command of each revision."
 )
+READING = "ratio: above 1, B is better."
 
 
 def sentence(found: Comparison) -> str:
@@ -25,12 +39,11 @@ def sentence(found: Comparison) -> str:
     if found.void is not None:
         return f"VOID: {found.void}; measure both files in one sitting."
     judged = [row for row in found.rows if row.verdict != CONTROL]
-    counts = [(found.having(verdict), verdict) for verdict in ORDER[:4]]
+    counts = [(found.having(verdict), verdict) for verdict in ORDER]
     said = ", ".join(f"{len(rows)} {verdict}" for rows, verdict in counts if rows)
-    first = found.having(REGRESSION) or found.having(INCONCLUSIVE) or found.having(IMPROVED)
-    verdict = first[0].verdict if first else PASS
+    worst = next((verdict for rows, verdict in counts if rows), PASS)
     return (
-        f"{verdict}: of {len(judged)} results {said or 'none'}, at {found.tolerance:.0%} tolerance."
+        f"{worst}: of {len(judged)} results {said or 'none'}, at {found.tolerance:.0%} tolerance."
     )
 
 
@@ -41,7 +54,8 @@ def print_comparison(found: Comparison, console: Console | None = None) -> None:
         facts = run.facts()
         say(console, f"{name}: {run.name}, {facts['date']}, {facts['code']}")
     say(console, "", sentence(found), "")
-    print_table(rows(found.rows, narrow=console.width < NARROW), console, red=(REGRESSION,))
+    drawn = rows(found.rows, narrow=console.width < NARROW)
+    print_table(drawn, console, red=(REGRESSION, NOT_MEASURED))
     say(console, *notes(found))
 
 
@@ -50,53 +64,104 @@ def rows(compared: Sequence[Row], *, narrow: bool = False) -> Table:
     cells: list[tuple[str, ...]] = []
     last = ""
     for row in compared:
-        heading = f"{row.a.id} {row.a.clock}" if row.a.clock != "wall" else row.a.id
+        heading = f"{row.id} {row.clock}" if row.clock != "wall" else row.id
         if heading != last:
             cells.append((heading,))
             last = heading
-        middles = [amount(e.value.value, e.unit) if e.value else "-" for e in (row.a, row.b)]
-        found = row.ratio
-        told = "-" if found is None else with_interval(found.value, found.low, found.high)
-        if found is not None and narrow:
-            told = ratio(found.value)
-        cells.append((f"  {row.a.impl}", *middles, told, row.verdict))
-    units = {row.a.unit for row in compared} - {"s"}
+        cells.append((f"  {row.impl}", *map(_middle, (row.a, row.b)), ratio_of(row, narrow=narrow),
+                      row.verdict))  # fmt: skip
+    units = {entry.unit for row in compared for entry in (row.a, row.b) if entry} - {"s"}
     first = f"result, {units.pop()}" if len(units) == 1 else "result"
-    return Table(first, ("A", "B", "ratio" if narrow else "ratio [95%]", "verdict"), cells)
+    sure = any(map(_has_interval, compared))
+    told = "ratio [95%]" if sure and not narrow else "ratio"
+    return Table(first, ("A", "B", told, "verdict"), cells)
+
+
+def _middle(entry: Entry | None) -> str:
+    return "-" if entry is None or entry.value is None else amount(entry.value.value, entry.unit)
+
+
+def ratio_of(row: Row, *, narrow: bool = False) -> str:
+    """With its interval, where there is one that is known to cover."""
+    found = row.ratio
+    if found is None:
+        return "-"
+    if _has_interval(row) and not narrow:
+        return with_interval(found.value, found.low, found.high)
+    return ratio(found.value)
+
+
+def _has_interval(row: Row) -> bool:
+    return row.ratio is not None and not row.few and not math.isnan(row.ratio.low)
 
 
 def notes(found: Comparison) -> list[str]:
     """How to read the table, and what it cannot show."""
-    lines = [UNPAIRED]
-    if found.drift is not None:
-        lines.append(f"The machine alone (controls) was {ratio(found.drift)} times as fast in B.")
-    few = [row for row in found.rows if min(len(row.a.samples), len(row.b.samples)) < 6]
-    if few:
+    rated = [row for row in found.rows if row.ratio is not None]
+    speeds = [row for row in rated if not _of_learning(row)]
+    lines = [SESSIONS, READING] if speeds else [READING]
+    sure = {_of_learning(row) for row in rated if _has_interval(row)}
+    methods = {False: "t over launches", True: "bootstrap over seeds"}
+    lines += [f"Intervals: 95%, {methods[learning]}." for learning in sorted(sure)]
+    if found.controls:
+        told = ", ".join(map(ratio, sorted(found.controls)))
+        if len(found.controls) > 4:
+            told = f"{ratio(min(found.controls))} to {ratio(max(found.controls))}"
         lines.append(
-            f"{len(few)} results have fewer than 6 samples: intervals are rough or missing."
+            f"The machine alone (EnvPool, a copy) was {told} times as fast in B; the ratios of a "
+            "task are over its own."
         )
+    elif speeds:
+        lines.append("Nothing of the machine alone is divided out: more drift is in every ratio.")
+    lines += _doubts(found)
     lines += [f"mismatch: {line}" for line in found.mismatch]
-    for name, entries in (("A", found.only_a), ("B", found.only_b)):
-        lines += [f"only in {name}: {name_of(entry)}" for entry in entries]
-    for name, run in (("A", found.a), ("B", found.b)):
-        lines += [
-            f"not measured in {name}: {f['impl']} on {f['id']}: {f['reason']}" for f in run.failures
-        ]
+    lines += [f"only in B: {name_of(entry)}" for entry in found.only_b]
+    lines += [
+        f"not measured in A: {f['impl']} on {f['id']}: {f['reason']}" for f in found.a.failures
+    ]
     versions = [run.record["versions"] for run in (found.a, found.b)]
     moved = [k for k in {**versions[0], **versions[1]} if versions[0].get(k) != versions[1].get(k)]
     lines += [f"version of {k}: {versions[0].get(k)} and {versions[1].get(k)}" for k in moved]
     return lines
 
 
-def name_of(entry: Entry) -> str:
-    clock = "" if entry.clock == "wall" else f" ({entry.clock})"
-    return f"{entry.impl} on {entry.id}{clock}"
+def _of_learning(row: Row) -> bool:
+    return row.a is not None and row.a.kind == "learn"
+
+
+def _doubts(found: Comparison) -> list[str]:
+    """Why rows have no interval, no verdict or no measurement."""
+    few = [row for row in found.rows if row.few]
+    seeds = sum(map(_of_learning, few))
+    lines = []
+    if launches := len(few) - seeds:
+        lines.append(
+            f"Fewer than {FEWEST} launches on a side, so no interval, in {launches} of "
+            f"{len(found.rows)} results: launches are taken to differ by {LAUNCH:.0%}, and only "
+            "what lies outside even so is told."
+        )
+    if seeds:
+        lines.append(
+            f"Fewer than {FEWEST_SEEDS} seeds on a side, so no interval, in {seeds} of "
+            f"{len(found.rows)} results."
+        )
+    return lines + [
+        f"{'not measured in B' if row.verdict == NOT_MEASURED else 'cannot tell'}: "
+        f"{name_of(row)}: {row.remark}"
+        for row in found.rows
+        if row.remark
+    ]
+
+
+def name_of(one: Entry | Row) -> str:
+    clock = "" if one.clock == "wall" else f" ({one.clock})"
+    return f"{one.impl} on {one.id}{clock}"
 
 
 def markdown(found: Comparison) -> str:
     """For a pull request: the verdict, what is not a PASS, and the rest to unfold."""
-    loud = [row for row in found.rows if row.verdict not in (PASS, CONTROL)]
-    quiet = [row for row in found.rows if row.verdict in (PASS, CONTROL)]
+    loud = [row for row in found.rows if row.verdict not in QUIET]
+    quiet = [row for row in found.rows if row.verdict in QUIET]
     lines = [f"**{escape(sentence(found))}**", ""]
     if loud:
         lines += [*table(rows(loud)), ""]

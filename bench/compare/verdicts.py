@@ -1,4 +1,4 @@
-"""Verdicts on two results that were measured at different times: an interval, then a rule."""
+"""Verdicts on the results of two files: speeds by `drift`, returns by the seeds alone."""
 
 import math
 import zlib
@@ -8,82 +8,147 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from fastppo.bench.compare import drift
+from fastppo.bench.compare.drift import INCONCLUSIVE, Side
 from fastppo.bench.report.data import Entry
 from fastppo.bench.results import statistics
 
-IMPROVED, PASS, REGRESSION = "IMPROVED", "PASS", "REGRESSION"
-INCONCLUSIVE, CONTROL = "INCONCLUSIVE", "control"
-FEWEST = 3
-"""Samples of each side below which no verdict is given."""
+CONTROL, NOT_MEASURED = "control", "NOT MEASURED"
+FEWEST_SEEDS = 6
+"""Of each side, below which returns get no interval: an interval of so few covers too little."""
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One result of both files."""
+    """One result of either file."""
 
-    a: Entry
-    b: Entry
-    ratio: statistics.Interval | None
-    """How many times better B is, above 1 in either direction of "better"."""
+    id: str
+    impl: str
+    clock: str
     verdict: str
+    a: Entry | None = None
+    b: Entry | None = None
+    ratio: statistics.Interval | None = None
+    """How many times better B is, above 1 in either direction of "better"; over `control`."""
+    few: bool = False
+    """Whether there are too few launches or seeds for an interval that is known to cover."""
+    control: float | None = None
+    """How many times faster the machine alone was in B."""
+    remark: str = ""
+    """Why it was not measured, or cannot be judged."""
 
 
-def judge(a: Entry, b: Entry, tolerance: float) -> Row:
-    """Interval of the ratio of medians by a seeded bootstrap, and what follows from it."""
-    control = a.kind == "kernel" and a.impl == "copy"
-    ours, theirs = independent(a, b)
-    if not ours.size or not theirs.size:
-        return Row(a, b, None, INCONCLUSIVE)
-    higher = a.raw["better"] == "higher"
+def judge(a: Entry, b: Entry, tolerance: float, controls: tuple[Side, Side] | None) -> Row:
+    """The row of one result of both files.
+
+    Args:
+        controls: what the two files measured of the machine alone, on the same task.
+    """
+    if not b.samples:
+        return row_of(a, b, NOT_MEASURED, remark="no sample was kept in B")
+    if a.kind == "learn":
+        return _of_returns(a, b, tolerance)
+    ours, theirs = side_of(a), side_of(b)
+    if ours is None:
+        return row_of(a, b, INCONCLUSIVE, remark="in A a launch is not above 0: there is no ratio")
+    if theirs is None:
+        return row_of(a, b, NOT_MEASURED, remark="in B a launch is not above 0")
+    found = drift.change(ours, theirs, controls)
+    ratio = statistics.Interval(*(float(np.exp(x)) for x in (found.value, found.low, found.high)))
+    verdict, remark, control = str(drift.verdicts(found, tolerance)), "", None
+    if is_control(a):
+        verdict = CONTROL
+    elif controls is not None:
+        log_control = drift.moved(*controls)
+        control = float(np.exp(log_control))
+        if drift.too_far(log_control):
+            verdict = INCONCLUSIVE
+            remark = f"the machine alone was {control:.2f} times as fast in B"
+    return row_of(a, b, verdict, ratio=ratio, few=found.few, control=control, remark=remark)
+
+
+def row_of(
+    a: Entry | None,
+    b: Entry | None,
+    verdict: str,
+    *,
+    ratio: statistics.Interval | None = None,
+    few: bool = False,
+    control: float | None = None,
+    remark: str = "",
+) -> Row:
+    """A row under the name of the one or two entries that there are."""
+    named = a or b
+    assert named is not None
+    return Row(named.id, named.impl, named.clock, verdict, a, b, ratio, few, control, remark)
+
+
+def is_control(entry: Entry) -> bool:
+    """Whether it runs none of the code under test."""
+    return entry.kind == "kernel" and entry.impl == "copy"
+
+
+def side_of(entry: Entry) -> Side | None:
+    """Logarithms of the speed in every launch: the middle of its rounds.
+
+    Rounds of one process share its memory layout and its moment: they are no independent values.
+
+    Returns:
+        None where one is not above 0.
+    """
+    launches = [[x for x in one["samples"] if x is not None] for one in entry.launches]
+    launches = [one for one in launches if one]
+    if not launches or any(median(one) <= 0 for one in launches):
+        return None
+    sign = 1.0 if entry.raw["better"] == "higher" else -1.0
+    logs = [np.log([x for x in one if x > 0]) for one in launches]
+    noise = [one.var(ddof=1) / one.size for one in logs if one.size > 1]
+    middles = [sign * math.log(median(one)) for one in launches]
+    return Side(np.array(middles), np.array(np.mean(noise) if noise else 0.0))
+
+
+def control_of(entry: Entry, copies: dict[tuple[str, str], Entry]) -> Side | None:
+    """What the same file measured of the machine alone, on this entry's task.
+
+    Args:
+        copies: plain copies of kernel benchmarks, by id and clock.
+    """
+    if entry.kind == "kernel":
+        copy = copies.get((entry.id, entry.clock))
+        return None if copy is None or copy is entry else side_of(copy)
+    if entry.kind != "train":
+        return None
+    launches = entry.detail.get("ceiling_launches", {}).get("envpool")
+    # older files keep one number, whose noise nobody knows: as if it were of one launch
+    rates = launches or [entry.detail.get("ceilings", {}).get("envpool", 0.0)]
+    return Side(np.log(rates), np.zeros(())) if min(rates) > 0 else None
+
+
+def _of_returns(a: Entry, b: Entry, tolerance: float) -> Row:
+    """By a seeded bootstrap of the ratio of medians over seeds: no machine's speed is in it."""
+    ours, theirs = np.array(a.samples), np.array(b.samples)
+    if not ours.size:
+        return row_of(a, b, INCONCLUSIVE, remark="no sample was kept in A")
 
     def statistic(before: list[Array], after: list[Array]) -> Array:
-        return times_better(np.median(before[0], -1), np.median(after[0], -1), higher)
+        return times_better(np.median(before[0], -1), np.median(after[0], -1))
 
     seed = zlib.crc32("\n".join((a.id, a.impl, a.clock)).encode())
     found = statistics.interval(statistic, [ours], [theirs], rng=np.random.default_rng(seed))
-    few = min(ours.size, theirs.size) < FEWEST
-    if few:
-        found = statistics.Interval(found.value, math.nan, math.nan)
-    return Row(a, b, found, CONTROL if control else verdict(found, tolerance))
+    few = min(ours.size, theirs.size) < FEWEST_SEEDS
+    if few or math.isnan(found.low) or math.isnan(found.high):
+        none = statistics.Interval(found.value, math.nan, math.nan)
+        return row_of(a, b, INCONCLUSIVE, ratio=none, few=few)
+    with np.errstate(divide="ignore"):
+        ends = np.log(np.maximum([found.value, found.low, found.high], 0.0))
+    change = drift.Change(ends[0], ends[1], ends[2], few=False)
+    return row_of(a, b, str(drift.verdicts(change, tolerance)), ratio=found)
 
 
-def independent(a: Entry, b: Entry) -> tuple[Array, Array]:
-    """What is drawn anew: medians of launches, where each side has FEWEST; else the samples.
-
-    Slices of one process share its memory layout and its moment: as independent samples they give
-    too narrow an interval, but with one or two launches there is nothing better.
-    """
-    launches = [
-        [median(kept) for x in e.launches if (kept := [s for s in x["samples"] if s is not None])]
-        for e in (a, b)
-    ]
-    if min(map(len, launches)) >= FEWEST:
-        return np.array(launches[0]), np.array(launches[1])
-    return np.array(a.samples), np.array(b.samples)
-
-
-def times_better(before: Array, after: Array, higher: bool) -> Array:
-    """after / before for rates, before / after for times; of negative returns 1 + gain / |before|.
-
-    NaN where there is no ratio: a median of 0.
-    """
+def times_better(before: Array, after: Array) -> Array:
+    """after / before; of negative returns 1 + gain / |before|. NaN for a median of 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        if higher:
-            times: Array = 1.0 + (after - before) / np.abs(before)
-        else:
-            times = before / after
+        times: Array = 1.0 + (after - before) / np.abs(before)
     return np.where(np.isfinite(times), times, np.nan)
-
-
-def verdict(ratio: statistics.Interval, tolerance: float) -> str:
-    """By the interval alone: outside of the tolerance, inside, or neither."""
-    worst = 1.0 / (1.0 + tolerance)
-    if math.isnan(ratio.low) or math.isnan(ratio.high):
-        return INCONCLUSIVE
-    if ratio.high < worst:
-        return REGRESSION
-    if ratio.low > 1.0 + tolerance:
-        return IMPROVED
-    return PASS if ratio.low >= worst else INCONCLUSIVE
