@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             study.keep()
         finally:  # and so does a full disk
-            if study.record["results"]:
+            if study.record["results"] or study.record["failures"]:
                 render(study.record)
     if args.json is not None and study.record["results"]:
         print(f"curves: {args.json}")

@@ -158,6 +158,15 @@ def test_a_crash_on_a_seed_keeps_the_rest(bench_learn: Callable[..., Outcome]) -
     assert found.out.splitlines().count(f"unlucky: {failure['reason']}") == 1
 
 
+def test_who_has_no_run_at_all_cannot_be_told(bench_learn: Callable[..., Outcome]) -> None:
+    """On one of two tasks, say: a pass on the other must not stand for both."""
+    found = bench_learn("--seeds", "1", reference=learner(), mine=learner(lives=0))
+
+    verdicts = {one["impl"]: one["verdict"] for one in found.record["comparison"]["parity"]}
+    assert verdicts == {"reference": "cannot tell", "mine": "cannot tell"}
+    assert "1 of 1 runs did not finish" in " ".join(found.out.split())
+
+
 def test_an_implementation_that_stops_early_is_left_out(
     bench_learn: Callable[..., Outcome],
 ) -> None:
@@ -165,6 +174,7 @@ def test_an_implementation_that_stops_early_is_left_out(
 
     assert found.code == 3
     assert found.record["results"] == []
+    assert f"reference: {found.record['failures'][0]['reason']}" in " ".join(found.out.split())
     assert "ended after 5,000 of 61,440 env steps" in found.record["failures"][0]["reason"]
 
 
