@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
                 if args.json is not None and (record["results"] or record["failures"]):
                     result.write(args.json, record)
     finally:
-        if record["results"]:
+        if record["results"] or record["failures"]:
             _publish(args, record)
     return 3 if record["failures"] else 0
 
@@ -121,7 +121,7 @@ def _publish(args: argparse.Namespace, record: dict[str, Any]) -> None:
         if path is not None:
             report.write(path, make([record]))
             print(f"report: {path}")
-    if args.wandb is not None:
+    if args.wandb is not None and record["results"]:
         from fastppo.bench.track.command import push_record
 
         folders = push_record(record, args.json, args.wandb)

@@ -142,6 +142,21 @@ def test_a_peer_that_is_not_installed_leaves_the_others(
     assert ours.missing is None
 
 
+def test_where_everything_failed_the_report_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An earlier report left in its place would be taken for this one."""
+    report = tmp_path / "r.md"
+    report.write_text("fastppo trains 2 times as fast")
+
+    assert bench("CartPole-v1", "--quick", "--impl", "mine=false now", "--md", str(report)) == 3
+
+    assert report.read_text().startswith("**1 could not be measured.**")
+    assert "mine on train/CartPole-v1/8x128 could not be measured" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def test_no_peers_is_no_mistake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FASTPPO_PEERS", str(tmp_path))
     names = [one.name for one in implementations.parse(["fastppo,reference,peers"])]
