@@ -227,10 +227,21 @@ def _conclude(
             path = static_gate.expectation_path(compiler, build.versions)
             static_gate.write_expectation(path, build)
             print(f"written: {path}")
+    unseen = list(map(str, unknown))
+    if not rows:
+        unseen.append("no kernel was found: nothing was gated")
     if args.check and counts["new"]:
-        print("what is new is not gated yet: fastppo static --update, and commit bench/expected")
-    if unknown:
-        raise MachineError("; ".join(map(str, unknown)))
+        unseen.append(
+            f"nothing is expected of {counts['new']} new kernels; where they are known to be good: "
+            "fastppo static --update, and commit bench/static/expected"
+        )
+    if counts["gone"]:
+        unseen.append(
+            f"{counts['gone']} kernels of {args.base} are gone, so nothing is compared with them; "
+            "where that is meant, leave out --base"
+        )
+    if unseen:
+        raise MachineError("; ".join(unseen))
     return 0
 
 

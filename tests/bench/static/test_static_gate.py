@@ -38,6 +38,12 @@ LONGER = KERNELS.replace(
     "+ np.float32(1.0)", "+ (x[i] + np.float32(2.0)) * (x[i] + np.float32(3.0)) * x[i]"
 )
 GONE = "OTHER = 1\n"
+SECOND = """
+
+@njit("void(float32[::1])")
+def second_kernel(x):
+    x[0] = x[0] + x[1]
+"""
 
 
 def plant(tree: Path, source: str) -> Path:
@@ -90,6 +96,40 @@ def test_check_passes_what_update_wrote_and_fails_what_is_worse(
     assert run("--check") == 1
     assert "FAIL probe.scale_kernel, x86-64-v3: is no longer compiled" in capsys.readouterr().out
     assert run("--check", "--kernel", "scale") == 2
+
+
+def test_a_kernel_without_an_expectation_is_no_pass(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--update") == 0
+    plant(tree, KERNELS + SECOND)
+
+    assert run("--check") == 3
+    assert "nothing is expected of 1 new kernels" in capsys.readouterr().err
+
+
+def test_a_kernel_that_only_the_base_has_is_no_pass(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a renaming, which leaves nothing to compare."""
+    for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -qm good"):
+        subprocess.run(["git", *command.split()], cwd=tree, check=True)
+    plant(tree, KERNELS.replace("scale_kernel", "renamed_kernel"))
+
+    assert run("--base", "HEAD") == 3
+    told = capsys.readouterr()
+    assert "1 compiled: 1 new, 1 gone" in told.out
+    assert "1 kernels of HEAD are gone, so nothing is compared with them" in told.err
+
+    plant(tree, KERNELS + SECOND)
+    assert run("--base", "HEAD") == 0
+
+
+def test_no_kernel_at_all_is_no_pass(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plant(tree, GONE)
+
+    assert run() == 3
+    assert "no kernel was found" in capsys.readouterr().err
 
 
 def test_an_unknown_version_is_never_a_pass(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
