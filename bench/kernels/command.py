@@ -8,7 +8,7 @@ copy as many bytes as the operation must move.
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -182,13 +182,18 @@ def table_rows(timings: list[Timing]) -> list[tuple[str, ...]]:
     ]
 
 
-def failures(timings: list[Timing]) -> list[str]:
-    """A line for every way that could not be measured."""
+def failures(timings: list[Timing]) -> list[dict[str, str]]:
+    """Every way that could not be measured, as a result file holds it."""
     return [
-        f"{timing.case.id} {timing.clock}: {way} not measured: {reason}"
+        {"id": timing.case.id, "impl": way, "reason": f"{timing.clock}: {reason}"}
         for timing in timings
         for way, reason in timing.failed.items()
     ]
+
+
+def told(failed: Sequence[Mapping[str, str]]) -> list[str]:
+    """A line for each of `failures`."""
+    return [f"{one['id']}: {one['impl']} not measured: {one['reason']}" for one in failed]
 
 
 def print_table(timings: list[Timing]) -> None:
@@ -207,7 +212,7 @@ def print_table(timings: list[Timing]) -> None:
     for row in table_rows(timings):
         table.add_row(*(row[i] for i in columns))
     console.print(table)
-    for line in failures(timings):
+    for line in told(failures(timings)):
         print(line)
 
 
@@ -218,12 +223,15 @@ def run_grid(
     operations: list[str] | None = None,
     rounds: int | None = None,
     deadline: float | None = None,
-) -> list[Timing]:
+) -> tuple[list[Timing], list[Case]]:
     """Times the grid of a device.
 
     Args:
         rounds: of interleaved slices; None for the usual number.
         deadline: on time.monotonic's clock; cases that would start later are left out, told.
+
+    Returns:
+        The timings, and the cases that were left out.
 
     Raises:
         NotEqual: a kernel computes something else than its oracle.
@@ -236,16 +244,18 @@ def run_grid(
     for done, case in enumerate(chosen):
         if deadline is not None and time.monotonic() > deadline:
             print(f"out of time: {len(chosen) - done} of {len(chosen)} cases not measured")
-            break
+            return timings, chosen[done:]
         print(f"[{done + 1}/{len(chosen)}] {case.id}", file=sys.stderr, flush=True)
         timings.extend(time_case(case, device, rounds))
-    return timings
+    return timings, []
 
 
-def record_of(timings: list[Timing]) -> dict[str, Any]:
-    """The result file of these timings."""
+def record_of(timings: list[Timing], left_out: Sequence[Case] = ()) -> dict[str, Any]:
+    """The result file of these timings, and of the cases that there was no time for."""
     entries = [entry for timing in timings for entry in timing.record()]
-    return result.new("kernel", entries, threads=torch.get_num_threads())
+    late = [{"id": case.id, "impl": OURS, "reason": "out of time"} for case in left_out]
+    failed = [*failures(timings), *late]
+    return result.new("kernel", entries, failures=failed, threads=torch.get_num_threads())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -262,6 +272,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Times the grid, prints the table, and writes what was asked for.
+
+    Returns:
+        0, or 3 if a way to do a case could not be measured.
 
     Raises:
         UserError: a name or number is off.
@@ -283,7 +296,7 @@ def run(args: argparse.Namespace) -> int:
     gpus = ", ".join(facts["gpus"]) or "no GPU"
     threads = torch.get_num_threads()
     print(f"{facts['cpu']}, {facts['cores']} cores, {threads} threads, {gpus}")
-    timings = run_grid(where, quick=args.quick, operations=args.operations, rounds=args.rounds)
+    timings, _ = run_grid(where, quick=args.quick, operations=args.operations, rounds=args.rounds)
     print_table(timings)
     if args.json is not None:
         result.write(args.json, record_of(timings))
@@ -293,4 +306,4 @@ def run(args: argparse.Namespace) -> int:
 
         for path in pictures([record_of(timings)], args.pictures):
             print(f"picture: {path}")
-    return 0
+    return 3 if failures(timings) else 0

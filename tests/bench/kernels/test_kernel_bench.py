@@ -73,9 +73,11 @@ def test_timing_reports_ratios_and_the_share_of_a_copy() -> None:
     (row,) = kernels.table_rows([timing])
 
     assert row == ("gae T=128 N=8", "3.0", "10.0", "10.0-10.0", "-", "", "50%")
-    assert kernels.failures([timing]) == [
-        "gae[T=128 N=8] wall: compile not measured: ValueError: no"
+    assert kernels.told(kernels.failures([timing])) == [
+        "gae[T=128 N=8]: compile not measured: wall: ValueError: no"
     ]
+    (failure,) = kernels.record_of([timing])["failures"]
+    assert (failure["id"], failure["impl"]) == ("gae[T=128 N=8]", "compile")
 
 
 @pytest.mark.parametrize("width", [60, 100])
@@ -193,6 +195,41 @@ def test_a_rehearsal_on_the_cpu_fills_every_section(tmp_path: Path) -> None:
     assert "5 of 5 checks passed" in text
     assert "| gae T=128 N=8 |" in text
     assert "| CartPole-v1 |" in text
+
+
+def test_a_way_that_was_not_measured_is_exit_code_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = a_case()
+
+    def build(device: torch.device) -> Work:
+        def broken() -> tuple[torch.Tensor, ...]:
+            raise RuntimeError("cannot be captured")
+
+        return replace(case.build(device), textbook=broken)
+
+    monkeypatch.setattr(kernels, "cases", lambda *_, **__: [replace(case, build=build)])
+
+    assert main(["kernels", "--rounds", "1"]) == 3
+
+
+@pytest.mark.usefixtures("small_gpu_check")
+def test_a_gpu_check_that_did_not_see_everything_is_exit_code_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = ["--out", str(tmp_path), "--device", "cpu", "--quick", "--seconds"]
+    no_envpool = {"env_id": "CartPole-v1", "not_measured": "no module named envpool"}
+    measured = {"env_id": "CartPole-v1", "env_steps_per_s": 1.0, "phase_shares": {}}
+
+    monkeypatch.setattr(gpu_check, "training", lambda *_: no_envpool)
+    assert gpu_check.main([*check, "600"]) == 3
+    assert json.loads((tmp_path / "gpu-check.json").read_text())["failures"] == []
+    monkeypatch.setattr(gpu_check, "training", lambda *_: measured)
+    assert gpu_check.main([*check, "1e-6"]) == 3
+    (late,) = json.loads((tmp_path / "gpu-check.json").read_text())["failures"]
+    assert late == {"id": "gae[T=128 N=8]", "impl": "fastppo", "reason": "out of time"}
+    assert (
+        "gae[T=128 N=8]: fastppo not measured: out of time"
+        in (tmp_path / "gpu-check.md").read_text()
+    )
 
 
 @pytest.mark.usefixtures("small_gpu_check")
