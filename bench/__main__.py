@@ -2,11 +2,10 @@
 
 import argparse
 import importlib
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-from fastppo.errors import MachineError, UserError
+from fastppo import program, signals, streams
 
 COMMANDS = {
     "train": (
@@ -17,8 +16,9 @@ COMMANDS = {
         "fastppo.bench.learn.command",
         "return against env steps and time, over several seeds",
     ),
+    "compare": ("fastppo.bench.compare.simulate", "how often compare is wrong, by simulation"),
+    "coverage": ("fastppo.bench.results.coverage", "how often intervals cover, by simulation"),
     "parity": ("fastppo.bench.results.parity_simulate", "how often the verdict of learn is wrong"),
-    "drift": ("fastppo.bench.compare.simulate", "how often the verdicts of compare are wrong"),
     "env": (
         "fastppo.bench.env.command",
         "EnvPool alone, over environments, batch sizes and threads",
@@ -41,6 +41,8 @@ UPPER = {
     ),
 }
 """Commands of `fastppo` itself that are served from here."""
+OUTPUTS = ("json", "html", "md", "junit", "pictures")
+"""Options that name a file for a result."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 a regression, 2 usage, 3 could not measure, 4 void, 130 interrupted.
     """
-    return choose("bench", COMMANDS, sys.argv[1:] if argv is None else argv)
+    args = sys.argv[1:] if argv is None else argv
+    return program.run(lambda: choose("bench", COMMANDS, args), is_process=argv is None)
 
 
 def choose(group: str, commands: Mapping[str, tuple[str, str]], args: Sequence[str]) -> int:
@@ -76,29 +79,27 @@ def choose(group: str, commands: Mapping[str, tuple[str, str]], args: Sequence[s
     return serve(module, f"fastppo {group} {args[0]}", about, args[1:])
 
 
-def serve(module: str, program: str, about: str, args: Sequence[str]) -> int:
+def serve(module: str, name: str, about: str, args: Sequence[str]) -> int:
     """Runs one command: a module with `add_arguments(parser)` and `run(args)`.
 
     Args:
-        program: as the help names it.
+        name: as the help has it.
 
     Returns:
-        What `run` returns, or the exit code of what it raised.
+        What `run` returns.
     """
     command = importlib.import_module(module)
-    parser = argparse.ArgumentParser(prog=program, description=about)
+    parser = argparse.ArgumentParser(prog=name, description=about)
     command.add_arguments(parser)
     parsed = parser.parse_args(args)
-    # as for Ctrl-C: unwinding is what stops the children and keeps what was measured
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
+    outputs = [value for name, value in vars(parsed).items() if name in OUTPUTS]
+    if any(outputs) or not outputs or module == UPPER["compare"][0]:
+        streams.mirror()  # a file holds the result, the exit code is it, or it is what was done
+    else:
+        streams.needed()
+    # unwinding is what stops the children and keeps what was measured
+    with signals.unwinding():
         code: int = command.run(parsed)
-    except (MachineError, UserError) as error:
-        print(f"fastppo: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("fastppo: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
     return code
 
 

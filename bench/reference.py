@@ -243,7 +243,7 @@ def update(
     reports: list[dict[str, float]] = []
     skipped = 0
     for epoch in range(config.update_epochs):
-        epoch_kl = 0.0
+        kls: list[float] = []
         order = randomness.shuffle(
             config.seed, update_index, epoch, config.batch_size, batch.obs.device
         )
@@ -257,13 +257,13 @@ def update(
             loss.backward()
             max_norm = config.max_grad_norm or math.inf
             norm = nn.utils.clip_grad_norm_(agent.parameters(), max_norm).item()
-            epoch_kl += report["approx_kl"]
+            kls.append(report["approx_kl"])
             if math.isfinite(report["loss"]) and math.isfinite(norm):
                 optimizer.step()
                 reports.append(report | {"grad_norm": norm})
             else:
                 skipped += 1
-        if config.target_kl is not None and epoch_kl / config.num_minibatches > config.target_kl:
+        if config.target_kl is not None and kls and float(np.mean(kls)) > config.target_kl:
             break
     means = {name: float(np.mean([r[name] for r in reports])) for name in (reports or [{}])[0]}
     return means | {"optimizer_steps": len(reports), "skipped_steps": skipped}

@@ -1,7 +1,20 @@
-"""`python -m fastppo`, the same as the `fastppo` command."""
+"""`python -m fastppo` and the `fastppo` command; signals are heeded before the slow imports."""
 
 import sys
 
-from fastppo.cli import main
+from fastppo import program
 
-sys.exit(main())
+
+def main() -> int:
+    """Runs the command line and returns the exit code."""
+    return program.run(_dispatch)
+
+
+def _dispatch() -> int:
+    from fastppo.cli import dispatch
+
+    return dispatch(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

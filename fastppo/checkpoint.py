@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from fastppo import files
-from fastppo.errors import MachineError, UserError, why
+from fastppo.errors import Diverged, MachineError, UserError, why
 
 FORMAT = "fastppo.checkpoint/1"
 FIELDS: dict[str, tuple[type, ...]] = {
@@ -38,8 +38,15 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """Writes `state` (tensors and plain values) to `path` atomically.
 
     Raises:
+        Diverged: a number in it is not finite; a run that went on from there would be lost.
         MachineError: the disk is full or cannot be written; what was there before is untouched.
     """
+    wrong = _not_finite(state)
+    if wrong is not None:
+        raise Diverged(
+            f"checkpoint: {wrong}, so {path} is not written; go on from the one before with "
+            f"`fastppo train --resume {path.parent.parent}`"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as file:
@@ -156,12 +163,19 @@ def _problem(state: dict[str, Any]) -> str | None:
             return f"{name} is {type(value).__name__} and not {types[0].__name__}"
         if isinstance(value, int | float) and not 0 <= value < float("inf"):
             return f"{name} is {value} and must be 0 or above"
-    for name, leaf in _leaves(state):
-        if isinstance(leaf, torch.Tensor) and not leaf.isfinite().all():
-            return f"{name} holds numbers that are not finite"
+    wrong = _not_finite(state)
+    if wrong is not None:
+        return wrong
     content = {name: value for name, value in state.items() if name not in ("format", "digest")}
     if "digest" in state and state["digest"] != digest(content):
         return "its content was changed since it was written (digest)"
+    return None
+
+
+def _not_finite(state: dict[str, Any]) -> str | None:
+    for name, leaf in _leaves(state):
+        if isinstance(leaf, torch.Tensor) and not leaf.isfinite().all():
+            return f"{name} holds numbers that are not finite"
     return None
 
 

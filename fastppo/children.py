@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
-from fastppo import supervisor
+from fastppo import signals, supervisor
 from fastppo.errors import MachineError
 
 _START_S = 60.0
@@ -68,6 +68,7 @@ class Child:
                 )
             self.stdin, self.stdout, self.stderr = process.stdin, process.stdout, process.stderr
             self.pid = self._started()
+            signals.add_group(self.pid)
         except BaseException:  # Ctrl-C included
             self.close()
             raise
@@ -136,6 +137,7 @@ class Child:
     def close(self) -> None:
         """Ends the program and all that it started, by SIGKILL, and waits until they are gone."""
         self.signal(signal.SIGKILL)
+        signals.drop_group(self.pid)
         self.pid = 0  # the number may be another's from here on
         with suppress(OSError):
             self._link.send(supervisor.AT_ONCE)

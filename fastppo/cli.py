@@ -9,9 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from fastppo import __version__, settings
+from fastppo import __version__, program, settings, streams
 from fastppo.config import Options, WandbMode
-from fastppo.errors import Diverged, Interrupted, MachineError, UserError
+from fastppo.errors import UserError
 
 USAGE = """\
 usage: fastppo COMMAND ...
@@ -22,8 +22,9 @@ usage: fastppo COMMAND ...
   doctor                  what is installed, which kernels serve, the thread plan; --envs: tasks
   bench train [ENV_ID]    env steps per second, side by side with other libraries
   bench learn ENV_ID      return against env steps and time, over several seeds
+  bench compare           how often the verdict of compare is wrong, by simulation
+  bench coverage          how often the intervals of the tables cover, by simulation
   bench parity            how often the verdict of bench learn is wrong, by simulation
-  bench drift             how often the verdicts of compare are wrong, by simulation
   bench env ENV_ID        EnvPool alone, over environments, batch sizes and threads
   bench kernels           every kernel beside eager and compiled torch and a plain copy
   bench peers install     the other libraries, each in a venv of its own
@@ -89,21 +90,15 @@ class DoctorArgs:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; a user's mistake is one line on stderr."""
     args = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return _dispatch(args)
-    except (UserError, MachineError, Diverged) as error:
-        print(f"fastppo: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except Interrupted as interrupted:
-        return interrupted.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone: `fastppo doctor --envs | head`
-        return 0
+    return program.run(lambda: dispatch(args), is_process=argv is None)
 
 
-def _dispatch(args: list[str]) -> int:
+def dispatch(args: list[str]) -> int:
+    """Runs the command that the first argument names.
+
+    Raises:
+        UserError, MachineError, Diverged, Interrupted
+    """
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "eval": _eval,
@@ -137,6 +132,7 @@ def _train(args: list[str]) -> int:
         return 0
     typed, config = settings.resolve(TrainArgs, args, "fastppo train")
     if typed.show_config:
+        streams.needed()
         print(json.dumps(config.to_dict(), indent=2))
         return 0
     from fastppo.run import session
@@ -157,6 +153,7 @@ def _refuse_settings_with_resume(env_id: str, args: list[str]) -> None:
 
 def _eval(args: list[str]) -> int:
     typed: EvalArgs = tyro.cli(EvalArgs, args=args, prog="fastppo eval")
+    streams.needed()
     from fastppo import checkpoint
     from fastppo.run.evaluate import evaluate
     from fastppo.run.rundir import RunDir
@@ -191,6 +188,7 @@ def _eval(args: list[str]) -> int:
 
 def _doctor(args: list[str]) -> int:
     typed: DoctorArgs = tyro.cli(DoctorArgs, args=args, prog="fastppo doctor")
+    streams.needed()
     from fastppo.run import doctor
 
     if typed.envs:

@@ -3,8 +3,8 @@
 EnvPool resets on the *next* step (measured on 1.2.5): the step that returns done carries the true
 final observation; the step after it ignores its action and returns the first observation of the
 new episode with reward 0. That row is no transition, so `StepResult.valid` is false there, and
-only there. It cannot be read off EnvPool's `elapsed_step`: with `episodic_life` that counter does
-not start again after a lost life.
+where a number is not finite (`finite.py`). It cannot be read off EnvPool's `elapsed_step`: with
+`episodic_life` that counter does not start again after a lost life.
 
 EnvPool tells "ended" from "cut" by the step count alone: an end on the limit's step comes as cut.
 So the two have sources of their own here: a flag of the game where EnvPool has one (Atari,
@@ -12,6 +12,7 @@ Playground), else `TimeLimit`.
 """
 
 import difflib
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastppo import limits
 from fastppo.config import Config, Options
 from fastppo.episodes import EpisodeTracker
 from fastppo.errors import UserError
+from fastppo.finite import FiniteGate
 
 with warnings.catch_warnings():
     # importing the dm_control tasks draws warnings about GL that no training run can act on
@@ -78,7 +81,7 @@ class StepResult(NamedTuple):
     rewards: NDArray[np.float32]  # [N] what the policy learns from
     terminated: Flags  # [N] the episode ended in a state of value zero
     truncated: Flags  # [N] the episode was cut: the final state's value still counts
-    valid: Flags  # [N] false where this row is a reset and no transition
+    valid: Flags  # [N] false where this row is no transition: a reset, or not finite
 
 
 class Refusal(Exception):
@@ -191,6 +194,7 @@ def make_pool(
 
     Raises:
         UserError: unknown or refused task, or an Atari option for another kind of environment.
+        MachineError: the system refuses its threads.
     """
     spec = describe(config.env_id)
     settings: dict[str, Any] = {}
@@ -210,6 +214,10 @@ def make_pool(
             )
         settings["max_episode_steps"] = config.max_episode_steps
     num_envs = len(env_seeds)
+    cores = os.cpu_count() or 1
+    workers = min(num_threads or cores, num_envs)
+    # as many again build the environments, and others carry the rows; EnvPool aborts without
+    limits.check_threads(workers + min(cores, num_envs) + 1 + cores // 64, "env_threads")
     pool = _quietly(
         envpool.make,
         config.env_id,
@@ -297,6 +305,7 @@ class VecEnv:
     """N environments stepped together, under the autoreset contract of this module.
 
     `episodes` gathers the raw returns of finished games: across lost lives, cut by time limits.
+    `gate` counts the steps that were left out because a number was not finite.
     """
 
     def __init__(self, config: Config, env_seeds: Sequence[int], *, num_threads: int = 0) -> None:
@@ -305,6 +314,7 @@ class VecEnv:
         self._time_limit, options = TimeLimit.of(config, self.num_envs)
         self.pool = make_pool(config, env_seeds, num_threads=num_threads, options=options)
         self.episodes = EpisodeTracker(self.num_envs)
+        self.gate = FiniteGate(self.num_envs)
         self._sign_reward = config.sign_reward
         self._has_own_flag = has_own_flag(config.env_id)
         self._done: Flags = np.zeros(self.num_envs, np.bool_)
@@ -323,7 +333,7 @@ class VecEnv:
         obs, _ = self.pool.reset()
         self._time_limit.reset()
         self._done = np.zeros(self.num_envs, np.bool_)
-        return np.asarray(obs)
+        return self.gate.reset(np.asarray(obs))
 
     def step(self, actions: Array) -> StepResult:
         """Acts in every environment.
@@ -334,13 +344,16 @@ class VecEnv:
         obs, raw_rewards, terminated, truncated, info = self._time_limit.step(
             self.pool, self._to_env(actions)
         )
-        valid = ~self._done
+        obs, raw_rewards, lost = self.gate.step(obs, raw_rewards, self._done)
+        valid = ~(self._done if lost is None else self._done | lost)
         game_over = terminated
         if self._has_own_flag:
             # it tells a lost life from a lost game, too
             game_over = info["terminated"].astype(np.bool_) & (terminated | truncated)
             terminated = terminated | game_over
             truncated = truncated & ~game_over
+        if lost is not None:
+            self.episodes.close(lost & (game_over | truncated))
         self.episodes.add(raw_rewards, valid, game_over | truncated)
         self._done = terminated | truncated
         rewards = np.sign(raw_rewards) if self._sign_reward else raw_rewards

@@ -26,7 +26,11 @@ class EpisodeTracker:
         """
         self._returns[valid] += rewards[valid]
         self._lengths += valid
-        for env in np.flatnonzero(ended & valid):
+        self.close(ended & valid)
+
+    def close(self, ended: NDArray[np.bool_]) -> None:
+        """Closes the episodes of the environments [N] that `ended` marks, with what they have."""
+        for env in np.flatnonzero(ended):
             self._finished.append((int(env), float(self._returns[env]), int(self._lengths[env])))
             self._returns[env] = 0.0
             self._lengths[env] = 0

@@ -14,13 +14,16 @@ class MachineError(RuntimeError):
 
 
 class Diverged(RuntimeError):
-    """Training stopped itself: too many optimizer steps were not finite (exit code 3)."""
+    """Training stopped itself: steps, or what it was to save, were not finite (exit code 3)."""
 
     exit_code = 3
 
 
-class Interrupted(Exception):
-    """A signal asked the run to stop; the exit code is 128 + its number, as in a shell."""
+class Interrupted(BaseException):
+    """A signal asked the run to stop; the exit code is 128 + its number, as in a shell.
+
+    No `Exception`, like KeyboardInterrupt: libraries catch those of any kind.
+    """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from fastppo import signals
 from fastppo.errors import UserError
 
 
@@ -37,6 +38,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with path.open("ab", buffering=0) as stream:
             yield stream
         return
+    with signals.held():
+        yield from _replacing(path)
+
+
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
     old = _replaced(path)
     part = path.with_name(_PART.format(secrets.token_hex(8)))
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -25,7 +25,7 @@ class RunningMoments(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def update(self, rows: Tensor, valid: Tensor, backend: str = "auto") -> None:
-        """Merges the valid rows; anything may stand in the others.
+        """Merges the valid rows that are finite; anything may stand in the others.
 
         Args:
             rows: [B, *shape]
@@ -92,7 +92,8 @@ class RewardScaler(nn.Module):
             gae_lambda=1.0,
             backend=backend,
         )
-        self.running.copy_(returns[0])
+        # finite rewards may add up to more than float32 holds, and no episode's end is near
+        self.running.copy_(torch.where(returns[0].isfinite(), returns[0], 0.0))
         self.moments.update(returns.flip(0).reshape(-1), valid.reshape(-1), backend)
         scaled = rewards * torch.rsqrt(self.moments.var + 1e-8).float()
         return scaled.clamp_(-self.clip, self.clip)

@@ -186,6 +186,7 @@ class EagerEngine:
         stopped = torch.zeros((), dtype=torch.bool, device=device)
         for epoch in range(config.update_epochs):
             epoch_kl = torch.zeros((), device=device)
+            before = taken + skipped
             for mb in rollout.minibatches(update, epoch):
                 loss, stats = self.loss(mb, clip_coef)
                 loss.backward()
@@ -199,7 +200,8 @@ class EagerEngine:
                 skipped += ~(stepped | forbidden)
                 epoch_kl += stats["approx_kl"]
             if config.target_kl is not None:
-                stopped = stopped | (epoch_kl / config.num_minibatches > config.target_kl)
+                with_rows = (taken + skipped - before).clamp(min=1.0)
+                stopped = stopped | (epoch_kl / with_rows > config.target_kl)
                 if device.type == "cpu" and bool(stopped):
                     break
         return with_rollout_stats(sums / taken.clamp(min=1.0), taken, skipped, rollout)

@@ -150,6 +150,9 @@ class Rollout:
 
     def upload(self) -> None:
         """Copies rewards and flags to the device."""
+        # Nothing is known beyond a step that was lost in the middle of an episode, so the steps
+        # before it bootstrap from its observation. Before a reset row the flag changes nothing.
+        self._host_flags[1, :-1] |= ~self._host_flags[2, 1:]
         self.rewards.copy_(self._host_rewards, non_blocking=True)
         for target, flags in zip(
             (self.terminated, self.truncated, self.valid), self._host_flags, strict=True

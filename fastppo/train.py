@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastppo import checkpoint, randomness, threads
+from fastppo import checkpoint, limits, memory, randomness, threads
 from fastppo.config import Config
 from fastppo.devices import check_backend, resolve_device
 from fastppo.engines import make_engine
@@ -47,6 +47,7 @@ class Trainer:
 
     Raises:
         UserError: the environment, device or backend cannot be had.
+        MachineError: there is not the memory, or not the threads.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Trainer:
         self.backend = check_backend(config, self.device)
         self.thread_plan = threads.plan(config, spec)
         torch.set_num_threads(self.thread_plan.torch_threads)
+        memory.check(config, spec, self.device)
         self.policy = build_policy(config, self.device)
         self.obs_normalizer = build_obs_normalizer(config, self.device)
         self.reward_scaler: RewardScaler | None = None
@@ -80,6 +82,7 @@ class Trainer:
         env_ids = range(config.num_envs)
         seeds = randomness.env_seeds(config.seed, env_ids, start_update=self.update)
         self.env = VecEnv(config, seeds, num_threads=self.thread_plan.env_threads)
+        limits.check_threads(self.thread_plan.torch_threads + 1, "torch_threads")
         # only now: a mistake in the config is told before the seconds that compiling takes
         begin = clock()
         api.warmup(self.device, config.backend)
@@ -150,7 +153,8 @@ class Trainer:
         self.global_step += env_steps
         self.wall_time += seconds["total"]
         self.skipped_steps += skipped
-        episodes = self.env.episodes.drain()
+        # of an episode without one valid step no return is known
+        episodes = [episode for episode in self.env.episodes.drain() if episode[2] > 0]
         rate = env_steps / seconds["total"]
         metrics: dict[str, Any] = {
             "update": self.update,
@@ -162,6 +166,7 @@ class Trainer:
             "frames_per_s": rate * self.spec.frame_skip,
             "learning_rate": learning_rate,
             "skipped_steps": self.skipped_steps,
+            "env/non_finite_rows": int(self.env.gate.rows.sum()),
             "episode/count": len(episodes),
         }
         if episodes:

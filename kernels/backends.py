@@ -92,17 +92,18 @@ def resolve_backend(backend: str, device: torch.device | str, dtype: torch.dtype
     """
     name = str(_resolve(backend, torch.device(device).type, dtype))
     # dynamo would break its graph at the question, and answers for itself when it cannot go on
-    if name != "torch" and not torch.compiler.is_compiling() and _is_transformed():
-        raise BackendUnavailable(
-            f"backend {name!r} has no torch.func transforms (grad, vmap, jacrev and the like): "
-            "pass backend='torch'"
-        )
+    if name != "torch" and not torch.compiler.is_compiling():
+        check_not_transformed(f"backend {name!r}")
     return name
 
 
-def _is_transformed() -> bool:
-    """Whether a transform of torch.func runs this call: its tensors have no memory to point to."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
+def check_not_transformed(what: str) -> None:
+    """Raises BackendUnavailable where torch.func runs the call: its tensors have no memory."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise BackendUnavailable(
+            f"{what} has no torch.func transforms (grad, vmap, jacrev and the like): "
+            "pass backend='torch' to fastppo.kernels.api, or call it outside of them"
+        )
 
 
 @cache

@@ -103,7 +103,7 @@ def compare(a: Run, b: Run, tolerance: float, *, allow_mismatch: bool = False) -
     return Comparison(
         a, b, tolerance, rows,
         [entry for key, entry in theirs.items() if key not in ours],
-        mismatch, speeds, _void(speeds),
+        mismatch, speeds, _void(speeds, tolerance),
     )  # fmt: skip
 
 
@@ -175,10 +175,10 @@ def _by_task(controls: dict[Key, tuple[Side, Side]]) -> list[float]:
     return [math.exp(float(drift.moved(*pair))) for pair in tasks.values()]
 
 
-def _void(speeds: Sequence[float]) -> str | None:
+def _void(speeds: Sequence[float], tolerance: float) -> str | None:
     """Of the middle of all controls: a copy of a few bytes may be off by itself."""
     middle = median(speeds) if speeds else 1.0
-    if not drift.too_far(math.log(middle)):
+    if not drift.void(math.log(middle), tolerance):
         return None
     return f"the machine alone was {middle:.2f} times as fast in B"
 

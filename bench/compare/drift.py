@@ -8,8 +8,8 @@ differences. A launch of the code and one of its control (EnvPool alone, a plain
 and `machine` is another one in each file. Where the control was measured in both, its difference
 takes the machine out of the code's. What it leaves, because code and control do not slow down
 alike, no sample of the two files shows: it is taken to have the standard deviation DRIFT, and
-that is added to the noise of the launches. So no interval is narrower than +-10%, however much was
-measured. `fastppo bench drift` simulates how often the verdicts are wrong.
+that is added to the noise of the launches. So no interval is narrower than +-11%, however much was
+measured. `fastppo bench compare` simulates how often the verdicts are wrong.
 """
 
 import math
@@ -28,7 +28,7 @@ a guess for code that is bound by a CPU, not a measurement."""
 ALONE = 0.08
 """The same where there is no control to divide by."""
 LARGEST = 0.15
-"""Log-ratio of the controls beyond which DRIFT is no longer believed: nearly thrice as much."""
+"""Log-ratio of one task's control beyond which that task is not judged, though others may be."""
 FEWEST = 3
 """Launches of each side below which their own spread says nothing. They are then taken to differ by
 LAUNCH, and all that is told is what lies outside even so."""
@@ -106,9 +106,12 @@ def moved(a: Side, b: Side) -> Array:
     return found
 
 
-def too_far(log_ratio: ArrayLike) -> NDArray[np.bool_]:
-    """Whether controls that moved by so much void what is divided by them."""
-    far: NDArray[np.bool_] = np.abs(np.asarray(log_ratio)) > LARGEST
+def void(log_ratio: ArrayLike, tolerance: float) -> NDArray[np.bool_]:
+    """[...] whether the controls moved beyond the tolerance: then nothing is judged by them.
+
+    A tolerance below DRIFT would be beyond reach.
+    """
+    far: NDArray[np.bool_] = np.abs(np.asarray(log_ratio)) > max(math.log1p(tolerance), DRIFT)
     return far
 
 

@@ -1,4 +1,4 @@
-"""`fastppo bench drift`: how often `fastppo compare` is wrong, on simulated sessions."""
+"""`fastppo bench compare`: how often `fastppo compare` is wrong, on simulated sessions."""
 
 import argparse
 from collections.abc import Iterator
@@ -87,10 +87,11 @@ def simulate(
 
     ours = pair(code)
     controls = pair(machine) if between.control else None
-    void = np.zeros(trials, bool) if controls is None else drift.too_far(drift.moved(*controls))
     found = drift.change(*ours, controls)
+    shown = np.zeros(trials) if controls is None else drift.moved(*controls)
+    void = drift.void(shown, tolerance)
     said = np.where(void, "", drift.verdicts(found, tolerance))
-    wide = np.where(void, "", drift.verdicts(found, WIDE))
+    wide = np.where(drift.void(shown, WIDE), "", drift.verdicts(found, WIDE))
     return Cell(
         between, launches, slowdown,
         void=float(void.mean()),
@@ -147,7 +148,7 @@ def _percent(part: float) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of `fastppo bench drift`."""
+    """Of `fastppo bench compare`."""
     add = parser.add_argument
     add("--trials", type=int, default=TRIALS, help="comparisons per cell (default %(default)s)")
     add("--tolerance", type=float, default=0.05, help="of compare (default %(default)s)")

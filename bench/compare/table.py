@@ -15,13 +15,15 @@ from fastppo.bench.compare.drift import (
     PASS,
     REGRESSION,
 )
-from fastppo.bench.compare.verdicts import CONTROL, FEWEST_SEEDS, NOT_MEASURED, Row
+from fastppo.bench.compare.verdicts import CONTROL, NOT_MEASURED, Row
 from fastppo.bench.report.console import make_console
 from fastppo.bench.report.data import Entry
 from fastppo.bench.report.markdown import code, details, escape, table
-from fastppo.bench.report.numbers import amount, ratio, with_interval
+from fastppo.bench.report.numbers import amount, ratio, with_ends
 from fastppo.bench.report.tables import Table
 from fastppo.bench.report.terminal import NARROW, print_table, say
+from fastppo.bench.results.intervals import COVERS
+from fastppo.bench.results.statistics import FEWEST_RUNS
 
 ORDER = (REGRESSION, NOT_MEASURED, INCONCLUSIVE, IMPROVED, PASS)
 QUIET = (PASS, CONTROL)
@@ -73,7 +75,7 @@ def rows(compared: Sequence[Row], *, narrow: bool = False) -> Table:
     units = {entry.unit for row in compared for entry in (row.a, row.b) if entry} - {"s"}
     first = f"result, {units.pop()}" if len(units) == 1 else "result"
     sure = any(map(_has_interval, compared))
-    told = "ratio [95%]" if sure and not narrow else "ratio"
+    told = f"ratio [{COVERS}]" if sure and not narrow else "ratio"
     return Table(first, ("A", "B", told, "verdict"), cells)
 
 
@@ -84,15 +86,11 @@ def _middle(entry: Entry | None) -> str:
 def ratio_of(row: Row, *, narrow: bool = False) -> str:
     """With its interval, where there is one that is known to cover."""
     found = row.ratio
-    if found is None:
-        return "-"
-    if _has_interval(row) and not narrow:
-        return with_interval(found.value, found.low, found.high)
-    return ratio(found.value)
+    return ratio(found.value if found else None) if narrow else with_ends(found)
 
 
 def _has_interval(row: Row) -> bool:
-    return row.ratio is not None and not row.few and not math.isnan(row.ratio.low)
+    return row.ratio is not None and not math.isnan(row.ratio.low)
 
 
 def notes(found: Comparison) -> list[str]:
@@ -102,7 +100,7 @@ def notes(found: Comparison) -> list[str]:
     lines = [SESSIONS, READING] if speeds else [READING]
     sure = {_of_learning(row) for row in rated if _has_interval(row)}
     methods = {False: "t over launches", True: "bootstrap over seeds"}
-    lines += [f"Intervals: 95%, {methods[learning]}." for learning in sorted(sure)]
+    lines += [f"Intervals: {COVERS}, {methods[learning]}." for learning in sorted(sure)]
     if found.controls:
         told = ", ".join(map(ratio, sorted(found.controls)))
         if len(found.controls) > 4:
@@ -142,7 +140,7 @@ def _doubts(found: Comparison) -> list[str]:
         )
     if seeds:
         lines.append(
-            f"Fewer than {FEWEST_SEEDS} seeds on a side, so no interval, in {seeds} of "
+            f"Fewer than {FEWEST_RUNS} seeds on a side, so no interval, in {seeds} of "
             f"{len(found.rows)} results."
         )
     return lines + [

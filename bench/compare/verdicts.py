@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
@@ -12,11 +12,9 @@ from fastppo.bench.compare import drift
 from fastppo.bench.compare.drift import INCONCLUSIVE, Side
 from fastppo.bench.report.data import Entry
 from fastppo.bench.results import statistics
+from fastppo.bench.results.intervals import COVERS, Interval
 
 CONTROL, NOT_MEASURED = "control", "NOT MEASURED"
-FEWEST_SEEDS = 6
-"""Of each side, below which returns get no interval: an interval of so few covers too little."""
-
 Array = NDArray[np.float64]
 
 
@@ -30,7 +28,7 @@ class Row:
     verdict: str
     a: Entry | None = None
     b: Entry | None = None
-    ratio: statistics.Interval | None = None
+    ratio: Interval | None = None
     """How many times better B is, above 1 in either direction of "better"; over `control`."""
     few: bool = False
     """Whether there are too few launches or seeds for an interval that is known to cover."""
@@ -56,14 +54,16 @@ def judge(a: Entry, b: Entry, tolerance: float, controls: tuple[Side, Side] | No
     if theirs is None:
         return row_of(a, b, NOT_MEASURED, remark="in B a launch is not above 0")
     found = drift.change(ours, theirs, controls)
-    ratio = statistics.Interval(*(float(np.exp(x)) for x in (found.value, found.low, found.high)))
+    ends = (math.nan, math.nan) if found.few else (found.low, found.high)
+    value, low, high = (float(np.exp(x)) for x in (found.value, *ends))
+    ratio = Interval(value, low, high)
     verdict, remark, control = str(drift.verdicts(found, tolerance)), "", None
     if is_control(a):
         verdict = CONTROL
     elif controls is not None:
         log_control = drift.moved(*controls)
         control = float(np.exp(log_control))
-        if drift.too_far(log_control):
+        if abs(log_control) > drift.LARGEST:
             verdict = INCONCLUSIVE
             remark = f"the machine alone was {control:.2f} times as fast in B"
     return row_of(a, b, verdict, ratio=ratio, few=found.few, control=control, remark=remark)
@@ -74,7 +74,7 @@ def row_of(
     b: Entry | None,
     verdict: str,
     *,
-    ratio: statistics.Interval | None = None,
+    ratio: Interval | None = None,
     few: bool = False,
     control: float | None = None,
     remark: str = "",
@@ -137,9 +137,9 @@ def _of_returns(a: Entry, b: Entry, tolerance: float) -> Row:
 
     seed = zlib.crc32("\n".join((a.id, a.impl, a.clock)).encode())
     found = statistics.interval(statistic, [ours], [theirs], rng=np.random.default_rng(seed))
-    few = min(ours.size, theirs.size) < FEWEST_SEEDS
+    few = found.label != COVERS
     if few or math.isnan(found.low) or math.isnan(found.high):
-        none = statistics.Interval(found.value, math.nan, math.nan)
+        none = replace(found, low=math.nan, high=math.nan)
         return row_of(a, b, INCONCLUSIVE, ratio=none, few=few)
     with np.errstate(divide="ignore"):
         ends = np.log(np.maximum([found.value, found.low, found.high], 0.0))

@@ -10,14 +10,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastppo import threads
+from fastppo import signals, threads
 from fastppo.bench.env import table as env_table
 from fastppo.bench.env.rounds import Grid, config_of, measure, plan_of
 from fastppo.bench.launch.pools import Setting
 from fastppo.bench.results import result
 from fastppo.config import Config
 from fastppo.errors import Interrupted, UserError
-from fastppo.run.signals import StopRequest
+from fastppo.signals import StopRequest
 
 SECONDS, ROUNDS = 30.0, 9
 WIDE = 64
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--rounds", type=int, default=ROUNDS, metavar="R",
-        help=f"turns of each setting (default {ROUNDS}; six or more give a 95%% interval)",
+        help=f"turns of each setting (default {ROUNDS}; fewer than six give a range only)",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="F", help="write the raw samples here")
 
@@ -138,8 +138,13 @@ def run(args: argparse.Namespace) -> int:
                 stop.check()
             except Interrupted as interrupted:
                 exit_code = interrupted.exit_code
-                print("fastppo: interrupted; what was measured is kept", file=sys.stderr)
+                signals.tell("fastppo: interrupted; what was measured is kept")
                 break
+        _publish(args, grids)
+    return exit_code or (3 if any(grid.failures for grid in grids) else 0)
+
+
+def _publish(args: argparse.Namespace, grids: list[Grid]) -> None:
     failures = [failure for grid in grids for failure in grid.failures]
     entries = [entry for grid in grids for entry in grid.entries()]
     if args.json is not None:
@@ -147,4 +152,3 @@ def run(args: argparse.Namespace) -> int:
     env_table.render(grids)
     if args.json is not None:
         print(f"samples: {args.json}")
-    return exit_code or (3 if failures else 0)

@@ -10,16 +10,16 @@ from fastppo.bench.launch.pools import (
     Setting,
     Slice,
     Stepper,
-    available_bytes,
     bytes_per_env,
     open_pool,
 )
-from fastppo.bench.results.paired import Ratio, median_interval
+from fastppo.bench.results.intervals import Interval, median_interval
 from fastppo.config import Config
 from fastppo.envs import EnvSpec, describe, spec_of
 from fastppo.errors import Interrupted
+from fastppo.limits import available_bytes
 from fastppo.presets import PRESETS, preset_for
-from fastppo.run.signals import StopRequest
+from fastppo.signals import StopRequest
 
 MEMORY_SHARE = 0.5
 """Part of the free memory that pools may fill."""
@@ -34,9 +34,9 @@ class Advice:
     best: Setting
     best_sync: Setting
     """The best that a synchronous trainer can use."""
-    gain: Ratio | None
+    gain: Interval | None
     """best_sync over plan; None where they are one."""
-    async_gain: Ratio | None
+    async_gain: Interval | None
     """best over best_sync; None where they are one."""
 
 
@@ -49,11 +49,11 @@ class Grid:
     slices: dict[Setting, list[Slice]]
     failures: list[dict[str, str]] = field(default_factory=list)
 
-    def rate(self, setting: Setting) -> Ratio:
-        """Median env steps/s with its 95% interval."""
+    def rate(self, setting: Setting) -> Interval:
+        """Median env steps/s with its interval."""
         return median_interval([s.env_steps_per_s for s in self.slices[setting]])
 
-    def ratio(self, setting: Setting, over: Setting, confidence: float = 0.95) -> Ratio:
+    def ratio(self, setting: Setting, over: Setting, confidence: float = 0.95) -> Interval:
         """How many times faster a setting is than another, from pairs of one round."""
         pairs = zip(self.slices[setting], self.slices[over], strict=False)
         ratios = [a.env_steps_per_s / b.env_steps_per_s for a, b in pairs]

@@ -8,9 +8,9 @@ from rich.table import Table
 from fastppo.bench.env.rounds import Advice, Grid
 from fastppo.bench.launch.pools import Setting
 from fastppo.bench.report.console import make_console, make_table
-from fastppo.bench.results.paired import Ratio
+from fastppo.bench.results.intervals import Interval, heading
 
-COLUMNS = ("envs", "batch", "threads", "env_steps/s", "95%", "frames/s", "of best", "")
+COLUMNS = ("envs", "batch", "threads", "env_steps/s", "interval", "frames/s", "of best", "")
 NOTES = (
     "env_steps/s: EnvPool alone, random actions; no reset rows; median of rounds.",
     "of best: of the best with as many environments. batch below envs: async.",
@@ -25,6 +25,8 @@ def render(grids: Sequence[Grid], console: Console | None = None) -> None:
         plans = {advice.plan for advice in advices}
         console.print(f"{grid.config.env_id}, EnvPool alone", markup=False)
         console.print(_table(console, grid, plans))
+        label = heading(grid.rate(one).label for one, kept in grid.slices.items() if kept)
+        console.print(f"interval: {label}.", markup=False)
         for failure in grid.failures:
             console.print(f"not measured: {failure['id']}: {failure['reason']}", markup=False)
         for advice in advices:
@@ -89,7 +91,7 @@ def _threads(count: int) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
 
 
-def _times(ratio: Ratio) -> str:
+def _times(ratio: Interval) -> str:
     return f"{ratio.value:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})"
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from fastppo import program
 from fastppo.bench.__main__ import choose
 
 COMMANDS = {
@@ -16,7 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 2 usage, 3 could not measure, 130 interrupted.
     """
-    return choose("gate", COMMANDS, sys.argv[1:] if argv is None else argv)
+    args = sys.argv[1:] if argv is None else argv
+    return program.run(lambda: choose("gate", COMMANDS, args), is_process=argv is None)
 
 
 if __name__ == "__main__":

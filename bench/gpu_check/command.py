@@ -2,7 +2,8 @@
 
 Three stages, each with its share of the time: every kernel against float64, the kernel grid by both
 clocks, and training rates of whole updates. DIR/gpu-check.json holds it all, samples included;
-DIR/gpu-check.md is the same as tables, for docs/results.md. Needs no package beyond what trains.
+DIR/gpu-check.md is the same as tables, for docs/results.md. Both are written after every stage,
+with `complete` false until the last one. Needs no package beyond what trains.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fastppo import files
+from fastppo import files, program, signals, streams
 from fastppo.bench.gpu_check.correctness import checks
 from fastppo.bench.kernels import command as kernels
 from fastppo.bench.kernels.cases import Case, cases
@@ -33,13 +34,12 @@ WORKLOADS: dict[str, dict[str, Any]] = {
 }
 
 
-def correctness(device: torch.device, quick: bool) -> list[dict[str, Any]]:
+def correctness(device: torch.device, quick: bool, outcomes: list[dict[str, Any]]) -> None:
     """Runs every check; a line per failure on stderr.
 
-    Returns:
-        name, passed and the reason of each.
+    Args:
+        outcomes: name, passed and the reason of each are added here.
     """
-    outcomes: list[dict[str, Any]] = []
 
     def outcome(name: str, check: Any) -> None:
         reason = None
@@ -54,7 +54,6 @@ def correctness(device: torch.device, quick: bool) -> list[dict[str, Any]]:
         outcome(name, check)
     for case in cases(device, quick=quick):
         outcome(case.id, lambda case=case: kernels.check(case, case.build(device)))
-    return outcomes
 
 
 def training(env_id: str, device: torch.device, seconds: float) -> dict[str, Any]:
@@ -100,6 +99,7 @@ def markdown(record: dict[str, Any], timings: list[kernels.Timing]) -> str:
     outcomes = record["correctness"]
     passed = sum(outcome["passed"] for outcome in outcomes)
     lines = [
+        *([] if record["complete"] else ["Incomplete: it was cut off, or is still running.", ""]),
         f"Machine: {', '.join(facts['gpus']) or facts['cpu']}, {facts['cores']} cores, "
         f"torch {versions['torch']}, triton {versions['triton']}; {record['created'][:10]}; "
         f"`fastppo {' '.join(record['command'][1:])}`.",
@@ -139,15 +139,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=float, default=SECONDS, help=f"for all of it (default {SECONDS:.0f})"
     )
-    args = parser.parse_args(argv)
-    try:
-        return _run(args)
-    except (MachineError, UserError) as error:
-        print(f"fastppo: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("fastppo: interrupted", file=sys.stderr)
-        return 130
+
+    def command() -> int:
+        args = parser.parse_args(argv)
+        streams.mirror()
+        with signals.unwinding():
+            return _run(args)
+
+    return program.run(command, is_process=argv is None)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -165,33 +164,88 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(
             f"--out: cannot make {args.out}: {error.strerror}; name another folder"
         ) from None
-    outcomes = correctness(device, args.quick)
-    wrong = [outcome for outcome in outcomes if not outcome["passed"]]
-    print(f"correctness: {len(outcomes) - len(wrong)} of {len(outcomes)} checks passed")
-    timings: list[kernels.Timing] = []
-    left_out: list[Case] = []
-    if not wrong:
-        timings, left_out = kernels.run_grid(
-            device, quick=args.quick, deadline=start + GRID_SHARE * args.seconds
-        )
-    left = max(3.0, args.seconds - (time.monotonic() - start))
-    share = left / (2 * len(WORKLOADS))  # the other half: environments, compilation, warm-up
-    runs = [training(env_id, device, share) for env_id in WORKLOADS] if not wrong else []
-    record = kernels.record_of(timings, left_out) | {
-        "kind": "gpu-check",
-        "seconds": time.monotonic() - start,
-        "correctness": outcomes,
-        "training": runs,
-    }
-    result.write(args.out / "gpu-check.json", record)
-    text = markdown(record, timings)
-    files.write(args.out / "gpu-check.md", text)
+    check = Check(args.out, start)
+    with check:
+        check.run(device, args)
+    text = markdown(check.record(), check.timings)
     print(text)
-    print(f"results: {args.out / 'gpu-check.json'} and .md, in {record['seconds']:.0f} s")
-    if wrong:
+    seconds = time.monotonic() - start
+    print(f"results: {args.out / 'gpu-check.json'} and .md, in {seconds:.0f} s")
+    if check.wrong:
         return 1
-    unseen = [run for run in runs if "not_measured" in run]
-    return 3 if record["failures"] or unseen else 0
+    return 3 if check.unseen else 0
+
+
+class Check:
+    """What was found so far, on disk after every stage, and also where the block is cut off.
+
+    Args:
+        folder: of gpu-check.json and gpu-check.md.
+        start: of the command, on time.monotonic's clock.
+    """
+
+    def __init__(self, folder: Path, start: float) -> None:
+        self.timings: list[kernels.Timing] = []
+        self._folder = folder
+        self._start = start
+        self._outcomes: list[dict[str, Any]] = []
+        self._runs: list[dict[str, Any]] = []
+        self._left_out: list[Case] = []
+        self._complete = False
+
+    def __enter__(self) -> "Check":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._outcomes:
+            self.write()
+
+    @property
+    def wrong(self) -> int:
+        """Checks that failed."""
+        return sum(not outcome["passed"] for outcome in self._outcomes)
+
+    @property
+    def unseen(self) -> bool:
+        """Whether something could not be measured."""
+        lost = any("not_measured" in run for run in self._runs)
+        return lost or bool(kernels.failures(self.timings, self._left_out))
+
+    def run(self, device: torch.device, args: argparse.Namespace) -> None:
+        """All stages; of a kernel that is wrong nothing is timed."""
+        correctness(device, args.quick, self._outcomes)
+        self.write()
+        checks = len(self._outcomes)
+        print(f"correctness: {checks - self.wrong} of {checks} checks passed", flush=True)
+        if not self.wrong:
+            deadline = self._start + GRID_SHARE * args.seconds
+            self._left_out = kernels.run_grid(
+                device, self.timings, quick=args.quick, deadline=deadline
+            )
+            self.write()
+            left = max(3.0, args.seconds - (time.monotonic() - self._start))
+            share = left / (2 * len(WORKLOADS))  # other half: environments, compilation, warm-up
+            for env_id in WORKLOADS:
+                self._runs.append(training(env_id, device, share))
+                self.write()
+        self._complete = True
+
+    def record(self) -> dict[str, Any]:
+        """The result file as it stands."""
+        return kernels.record_of(self.timings, self._left_out) | {
+            "kind": "gpu-check",
+            "complete": self._complete,
+            "seconds": time.monotonic() - self._start,
+            "correctness": self._outcomes,
+            "training": self._runs,
+        }
+
+    def write(self) -> None:
+        """Brings both files up to date."""
+        with signals.held():
+            record = self.record()
+            result.write(self._folder / "gpu-check.json", record)
+            files.write(self._folder / "gpu-check.md", markdown(record, self.timings))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from fastppo import machine
+from fastppo import machine, signals
 from fastppo.bench.kernels.cases import Case, Work, cases
 from fastppo.bench.kernels.clocks import (
     ColdClock,
@@ -26,8 +26,10 @@ from fastppo.bench.kernels.clocks import (
     graph_clock,
     keep_freed_memory,
 )
+from fastppo.bench.report.numbers import ABOVE, of_ceiling
 from fastppo.bench.results import result
-from fastppo.bench.results.paired import Ratio, interleave, speedup
+from fastppo.bench.results.intervals import Interval, heading
+from fastppo.bench.results.paired import interleave, speedup
 from fastppo.errors import MachineError, UserError
 
 ROUNDS, QUICK_ROUNDS = 21, 9
@@ -53,7 +55,7 @@ class Timing:
     def microseconds(self, name: str) -> float | None:
         return median(self.samples[name]) * 1e6 if name in self.samples else None
 
-    def over(self, name: str) -> Ratio | None:
+    def over(self, name: str) -> Interval | None:
         """How many times faster fastppo is."""
         return speedup(self.samples, OURS, name) if name in self.samples else None
 
@@ -156,7 +158,7 @@ def _chosen(device: torch.device, quick: bool, patterns: list[str]) -> list[Case
     return chosen
 
 
-def _ratio(ratio: Ratio | None) -> tuple[str, str]:
+def _ratio(ratio: Interval | None) -> tuple[str, str]:
     if ratio is None:
         return "-", ""
     digits = 1 if ratio.value >= 10 else 2
@@ -164,7 +166,7 @@ def _ratio(ratio: Ratio | None) -> tuple[str, str]:
 
 
 WIDE = 90  # columns of a terminal that shows the intervals
-HEADINGS = ("kernel", "us", "x eager", "95%", "x compile", "95%", "of copy")
+HEADINGS = ("kernel", "us", "x eager", "interval", "x compile", "interval", "of copy")
 
 
 def table_rows(timings: list[Timing]) -> list[tuple[str, ...]]:
@@ -176,19 +178,24 @@ def table_rows(timings: list[Timing]) -> list[tuple[str, ...]]:
             f"{timing.microseconds(OURS):.1f}",
             *_ratio(timing.over(TEXTBOOK)),
             *_ratio(timing.over(COMPILED)),
-            f"{100 * timing.copy_share:.0f}%",
+            of_ceiling(timing.copy_share),
         )
         for timing in timings
     ]
 
 
-def failures(timings: list[Timing]) -> list[dict[str, str]]:
-    """Every way that could not be measured, as a result file holds it."""
-    return [
+def failures(timings: list[Timing], left_out: Sequence[Case] = ()) -> list[dict[str, str]]:
+    """What could not be measured, as a result file holds it.
+
+    Args:
+        left_out: cases that there was no time for.
+    """
+    failed = [
         {"id": timing.case.id, "impl": way, "reason": f"{timing.clock}: {reason}"}
         for timing in timings
         for way, reason in timing.failed.items()
     ]
+    return failed + [{"id": one.id, "impl": OURS, "reason": "out of time"} for one in left_out]
 
 
 def told(failed: Sequence[Mapping[str, str]]) -> list[str]:
@@ -204,7 +211,14 @@ def print_table(timings: list[Timing]) -> None:
 
     console = Console()
     # a narrow window keeps the numbers, and leaves out their intervals
-    columns = [i for i, name in enumerate(HEADINGS) if name != "95%" or console.width >= WIDE]
+    columns = [i for i, name in enumerate(HEADINGS) if name != "interval" or console.width >= WIDE]
+    ratios = [
+        found
+        for timing in timings
+        for way in (TEXTBOOK, COMPILED)
+        if (found := timing.over(way)) is not None
+    ]
+    label = heading(found.label for found in ratios)
     table = Table(box=None, pad_edge=False)
     table.add_column(HEADINGS[0], overflow="fold")
     for i in columns[1:]:
@@ -212,26 +226,33 @@ def print_table(timings: list[Timing]) -> None:
     for row in table_rows(timings):
         table.add_row(*(row[i] for i in columns))
     console.print(table)
+    if ratios and console.width >= WIDE:
+        print(f"interval: {label}.")
+    if any(timing.copy_share > 1.0 for timing in timings):
+        print(ABOVE)
     for line in told(failures(timings)):
         print(line)
 
 
 def run_grid(
     device: torch.device,
+    timings: list[Timing],
     *,
     quick: bool = False,
     operations: list[str] | None = None,
     rounds: int | None = None,
     deadline: float | None = None,
-) -> tuple[list[Timing], list[Case]]:
+) -> list[Case]:
     """Times the grid of a device.
 
     Args:
+        timings: what was measured is added here, case by case, and stays there where a signal or an
+            error ends it.
         rounds: of interleaved slices; None for the usual number.
         deadline: on time.monotonic's clock; cases that would start later are left out, told.
 
     Returns:
-        The timings, and the cases that were left out.
+        The cases that were left out.
 
     Raises:
         NotEqual: a kernel computes something else than its oracle.
@@ -240,21 +261,23 @@ def run_grid(
     keep_freed_memory()
     rounds = rounds or (QUICK_ROUNDS if quick else ROUNDS)
     chosen = _chosen(device, quick, operations or [])
-    timings: list[Timing] = []
     for done, case in enumerate(chosen):
         if deadline is not None and time.monotonic() > deadline:
             print(f"out of time: {len(chosen) - done} of {len(chosen)} cases not measured")
-            return timings, chosen[done:]
+            return chosen[done:]
         print(f"[{done + 1}/{len(chosen)}] {case.id}", file=sys.stderr, flush=True)
         timings.extend(time_case(case, device, rounds))
-    return timings, []
+    return []
 
 
 def record_of(timings: list[Timing], left_out: Sequence[Case] = ()) -> dict[str, Any]:
-    """The result file of these timings, and of the cases that there was no time for."""
+    """The result file of these timings.
+
+    Args:
+        left_out: as for `failures`.
+    """
     entries = [entry for timing in timings for entry in timing.record()]
-    late = [{"id": case.id, "impl": OURS, "reason": "out of time"} for case in left_out]
-    failed = [*failures(timings), *late]
+    failed = failures(timings, left_out)
     return result.new("kernel", entries, failures=failed, threads=torch.get_num_threads())
 
 
@@ -296,14 +319,24 @@ def run(args: argparse.Namespace) -> int:
     gpus = ", ".join(facts["gpus"]) or "no GPU"
     threads = torch.get_num_threads()
     print(f"{facts['cpu']}, {facts['cores']} cores, {threads} threads, {gpus}")
-    timings, _ = run_grid(where, quick=args.quick, operations=args.operations, rounds=args.rounds)
-    print_table(timings)
+    timings: list[Timing] = []
+    try:
+        run_grid(where, timings, quick=args.quick, operations=args.operations, rounds=args.rounds)
+    finally:  # an interrupt keeps what was measured, and so does a kernel that is wrong
+        if timings:
+            with signals.held():
+                _publish(args, timings)
+    return 3 if failures(timings) else 0
+
+
+def _publish(args: argparse.Namespace, timings: list[Timing]) -> None:
     if args.json is not None:
         result.write(args.json, record_of(timings))
+    print_table(timings)
+    if args.json is not None:
         print(f"samples: {args.json}")
     if args.pictures is not None:
         from fastppo.bench.report.command import pictures
 
         for path in pictures([record_of(timings)], args.pictures):
             print(f"picture: {path}")
-    return 3 if failures(timings) else 0

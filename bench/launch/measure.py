@@ -38,7 +38,7 @@ class Effort:
     """Whether each implementation tries one torch thread and all cores, and keeps the better."""
 
 
-FULL = Effort(seconds=1.0, pairs=8, launches=2, warmup_s=8.0, tune=True)
+FULL = Effort(seconds=1.0, pairs=8, launches=4, warmup_s=8.0, tune=True)
 BRIEF = Effort(seconds=0.3, pairs=3, launches=1, warmup_s=0.5, tune=False)
 
 

@@ -148,27 +148,10 @@ def bytes_per_env(config: Config, num_envs: int = 8) -> int:
     return 2 * max(grown, 0) // num_envs
 
 
-def available_bytes() -> int:
-    """Memory that this process may still take: the machine's, or what its cgroup has left."""
-    free = 1 << 62
-    for line in _lines("/proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            free = int(line.split()[1]) * 1024
-    limit, used = _lines("/sys/fs/cgroup/memory.max"), _lines("/sys/fs/cgroup/memory.current")
-    if limit and used and limit[0] != "max":
-        free = min(free, int(limit[0]) - int(used[0]))
-    return free
-
-
 def _resident_bytes() -> int:
-    for line in _lines("/proc/self/status"):
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def _lines(path: str) -> list[str]:
     try:
-        return Path(path).read_text().splitlines()
+        lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
-        return []  # not Linux, or no cgroup
+        return 0  # not Linux
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")]
+    return found[0] if found else 0

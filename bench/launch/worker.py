@@ -76,6 +76,7 @@ def main() -> int:
     Returns:
         0, or 3 after a failure that the parent was told.
     """
+    from fastppo import faults
     from fastppo.errors import Diverged, MachineError, UserError
 
     # compiled libraries warn on import about what no benchmark can change
@@ -96,6 +97,12 @@ def main() -> int:
             _user_function(what)(request, report)
     except (UserError, MachineError, Diverged) as error:
         report.error(str(error))
+        return 3
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+        fault = faults.told(error)
+        if fault is None:
+            raise
+        report.error(fault)
         return 3
     return 0
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fastppo import signals
 from fastppo.bench.launch import implementations
 from fastppo.bench.learn import entries as learn_entries
 from fastppo.bench.learn.curves import THRESHOLDS
@@ -66,11 +67,12 @@ def run(args: argparse.Namespace) -> int:
     try:
         study.trainings.run()
     finally:  # an interrupt keeps what was measured
-        try:
-            study.keep()
-        finally:  # and so does a full disk
-            if study.record["results"] or study.record["failures"]:
-                render(study.record)
+        with signals.held():
+            try:
+                study.keep()
+            finally:  # and so does a full disk
+                if study.record["results"] or study.record["failures"]:
+                    render(study.record)
     if args.json is not None and study.record["results"]:
         print(f"curves: {args.json}")
     return 3 if study.record["failures"] else 0

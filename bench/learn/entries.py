@@ -11,8 +11,9 @@ from fastppo.bench.contract import manifest
 from fastppo.bench.learn.curves import FINAL_PART, GAMES, Curve
 from fastppo.bench.learn.runs import Task
 from fastppo.bench.results import parity_records, statistics
+from fastppo.bench.results.intervals import Interval
 from fastppo.bench.results.parity import Runs
-from fastppo.bench.results.statistics import Interval, interquartile_mean
+from fastppo.bench.results.statistics import interquartile_mean
 from fastppo.bench.results.survival import median_time, restricted_mean, survival
 
 TAUS = np.linspace(0.0, 1.5, 61)

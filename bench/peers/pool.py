@@ -73,8 +73,8 @@ class AutoresetEnv:
             actions: [N] or [N, heads] int choices from 0, or [N, D] floats, clipped to the bounds.
         """
         result = self._env.step(actions)
-        assert result.valid.all()
-        self._env_steps += self.num_envs
+        # never a reset row here; a step that is not finite is handed on as 0, and not counted
+        self._env_steps += int(result.valid.sum())
         obs = result.obs.astype(self.spec.obs_dtype)
         ended = np.flatnonzero(result.terminated | result.truncated).astype(np.int32)
         final_obs = obs[ended]
@@ -108,7 +108,7 @@ class _PartlySteppedEnv(VecEnv):
         assert (info["env_id"] == ended).all()
         assert not (terminated | truncated).any()
         self._done[ended] = False
-        return np.asarray(obs)
+        return self.gate.reset(np.asarray(obs), ended)
 
 
 def observation_space(spec: EnvSpec) -> spaces.Box:

@@ -5,7 +5,6 @@ DIR/profile.json is the rest, as a result file.
 """
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fastppo import settings
+from fastppo import settings, signals, streams
 from fastppo.bench.profile import verdict
 from fastppo.bench.results import result
 from fastppo.config import Config, Options
 from fastppo.errors import Interrupted, MachineError, UserError, why
-from fastppo.run.signals import StopRequest
+from fastppo.signals import StopRequest
 
 TRACE, RECORD = "trace.json.gz", "profile.json"
 
@@ -42,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: a setting is off, or DIR cannot be written: told before anything runs.
         MachineError: the disk refuses.
-        Interrupted: stopped; nothing is written.
+        Interrupted: stopped; both files hold the rounds that were whole, if there were any.
     """
     typed, config = settings.resolve(ProfileArgs, list(argv), "fastppo profile")
     if config.engine != "eager":
@@ -50,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"engine: {config.engine!r} cannot be profiled: {seen}; use eager")
     if typed.updates < 1:
         raise UserError(f"updates: {typed.updates} must be at least 1")
+    streams.mirror()
     folder = typed.out or _default_folder(config)
     check_folder(folder)
     # imports torch.profiler and compiles kernels: not needed to refuse
@@ -60,13 +60,17 @@ def main(argv: Sequence[str]) -> int:
         try:
             profile = profile_run.measure(config, typed.updates, Path(scratch), stop)
         except Interrupted:
-            print("fastppo: interrupted; nothing was written", file=sys.stderr)
+            signals.tell("fastppo: interrupted; nothing was written")
             raise
         record = result.new("profile", [entry(profile)])
         write(folder, record, Path(scratch) / "trace.json")
-    profile_table.render(profile)
-    print(f"\ntrace of the last update, for https://ui.perfetto.dev: {folder / TRACE}")
-    print(f"the rest: {folder / RECORD}")
+        profile_table.render(profile)
+        print(f"\ntrace of the last update, for https://ui.perfetto.dev: {folder / TRACE}")
+        print(f"the rest: {folder / RECORD}")
+        done = len(profile.plain)
+        if done < typed.updates:
+            signals.tell(f"fastppo: interrupted; {done} of {typed.updates} updates are kept")
+        stop.check()
     return 0
 
 

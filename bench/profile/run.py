@@ -19,7 +19,8 @@ from fastppo.bench.profile.session import Update, read_events, timed_update, tra
 from fastppo.bench.profile.trace import Event, Trace
 from fastppo.bench.profile.verdict import Facts, split_time
 from fastppo.config import Config
-from fastppo.run.signals import StopRequest
+from fastppo.errors import Interrupted
+from fastppo.signals import StopRequest
 from fastppo.train import Trainer
 
 WARM_UP = 2
@@ -55,6 +56,12 @@ class Profile:
     def trace(self) -> Trace:
         """All profiled updates together."""
         return profile_trace.merge(self.traces)
+
+    def keep(self, rounds: int) -> None:
+        """Drops what there is of later rounds."""
+        lists: list[list[Any]] = [self.plain, self.profiled, self.traces, *self.ceilings.values()]
+        for samples in lists:
+            del samples[rounds:]
 
     def facts(self) -> Facts:
         """Means per update, for the verdict."""
@@ -110,12 +117,12 @@ def measure(config: Config, updates: int, folder: Path, stop: StopRequest) -> Pr
     """Rounds of an update without the profiler, one with it, and a slice of each ceiling.
 
     Args:
-        updates: rounds.
+        updates: rounds; after a stop those that were whole.
         folder: gets trace.json of the last profiled update.
 
     Raises:
         UserError: the environment, device or backend cannot be had.
-        Interrupted: stopped; there is nothing to keep.
+        Interrupted: stopped in the first round; there is nothing to keep.
     """
     # all updates that follow must lie inside the run: the learning rate is annealed to its end
     needed = (WARM_UP + 2 + 2 * updates) * config.batch_size
@@ -135,13 +142,19 @@ def measure(config: Config, updates: int, folder: Path, stop: StopRequest) -> Pr
             trainer.run_update()
         profile.memory = _memory(trainer, trace)
         turns = _turns(profile, trainer, stepper, trace)
-        order = random.Random(config.seed)
-        for _ in range(updates):
-            order.shuffle(turns)
-            for turn in turns:
-                stop.check()
-                turn()
         profile.flops = _flops(trainer)
+        order = random.Random(config.seed)
+        for done in range(updates):
+            order.shuffle(turns)
+            try:
+                for turn in turns:
+                    stop.check()
+                    turn()
+            except Interrupted:
+                if not done:
+                    raise
+                profile.keep(done)
+                break
     finally:
         trainer.close()
         stepper.close()

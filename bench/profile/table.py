@@ -10,7 +10,7 @@ from fastppo import machine
 from fastppo.bench.profile import verdict
 from fastppo.bench.profile.run import Profile
 from fastppo.bench.report.console import WIDTH, make_console, make_table
-from fastppo.bench.results.paired import median_interval
+from fastppo.bench.results.intervals import median_interval
 
 TOP = 12
 """Operators shown."""

@@ -19,6 +19,7 @@ from fastppo.bench.report.charts import (
 )
 from fastppo.bench.report.data import Entry, Group
 from fastppo.bench.report.numbers import count, seconds, short
+from fastppo.bench.results.intervals import heading
 
 COPY = "copy"
 _GROWING = {"gae": "N", "adam": "P"}
@@ -133,7 +134,8 @@ def environments(group: Group) -> Chart | None:
         slug(group.title, "grid"),
         f"EnvPool alone: {group.title.split('/', 1)[-1]}",
         f"Environments / batch size / threads; the best {len(shown)} of {len(ranked)} settings, "
-        "with 95% intervals. A batch smaller than the environments is EnvPool's asynchronous mode.",
+        f"with {heading(e.value.label for e in shown if e.value)}. A batch smaller than the "
+        "environments is EnvPool's asynchronous mode.",
         "; ".join(f"{setting(e)}: {count(e.value.value)}" for e in shown if e.value),
         figure,
     )

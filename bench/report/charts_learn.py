@@ -10,6 +10,7 @@ from fastppo.bench.report.charts import FAINT, Chart, Palette, legend, panel, sl
 from fastppo.bench.report.charts_train import shorten, title_of
 from fastppo.bench.report.data import Entry, Group, Run, spoken
 from fastppo.bench.report.numbers import count, short
+from fastppo.bench.report.tables import label_of
 from fastppo.bench.results import statistics
 from fastppo.bench.results.survival import survival
 
@@ -53,7 +54,7 @@ def curves(group: Group, palette: Palette, against: str) -> Chart | None:
         slug(group.title, what),
         f"Return against {label}",
         "Thin: single seeds. Thick: their interquartile mean, as far as half of the seeds go; "
-        "band: 95% bootstrap interval over seeds.",
+        f"band: bootstrap over seeds, {label_of([group])}.",
         f"{title_of(group)}, final return: {spoken([entry for entry, _ in drawn])}.",
         figure,
         title_of(group),
@@ -131,7 +132,8 @@ def profile(run: Run, palette: Palette) -> Chart | None:
     return Chart(
         slug("learn", run.name, "profile"),
         "Performance profile",
-        f"Share of the runs, averaged over tasks, with 95% bands. Scale: {told['scale']}.",
+        "Share of the runs, averaged over tasks; bands by bootstrap over runs "
+        f"({label_of(run.groups)}). Scale: {told['scale']}.",
         "Performance profile of " + ", ".join(str(curve["impl"]) for curve in curves) + ".",
         figure,
     )

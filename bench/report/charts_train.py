@@ -21,6 +21,7 @@ from fastppo.bench.report.charts import (
 )
 from fastppo.bench.report.data import CEILINGS, PHASES, Entry, Group, base_of, round_ratios, spoken
 from fastppo.bench.report.numbers import count, ratio, share, short
+from fastppo.bench.report.tables import label_of
 
 DASHES = {"envpool": (0, (5, 2)), "rollout": (0, (1, 1.5)), "update": (0, (6, 2, 1, 2))}
 FAR = 4.0
@@ -67,7 +68,7 @@ def rates(group: Group, palette: Palette) -> Chart | None:
     return Chart(
         slug(group.title, "rates"),
         "Rate",
-        "Steady-state environment steps per second, 95% intervals; longer is better."
+        f"Steady-state environment steps per second, with {label_of([group])}; longer is better."
         f"{lines}{beyond}",
         f"{title_of(group)}, environment steps per second: {spoken(entries)}.",
         figure,

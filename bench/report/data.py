@@ -1,14 +1,22 @@
 """What a report knows: result files as entries, grouped by what was measured on what."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fastppo.bench.report.numbers import command, count, interval
+from fastppo.bench.report.numbers import command, count, with_ends
 from fastppo.bench.results import result
-from fastppo.bench.results.paired import Ratio, median_interval
+from fastppo.bench.results.intervals import (
+    FEWEST_ROUNDS,
+    OLDER,
+    Interval,
+    median_interval,
+    over_launches,
+    spread,
+)
 from fastppo.errors import UserError
 from fastppo.redact import redact
 from fastppo.text import printable
@@ -58,21 +66,22 @@ class Entry:
         return [x for launch in self.launches for x in launch["samples"] if x is not None]
 
     @cached_property
-    def value(self) -> Ratio | None:
-        """Middle and 95% interval: as the benchmark told it, else the median of the samples."""
-        told = self.detail.get(
-            {"train": "env_steps_per_s", "learn": "final_iqm"}.get(self.kind, "")
-        )
-        if told and told["value"] is not None:
-            low, high = told["low"], told["high"]
-            nothing = float("nan")
-            return Ratio(
-                told["value"], nothing if low is None else low, nothing if high is None else high
-            )
+    def value(self) -> Interval | None:
+        """Middle and interval: of a learning benchmark as it said, else of the samples."""
+        if self.kind == "learn":
+            return interval_of(self.detail["final_iqm"], len(self.samples))
         if not self.samples:
             return None
-        middle = median_interval(self.samples)
-        return middle if len(self.samples) > 1 else Ratio(middle.value, float("nan"), float("nan"))
+        launches = [[x for x in one["samples"] if x is not None] for one in self.launches]
+        if self.kind == "train" and min(self.samples) > 0.0:
+            return over_launches(launches)
+        return median_interval(self.samples, launches=sum(map(bool, launches)))
+
+    @cached_property
+    def ratio(self) -> Interval | None:
+        """Over the base, from the pairs of a round; None where there is none."""
+        told = self.detail.get("ratio")
+        return interval_of(told, told["rounds"]) if told else None
 
     @property
     def env_steps(self) -> float | None:
@@ -176,6 +185,19 @@ class Run:
         }
 
 
+def interval_of(told: Mapping[str, Any], count: int) -> Interval | None:
+    """An interval of a file.
+
+    Args:
+        count: of the values behind it, for a file from before there were labels.
+    """
+    if told["value"] is None:
+        return None
+    low, high = (math.nan if told[end] is None else told[end] for end in ("low", "high"))
+    older = OLDER if count >= FEWEST_ROUNDS else spread(count)
+    return Interval(told["value"], low, high, told.get("label", older))
+
+
 def parity_verdict(told: Mapping[str, Any]) -> str:
     """Passed, failed or cannot tell, as the file has it, and what the older rule did not see."""
     verdict = str(told["verdict"])
@@ -253,7 +275,5 @@ def spoken(entries: Iterable[Entry]) -> str:
     """The values and their intervals as a sentence."""
     values = ((entry.impl, entry.value) for entry in entries)
     return "; ".join(
-        f"{impl} {count(value.value)} {interval(value.low, value.high, count)}".rstrip()
-        for impl, value in values
-        if value is not None
+        f"{impl} {with_ends(value, count)}" for impl, value in values if value is not None
     )

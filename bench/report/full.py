@@ -7,14 +7,15 @@ from fastppo.bench.report.data import CEILINGS, PHASES, Entry, Group, base_of
 from fastppo.bench.report.numbers import (
     amount,
     count,
-    interval,
+    ends,
     mebibytes,
+    of_ceiling,
     seconds,
     share,
     short,
-    with_interval,
+    with_ends,
 )
-from fastppo.bench.report.tables import Table
+from fastppo.bench.report.tables import Table, label_of
 
 Cell = Callable[[Entry], str]
 MOST = 20
@@ -28,7 +29,7 @@ def full_tables(group: Group) -> Iterable[Table]:
     if group.kind not in ("train", "learn") or not group.entries:
         return
     names = [entry.impl for entry in group.entries]
-    lines = _training(group) if group.kind == "train" else _learning()
+    lines = _training(group) if group.kind == "train" else _learning(group)
     rows = [(name, *(cell(entry) for entry in group.entries)) for name, cell in lines]
     kept = [row for row in rows if any(cell not in ("", "-") for cell in row[1:])]
     yield Table("all numbers", names, kept)
@@ -43,7 +44,7 @@ def _training(group: Group) -> list[tuple[str, Cell]]:
     horizons = sorted({int(t) for e in group.entries for t in e.detail["amortised"]})
     return [
         ("environment steps/s, steady", lambda e: count(e.value.value) if e.value else "-"),
-        ("  95% interval", lambda e: interval(e.value.low, e.value.high, count) if e.value else ""),
+        (f"  {label_of([group])}", lambda e: ends(e.value, count)),
         ("frames/s, steady", lambda e: count(e.detail["frames_per_s"])),
         (f"ratio to {base}", _ratio),
         ("  rounds of the ratio", lambda e: str((e.detail["ratio"] or {}).get("rounds", "-"))),
@@ -71,15 +72,15 @@ def _training(group: Group) -> list[tuple[str, Cell]]:
     ]
 
 
-def _learning() -> list[tuple[str, Cell]]:
+def _learning(group: Group) -> list[tuple[str, Cell]]:
     def middle(e: Entry) -> str:
-        return with_interval(e.value.value, e.value.low, e.value.high) if e.value else "-"
+        return with_ends(e.value)
 
     def seed(key: str, write: Callable[[float | None], str]) -> Cell:
         return lambda e: ", ".join(write(curve[key]) for curve in e.detail["curves"])
 
     return [
-        ("final return, interquartile mean [95%]", middle),
+        (f"final return, interquartile mean [{label_of([group])}]", middle),
         ("final return of each seed", lambda e: ", ".join(count(x) for x in e.samples)),
         ("seeds", seed("seed", count)),
         ("threshold", lambda e: count(e.detail["threshold"])),
@@ -107,14 +108,12 @@ def _operators(entry: Entry) -> Table:
 
 
 def _ratio(entry: Entry) -> str:
-    told = entry.detail["ratio"]
-    if not told:
-        return "-"
-    return with_interval(told["value"], told["low"], told["high"])
+    found = entry.ratio
+    return with_ends(found) + (f", {found.label}" if found else "")
 
 
 def _share(key: str) -> Cell:
-    return lambda entry: share(entry.detail["shares"].get(key))
+    return lambda entry: of_ceiling(entry.detail["shares"].get(key))
 
 
 def _over(horizon: int) -> Cell:
@@ -171,11 +170,13 @@ def sample_table(group: Group) -> Table:
     rows = []
     for entry in group.entries:
         value, unit = entry.value, entry.unit
-        ends = interval(value.low, value.high, lambda x, u=unit: amount(x, u)) if value else ""
+        reach = ends(value, lambda x, u=unit: amount(x, u))
         middle = amount(value.value, unit) if value else "-"
         rows.append(
-            (f"{entry.id} {entry.clock}", entry.impl, middle, ends, str(len(entry.samples)))
+            (f"{entry.id} {entry.clock}", entry.impl, middle, reach, str(len(entry.samples)))
         )
     return Table(
-        f"all results of {group.title}", ("implementation", "median", "95%", "samples"), rows
+        f"all results of {group.title}",
+        ("implementation", "median", label_of([group]), "samples"),
+        rows,
     )

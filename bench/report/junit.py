@@ -7,7 +7,7 @@ from xml.etree import ElementTree as xml
 
 from fastppo.bench.report.data import Entry, Run, parity_verdict
 from fastppo.bench.report.notes import inconclusive
-from fastppo.bench.report.numbers import amount, interval
+from fastppo.bench.report.numbers import amount, with_ends
 
 
 def junit(runs: Sequence[Run]) -> str:
@@ -20,26 +20,23 @@ def junit(runs: Sequence[Run]) -> str:
         facts = run.facts()
         suite = xml.SubElement(root, "testsuite", name=f"{run.kind} {run.name}".rstrip())
         suite.set("timestamp", facts["date"])
-        add_properties(suite, facts)
-        for entry in run.entries:
-            _case(suite, entry)
+        properties(suite, facts)
+        cases = [_case(suite, entry) for entry in run.entries]
         for failure in run.failures:
-            case = testcase(suite, failure["id"], failure["impl"])
+            case = named(suite, failure["id"], failure["impl"])
             xml.SubElement(case, "failure", message=str(failure["reason"]), type="NotMeasured")
-        for check in run.checks:
-            _check(suite, check)
-        for told in run.parity:
-            _parity(suite, told)
-        if suite.find("testcase") is None:
-            case = testcase(suite, run.kind, "nothing")
-            xml.SubElement(case, "failure", message="nothing was measured", type="NotMeasured")
-        tally(suite)
+            cases.append(case)
+        cases += [_check(suite, check) for check in run.checks]
+        cases += [_parity(suite, told) for told in run.parity]
+        if not cases:
+            cases.append(named(suite, run.kind, "nothing"))
+            xml.SubElement(cases[0], "failure", message="nothing was measured", type="NotMeasured")
+        count(suite, cases)
     return text(root)
 
 
-def tally(suite: xml.Element) -> None:
-    """Writes down how many cases of a suite there are, how many failed and were skipped."""
-    cases = suite.findall("testcase")
+def count(suite: xml.Element, cases: Sequence[xml.Element]) -> None:
+    """Sets a suite's numbers of tests, failures and skipped ones."""
     for name, tag in (("failures", "failure"), ("skipped", "skipped")):
         suite.set(name, str(sum(case.find(tag) is not None for case in cases)))
     suite.set("tests", str(len(cases)))
@@ -47,19 +44,19 @@ def tally(suite: xml.Element) -> None:
 
 
 def text(root: xml.Element) -> str:
-    """The whole file."""
+    """The document, indented."""
     xml.indent(root)
     return xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def testcase(suite: xml.Element, name: str, impl: str) -> xml.Element:
-    """A new case that passes until something is added to it."""
+def named(suite: xml.Element, name: str, impl: str) -> xml.Element:
+    """A test case that passes unless something is put into it."""
     return xml.SubElement(suite, "testcase", classname=name, name=impl, time="0")
 
 
-def _case(suite: xml.Element, entry: Entry) -> None:
+def _case(suite: xml.Element, entry: Entry) -> xml.Element:
     name = entry.id if entry.clock == "wall" else f"{entry.id} {entry.clock}"
-    case = testcase(suite, name, entry.impl)
+    case = named(suite, name, entry.impl)
     seconds = [s for launch in entry.launches for s in launch.get("seconds", ())]
     case.set("time", f"{sum(seconds):.3f}")
     told = entry.detail.get("ratio")
@@ -68,6 +65,7 @@ def _case(suite: xml.Element, entry: Entry) -> None:
         facts |= {"value": repr(value.value)}
         if not math.isnan(value.low):
             facts |= {"value_low": repr(value.low), "value_high": repr(value.high)}
+            facts |= {"value_interval": value.label}
     if told:
         facts |= {"ratio_base": str(told["base"])}
         facts |= {
@@ -75,27 +73,31 @@ def _case(suite: xml.Element, entry: Entry) -> None:
             for name, key in (("ratio", "value"), ("low", "low"), ("high", "high"))
             if told[key] is not None
         }
-    add_properties(case, facts)
+    if entry.ratio is not None:
+        facts |= {"ratio_interval": entry.ratio.label}
+    properties(case, facts)
     if value is None:
         xml.SubElement(case, "failure", message="no sample was kept", type="NotMeasured")
     elif (reason := inconclusive(entry)) is not None:
         xml.SubElement(case, "skipped", message=reason)
     if value is not None:
-        ends = interval(value.low, value.high, lambda x: amount(x, entry.unit))
+        middle = with_ends(value, lambda x: amount(x, entry.unit))
         output = xml.SubElement(case, "system-out")
-        output.text = f"{amount(value.value, entry.unit)} {ends} {entry.unit}"
+        output.text = f"{middle} {entry.unit}, {value.label}"
+    return case
 
 
-def _check(suite: xml.Element, check: dict[str, Any]) -> None:
+def _check(suite: xml.Element, check: dict[str, Any]) -> xml.Element:
     """A kernel against float64."""
-    case = testcase(suite, f"correctness/{check['name']}", "fastppo")
+    case = named(suite, f"correctness/{check['name']}", "fastppo")
     if not check["passed"]:
         xml.SubElement(case, "failure", message=str(check["reason"]), type="Wrong")
+    return case
 
 
-def _parity(suite: xml.Element, told: dict[str, Any]) -> None:
+def _parity(suite: xml.Element, told: dict[str, Any]) -> xml.Element:
     """Of learning: passed, failed, or skipped: "cannot tell", and a pass by the older rule."""
-    case = testcase(suite, f"parity/{told.get('id', told.get('env_id', ''))}", str(told["impl"]))
+    case = named(suite, f"parity/{told.get('id', told.get('env_id', ''))}", str(told["impl"]))
     verdict = parity_verdict(told)
     message = "; ".join([verdict, *map(str, told.get("reasons", ()))])
     if told["verdict"] == "failed":
@@ -104,9 +106,11 @@ def _parity(suite: xml.Element, told: dict[str, Any]) -> None:
         xml.SubElement(case, "skipped", message=message)
     else:
         xml.SubElement(case, "system-out").text = message
+    return case
 
 
-def add_properties(parent: xml.Element, values: dict[str, str]) -> None:
+def properties(parent: xml.Element, values: dict[str, str]) -> None:
+    """Adds names and values to a suite or a test case."""
     holder = xml.SubElement(parent, "properties")
     for name, value in values.items():
         xml.SubElement(holder, "property", name=name, value=value)

@@ -3,10 +3,20 @@
 import math
 from collections.abc import Sequence
 
-from fastppo.bench.report.data import NOT_VERIFIED, Entry, Run, mismatches, parity_verdict
-from fastppo.bench.report.numbers import count, interval, ratio, with_interval
+from fastppo.bench.report.data import (
+    CEILINGS,
+    NOT_VERIFIED,
+    Entry,
+    Run,
+    mismatches,
+    parity_verdict,
+)
+from fastppo.bench.report.numbers import ABOVE, count, of_ceiling, ratio, with_ends
+from fastppo.bench.results.intervals import COVERS, OLDER, heading
 
 OURS = "fastppo"
+SURE = (COVERS, OLDER)
+"""Labels of intervals that are taken for certain."""
 
 
 def sentences(runs: Sequence[Run]) -> list[str]:
@@ -25,22 +35,21 @@ def sentences(runs: Sequence[Run]) -> list[str]:
 
 def _rates(runs: Sequence[Run]) -> str:
     found = [e for run in runs for e in run.entries if e.kind == "train" and e.impl == OURS]
-    ratios = [(e, e.detail["ratio"]) for e in found if e.detail.get("ratio")]
-    told = [(e, r) for e, r in ratios if r["value"] is not None]
-    if not told:
+    ratios = [(e, e.ratio) for e in found if e.ratio]
+    if not ratios:
         return f"fastppo trains at {_places(found)}" if found else ""
-    bases = " and ".join(dict.fromkeys(str(r["base"]) for _, r in told))
-    if len(told) == 1:
-        entry, only = told[0]
-        times = with_interval(only["value"], only["low"], only["high"])
-        return f"fastppo trains {times} times as fast as {bases} on {entry.detail['env_id']}"
-    values = sorted(r["value"] for _, r in told)
-    sure = sum(r["low"] is not None and r["low"] > 1 for _, r in told)
-    slower = sum(r["high"] is not None and r["high"] < 1 for _, r in told)
+    bases = " and ".join(dict.fromkeys(str(e.detail["ratio"]["base"]) for e, _ in ratios))
+    if len(ratios) == 1:
+        entry, only = ratios[0]
+        times = f"{with_ends(only)} times ({only.label})"
+        return f"fastppo trains {times} as fast as {bases} on {entry.detail['env_id']}"
+    values = sorted(r.value for _, r in ratios)
+    sure = sum(r.label in SURE and r.low > 1 for _, r in ratios)
+    slower = sum(r.label in SURE and r.high < 1 for _, r in ratios)
     ends = dict.fromkeys((ratio(values[0]), ratio(values[-1])))
     return (
         f"fastppo trains {' to '.join(ends)} times as fast as {bases}: for certain faster in "
-        f"{sure} of {len(told)} workloads, slower in {slower}"
+        f"{sure} of {len(ratios)} workloads, slower in {slower}"
     )
 
 
@@ -92,21 +101,23 @@ def notes(run: Run) -> list[str]:
 
 def _definitions(run: Run) -> list[str]:
     kinds = {entry.kind for entry in run.entries}
+    ratios = heading(entry.ratio.label for entry in run.entries if entry.ratio)
+    middles = heading(entry.value.label for entry in run.entries if entry.value)
     lines = []
     if "train" in kinds:
         lines += [
             "env steps/s: transitions over wall time in the steady state, no reset rows.",
-            "ratio: of rates in the same round of interleaved slices; 95% interval.",
+            f"ratio: of rates in the same round of interleaved slices; {ratios}.",
             "of EnvPool: share of EnvPool alone with random actions, same run and threads.",
         ]
     if "kernel" in kinds:
         lines += [
-            "x eager, x compile: how many times less time fastppo takes; 95% interval.",
+            f"x eager, x compile: how many times less time fastppo takes; {middles}.",
             "of copy: time to copy the bytes that must move, over ours.",
         ]
     if "learn" in kinds:
         lines += [
-            "final return: interquartile mean over seeds; 95% bootstrap interval.",
+            f"final return: interquartile mean over seeds; bootstrap, {middles}.",
             "env steps, time: until half of the seeds had reached the threshold (Kaplan-Meier).",
             "there and stayed: share of the seeds that reached the threshold and ended above half "
             "of what the base learned, less the base's share, in percentage points; 95% interval.",
@@ -134,6 +145,11 @@ def reservations(run: Run) -> list[str]:
             lines.append(f"* {name} does other work: {'; '.join(work)}")
         if entry.kind != "train":
             continue
+        lines += [
+            f"{name}: {of_ceiling(part)} of {CEILINGS.get(which, which)}; {ABOVE}"
+            for which, part in entry.detail["shares"].items()
+            if part is not None and part > 1.0
+        ]
         if not entry.detail["steady"]["reached"]:
             lines.append(f"{name}: no steady state was reached")
         if len(entry.samples) == 1:
@@ -161,15 +177,12 @@ def reservations(run: Run) -> list[str]:
 
 def inconclusive(entry: Entry) -> str | None:
     """Why a result settles nothing; None where it does."""
-    told = entry.detail.get("ratio")
-    if not told or told["value"] is None:
+    found = entry.ratio
+    if found is None:
         return None
-    low, high = told["low"], told["high"]
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
-        return f"no interval for the ratio to {told['base']}: too few rounds"
-    if low <= 1 <= high:
-        return (
-            f"neither faster nor slower than {told['base']} for certain: "
-            f"ratio {ratio(told['value'])} {interval(low, high)}"
-        )
+    base = entry.detail["ratio"]["base"]
+    if found.label not in SURE or math.isnan(found.low) or math.isnan(found.high):
+        return f"no interval for the ratio to {base}: too few rounds or launches ({found.label})"
+    if found.low <= 1 <= found.high:
+        return f"neither faster nor slower than {base} for certain: ratio {with_ends(found)}"
     return None

@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from fastppo.bench.results.intervals import Interval
+
 MISSING = "-"
 
 
@@ -45,9 +47,25 @@ def interval(low: float | None, high: float | None, write: Any = ratio) -> str:
     return f"[{write(low)}, {write(high)}]"
 
 
-def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+def ends(found: Interval | None, write: Any = ratio) -> str:
+    """The ends of an interval, a range in words: [1.80, 1.86] or 1.80 to 1.86."""
+    if found is None:
+        return ""
+    text = interval(found.low, found.high, write)
+    return text[1:-1].replace(", ", " to ") if found.label.startswith("range") else text
+
+
+def with_ends(found: Interval | None, write: Any = ratio) -> str:
     """1.83 [1.80, 1.86]."""
-    return f"{ratio(value)} {interval(low, high)}".rstrip()
+    return f"{write(found.value)} {ends(found, write)}".rstrip() if found else MISSING
+
+
+ABOVE = "!: above its ceiling, which was measured too low then; measure again."
+
+
+def of_ceiling(value: float | None) -> str:
+    """A share of what cannot be exceeded, marked where it is."""
+    return f"{share(value)}{'!' if value is not None and value > 1.0 else ''}"
 
 
 def share(value: float | None) -> str:

@@ -4,17 +4,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastppo.bench.report.data import CEILINGS, PHASES, Entry, Group, Run, mismatches
+from fastppo.bench.report.data import (
+    CEILINGS,
+    PHASES,
+    Entry,
+    Group,
+    Run,
+    interval_of,
+    mismatches,
+)
 from fastppo.bench.report.numbers import (
     amount,
     count,
-    interval,
+    ends,
     mebibytes,
+    of_ceiling,
     ratio,
     seconds,
     share,
-    with_interval,
+    with_ends,
 )
+from fastppo.bench.results.intervals import heading, median_interval
 from fastppo.bench.results.paired import speedup
 from fastppo.bench.results.survival import median_time
 
@@ -56,20 +66,21 @@ def _rates(groups: Sequence[Group], narrow: bool) -> Table:
         entry.detail["ratio"]["base"] for g in groups for entry in g.entries if has_ratio(entry)
     }
     over = f"x {bases.pop()}" if len(bases) == 1 else "ratio"
-    columns = ["env steps/s", over if narrow else f"{over} [95%]", "of EnvPool"]
+    labels = heading(e.ratio.label for g in groups for e in g.entries if e.ratio)
+    columns = ["env steps/s", over if narrow else f"{over} [{labels}]", "of EnvPool"]
     columns += [] if narrow else ["learning"]
     rows: list[tuple[str, ...]] = []
     for group in groups:
         rows.append((title(group),))
         for entry in group.entries:
-            told = entry.detail.get("ratio") or dict.fromkeys(("value", "low", "high"))
-            text = with_interval(told["value"], told["low"], told["high"])
+            found = entry.ratio
+            middle = ratio(found.value if found else None)
             rows.append(
                 (
                     f"  {entry.impl}{'*' if mismatches(entry) else ''}",
                     count(entry.value.value) if entry.value else "-",
-                    ratio(told["value"]) if narrow else text,
-                    share(entry.detail["shares"].get("envpool")),
+                    middle if narrow else with_ends(found),
+                    of_ceiling(entry.detail["shares"].get("envpool")),
                     *(() if narrow else (entry.detail["learning"],)),
                 )
             )
@@ -116,7 +127,7 @@ def _costs(groups: Sequence[Group], narrow: bool) -> Table:
 
 def _learning(groups: Sequence[Group], narrow: bool) -> Table:
     columns = [
-        "final return" + ("" if narrow else " [95%]"),
+        "final return" + ("" if narrow else f" [{label_of(groups)}]"),
         *(() if narrow else ("seeds",)),
         "reached",
         "env steps",
@@ -128,22 +139,26 @@ def _learning(groups: Sequence[Group], narrow: bool) -> Table:
         for entry in group.entries:
             value, told = entry.value, threshold(entry)
             text = count(value.value) if value else "-"
-            ends = interval(value.low, value.high, count) if value and not narrow else ""
-            rows.append((f"  {entry.impl}", f"{text} {ends}".rstrip(), *told[narrow:]))
+            middle = text if narrow else with_ends(value, count)
+            rows.append((f"  {entry.impl}", middle, *told[narrow:]))
         rows += [(f"  {failure['impl']}", "not measured") for failure in group.failures]
     return Table("learning", columns, rows)
 
 
 def _parity(run: Run) -> Iterable[Table]:
-    better = {one["impl"]: one for one in run.comparison.get("improvement", ())}
+    wins = {
+        one["impl"]: interval_of(one, one.get("tasks", 0))
+        for one in run.comparison.get("improvement", ())
+    }
     rows: list[tuple[str, ...]] = []
     for told in run.parity:
         name = str(told.get("id", "")).removeprefix("learn/")
-        wins = better.get(told["impl"])
-        chance = with_interval(wins["value"], wins["low"], wins["high"]) if wins else "-"
-        rows.append((f"{told['impl']} {name}".rstrip(), _points(told), chance, _verdict(told)))
+        found = wins.get(told["impl"])
+        row = (_points(told), with_ends(found), _verdict(told))
+        rows.append((f"{told['impl']} {name}".rstrip(), *row))
     if rows:
-        columns = ("there and stayed [95%]", "P(ends above the base) [95%]", "verdict")
+        label = heading(found.label for found in wins.values() if found)
+        columns = ("there and stayed [95%]", f"P(ends above the base) [{label}]", "verdict")
         yield Table("learning parity", columns, rows)
 
 
@@ -194,7 +209,10 @@ def _gpu_training(run: Run) -> Table:
 
 
 def _kernels(groups: Sequence[Group], narrow: bool) -> Table:
-    columns = ["time", "x eager", "x compile", "of copy"]
+    counts = [len(e.samples) for g in groups for e in g.entries if e.impl == "fastppo"]
+    label = heading(median_interval([1.0] * n).label for n in counts)
+    rivals = [rival if narrow else f"{rival} [{label}]" for rival in ("x eager", "x compile")]
+    columns = ["time", *rivals, "of copy"]
     rows: list[tuple[str, ...]] = []
     for group in groups:
         rows.append((group.title,))
@@ -223,10 +241,9 @@ def kernel_cells(ways: dict[str, list[float]], narrow: bool) -> list[str]:
             continue
         found = speedup(ways, "fastppo", rival)
         if rival == "copy":
-            cells.append(share(found.value))
+            cells.append(of_ceiling(found.value))
         else:
-            text = with_interval(found.value, found.low, found.high)
-            cells.append(ratio(found.value) if narrow else text)
+            cells.append(ratio(found.value) if narrow else with_ends(found))
     return cells
 
 
@@ -237,12 +254,18 @@ def _others(groups: Sequence[Group], narrow: bool) -> Table:
         ranked = sorted(group.entries, key=lambda e: -(e.value.value if e.value else 0.0))
         for entry in ranked:
             value, unit = entry.value, entry.unit
-            ends = interval(value.low, value.high, lambda x, u=unit: amount(x, u)) if value else ""
+            reach = ends(value, lambda x, u=unit: amount(x, u))
             name = entry.id.rpartition("/")[2] if entry.kind == "env" else entry.id
             text = f"{amount(value.value, unit)}" if value else "-"
-            rows.append((f"  {name} {entry.impl}", text, *([] if narrow else [ends]), unit))
+            rows.append((f"  {name} {entry.impl}", text, *([] if narrow else [reach]), unit))
         rows += [(f"  {f['impl']}", "not measured") for f in group.failures]
-    return Table("setting", ["median", *([] if narrow else ["95%"]), "unit"], rows)
+    columns = ["median", *([] if narrow else [label_of(groups)]), "unit"]
+    return Table("setting", columns, rows)
+
+
+def label_of(groups: Iterable[Group]) -> str:
+    """What the ends of these results' intervals are."""
+    return heading(e.value.label for group in groups for e in group.entries if e.value)
 
 
 def title(group: Group) -> str:

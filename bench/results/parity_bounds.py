@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from fastppo.bench.results.statistics import CONFIDENCE, Array, interquartile_mean
+from fastppo.bench.results.intervals import CONFIDENCE
+from fastppo.bench.results.statistics import Array, interquartile_mean
 
 TAIL = (1.0 - CONFIDENCE) / 2
 

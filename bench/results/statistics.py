@@ -16,20 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from fastppo.bench.results.intervals import CONFIDENCE, COVERS, Interval, spread
+
 Array = NDArray[np.float64]
 
 NUM_RESAMPLES = 10_000
-CONFIDENCE = 0.95
+FEWEST_RUNS = 5
 CHUNK_BYTES = 2**24
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate and the interval that covers the true value with the confidence asked for."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +157,9 @@ def interval(
 ) -> Interval:
     """The statistic of the runs and its stratified bootstrap interval.
 
+    With fewer than FEWEST_RUNS runs of a task the label promises nothing: the bootstrap of three
+    covers 75%.
+
     Args:
         statistic, groups: as for `bootstrap`; the statistic returns [r].
         expand: as for `percentiles`.
@@ -171,7 +167,9 @@ def interval(
     value = statistic(*([np.asarray(runs)[None] for runs in group] for group in groups))
     resampled = bootstrap(statistic, *groups, rng=rng, num_resamples=num_resamples)
     low, high = percentiles(resampled, *groups, expand=expand)
-    return Interval(float(value[0]), float(low), float(high))
+    fewest = min(len(np.asarray(runs)) for group in groups for runs in group)
+    label = COVERS if fewest >= FEWEST_RUNS else spread(fewest, "run")
+    return Interval(float(value[0]), float(low), float(high), label)
 
 
 def profile(

@@ -92,14 +92,14 @@ def build(
     builds: dict[str, Build] = {}
     # Triton's workers take the next task by this number, whoever is free first
     counter = itertools.count()
-    stop = threading.Event()
+    workers = _Workers(tree)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         pending = []
         if "numba" in compilers:
-            pending.append(pool.submit(_build_numba, tree, chosen))
+            pending.append(pool.submit(_build_numba, workers, chosen))
         if "triton" in compilers:
             pending += [
-                pool.submit(_build_triton, tree, arches, chosen, counter, stop) for _ in range(jobs)
+                pool.submit(_build_triton, workers, arches, chosen, counter) for _ in range(jobs)
             ]
         try:
             for compiler, part in (future.result() for future in pending):
@@ -108,8 +108,7 @@ def build(
                     raise MachineError(f"{tree} was edited while it was compiled; run again")
                 whole.kernels.update(part.kernels)
         finally:
-            # after an error or Ctrl-C: what is compiling ends, nothing else begins
-            stop.set()
+            workers.stop()  # after an error or a signal; else they have ended
             pool.shutdown(cancel_futures=True)
     for part in builds.values():
         places = {name: i for i, name in enumerate(part.names)}
@@ -122,6 +121,37 @@ def _order(places: dict[str, int], key: Key) -> tuple[int, int, str]:
     return places[kernel], len(target), target  # sm_90 before sm_100
 
 
+class _Workers:
+    """The processes that compile the kernels of a tree."""
+
+    def __init__(self, tree: Path) -> None:
+        self._tree = tree
+        self._lock = threading.Lock()
+        self._open: set[RemoteWorker] = set()
+        self.is_stopped = False
+
+    def stop(self) -> None:
+        """Kills those that run, and those that are started from now on."""
+        with self._lock:
+            self.is_stopped = True
+            for worker in self._open:
+                worker.kill()
+
+    @contextmanager
+    def start(self, compiler: str) -> Iterator[RemoteWorker]:
+        """One process, for the block."""
+        with _worker(compiler, self._tree) as worker:
+            with self._lock:
+                self._open.add(worker)
+                if self.is_stopped:
+                    worker.kill()
+            try:
+                yield worker
+            finally:
+                with self._lock:
+                    self._open.discard(worker)
+
+
 @contextmanager
 def _worker(compiler: str, tree: Path) -> Iterator[RemoteWorker]:
     with tempfile.TemporaryDirectory(prefix="fastppo-static-") as scratch:
@@ -131,8 +161,8 @@ def _worker(compiler: str, tree: Path) -> Iterator[RemoteWorker]:
             yield worker
 
 
-def _build_numba(tree: Path, chosen: Callable[[str], bool]) -> tuple[str, Build]:
-    with _worker("numba", tree) as worker:
+def _build_numba(workers: _Workers, chosen: Callable[[str], bool]) -> tuple[str, Build]:
+    with workers.start("numba") as worker:
         description = worker.ask({})
         part = Build(description["versions"], names=description["kernels"])
         for name in filter(chosen, part.names):
@@ -142,13 +172,12 @@ def _build_numba(tree: Path, chosen: Callable[[str], bool]) -> tuple[str, Build]
 
 
 def _build_triton(
-    tree: Path,
+    workers: _Workers,
     arches: Sequence[int],
     chosen: Callable[[str], bool],
     counter: Iterator[int],
-    stop: threading.Event,
 ) -> tuple[str, Build]:
-    with _worker("triton", tree) as worker:
+    with workers.start("triton") as worker:
         description = worker.ask({})
         part = Build(description["versions"], names=description["kernels"])
         tasks = [
@@ -157,7 +186,7 @@ def _build_triton(
             if chosen(name)
             for arch in arches
         ]
-        while not stop.is_set() and (taken := next(counter)) < len(tasks):
+        while not workers.is_stopped and (taken := next(counter)) < len(tasks):
             index, name, arch = tasks[taken]
             try:
                 answer = worker.ask({"kernel": index, "arch": arch})

@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import fastppo
-from fastppo import files
+from fastppo import files, program, signals, streams
 from fastppo.bench.static import build as static_build
 from fastppo.bench.static import gate as static_gate
 from fastppo.bench.static import sass
@@ -44,16 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 pass, 1 regression, 2 usage, 3 could not measure, 130 interrupted.
     """
-    # as for Ctrl-C: unwinding is what kills the workers
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        return run(_parse(argv))
-    except (MachineError, UserError) as error:
-        print(f"fastppo: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("fastppo: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+
+    def command() -> int:
+        args = _parse(argv)
+        streams.mirror()  # of the exit code
+        with signals.unwinding():  # which kills the workers
+            return run(args)
+
+    return program.run(command, is_process=argv is None)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

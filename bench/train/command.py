@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fastppo import signals
 from fastppo.bench.launch import implementations
 from fastppo.bench.launch.measure import BRIEF, FULL, Effort, Measurement
 from fastppo.bench.recipes import workloads
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--preset", metavar="LIST", help="paper, wide, or NxT such as 8x128 (default: paper)")
     add("--seconds", type=float, metavar="S", help="least length of a slice (default 1)")
     add("--pairs", type=int, metavar="N", help="rounds of one slice each (default 8)")
-    add("--launches", type=int, metavar="L", help="fresh processes the rounds are spread over (2)")
+    add("--launches", type=int, metavar="L", help="fresh processes the rounds are spread over (4)")
     add("--seed", type=int, default=1, help="of every implementation (default 1)")
     add("--device", default="auto", help="cpu, cuda or auto: a GPU where there is one")
     add("--cores", metavar="LIST", help="pin everything to these, such as 0,1 (default: all)")
@@ -90,12 +91,14 @@ def run(args: argparse.Namespace) -> int:
             try:
                 measurement.run()
             finally:  # an interrupt keeps what was measured
-                _add(record, measurement, parity)
-                if args.json is not None and (record["results"] or record["failures"]):
-                    result.write(args.json, record)
+                with signals.held():
+                    _add(record, measurement, parity)
+                    if args.json is not None and (record["results"] or record["failures"]):
+                        result.write(args.json, record)
     finally:
         if record["results"] or record["failures"]:
-            _publish(args, record)
+            with signals.held():
+                _publish(args, record)
     return 3 if record["failures"] else 0
 
 

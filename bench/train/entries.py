@@ -1,6 +1,7 @@
 """From what was seen of the implementations to the entries of a result file."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from statistics import median
 from typing import Any
 
@@ -8,7 +9,7 @@ from fastppo.bench import recipes
 from fastppo.bench.contract import PHASES, manifest
 from fastppo.bench.launch.measure import Measurement, Run
 from fastppo.bench.launch.steady import steady_index
-from fastppo.bench.results.paired import Ratio, median_interval
+from fastppo.bench.results.intervals import over_launches
 from fastppo.envs import spec_of
 
 HORIZONS = (1_000_000, 10_000_000, 50_000_000)
@@ -56,7 +57,7 @@ def _entry(measurement: Measurement, name: str, learning: str) -> dict[str, Any]
         for which, launches in rates.items()
     }
     runs = [run for run in measurement.runs[name] if run.slices]
-    rate = median_interval([one.env_steps_per_s for run in runs for one in run.slices])
+    rate = over_launches([[one.env_steps_per_s for one in run.slices] for run in runs])
     work = runs[0].work
     frame_skip = spec_of(config).frame_skip
     steady = [_steady(run) for run in runs]
@@ -74,7 +75,7 @@ def _entry(measurement: Measurement, name: str, learning: str) -> dict[str, Any]
         },
         "info": runs[0].info,
         "mismatch": measurement.mismatch[name],
-        "env_steps_per_s": _interval(rate),
+        "env_steps_per_s": asdict(rate),
         "frames_per_s": rate.value * frame_skip,
         "ratio": _ratio(measurement, name),
         "ceilings": ceilings,
@@ -129,18 +130,14 @@ def _ratio(measurement: Measurement, name: str) -> dict[str, Any] | None:
     base = measurement.base
     if name == base or base in measurement.failures or base not in measurement.runs:
         return None
-    rates = [
-        {one.round: one.env_steps_per_s for run in measurement.runs[who] for one in run.slices}
-        for who in (name, base)
+    slices = (one for run in measurement.runs[base] for one in run.slices)
+    theirs = {one.round: one.env_steps_per_s for one in slices}
+    launches = [
+        [one.env_steps_per_s / theirs[one.round] for one in run.slices if one.round in theirs]
+        for run in measurement.runs[name]
     ]
-    pairs = [rates[0][turn] / rates[1][turn] for turn in rates[0] if turn in rates[1]]
-    if not pairs:
-        return None
-    return {"base": base, "rounds": len(pairs), **_interval(median_interval(pairs))}
-
-
-def _interval(ratio: Ratio) -> dict[str, float]:
-    return {"value": ratio.value, "low": ratio.low, "high": ratio.high}
+    rounds = sum(map(len, launches))
+    return {"base": base, "rounds": rounds, **asdict(over_launches(launches))} if rounds else None
 
 
 def _phases(runs: list[Run]) -> dict[str, float] | None:

@@ -1,6 +1,7 @@
 """Plays whole episodes with a saved policy, statistics frozen."""
 
 import dataclasses
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from fastppo import checkpoint, randomness, threads
 from fastppo.config import Config
 from fastppo.devices import resolve_device
 from fastppo.envs import VecEnv, spec_of
-from fastppo.errors import UserError
+from fastppo.errors import MachineError, UserError
 from fastppo.train import build_obs_normalizer, build_policy
 
 MAX_ENVS = 16
@@ -36,6 +37,7 @@ def evaluate(
 
     Raises:
         UserError: fewer than one episode, or the checkpoint does not fit the config.
+        MachineError: an environment gave an episode in which no step was finite.
     """
     if episodes < 1:
         raise UserError(f"episodes: {episodes} must be above 0")
@@ -73,10 +75,17 @@ def evaluate(
         obs = env.step(actions.cpu().numpy()).obs
         step += 1
         for index, total, length in env.episodes.drain():
+            if length == 0:
+                raise MachineError(
+                    f"env_id: environment {index} of {config.env_id} played an episode without one "
+                    "finite step, so no return is known; look at its rewards and observations"
+                )
             if len(returns[index]) < share[index]:
                 returns[index].append(total)
                 lengths.append(length)
     env.close()
+    if env.gate.rows.any():
+        print(f"fastppo: warning: {env.gate.told()}", file=sys.stderr)
     all_returns = [total for done in returns for total in done]
     return {
         "env_id": config.env_id,
@@ -86,6 +95,7 @@ def evaluate(
         "min_return": float(np.min(all_returns)),
         "max_return": float(np.max(all_returns)),
         "mean_length": float(np.mean(lengths)),
+        "non_finite_rows": int(env.gate.rows.sum()),
         "deterministic": deterministic,
         "seed": seed,
         "update": state["update"],

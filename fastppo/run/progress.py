@@ -1,7 +1,5 @@
 """What a training run shows: a live display on a terminal, one plain line per update otherwise."""
 
-import os
-import signal
 import sys
 from collections import deque
 from types import TracebackType
@@ -12,7 +10,6 @@ from rich.live import Live
 from rich.table import Table
 
 from fastppo.config import Config
-from fastppo.errors import Interrupted
 from fastppo.timing import PHASES
 
 WINDOW = 100  # episodes behind the return shown
@@ -87,7 +84,7 @@ class PlainLines(Quiet):
         """Prints the update's line."""
         running = self._running
         running.add(metrics)
-        update = metrics["update"]
+        update, lost = metrics["update"], metrics.get("env/non_finite_rows")
         line = (
             f"update {update}/{running.config.num_updates}"
             f"  steps {metrics['global_step']}"
@@ -99,12 +96,9 @@ class PlainLines(Quiet):
             f"  entropy {metrics['loss/entropy']:.3f}"
             f"  kl {metrics['loss/approx_kl']:.4f}"
             + (f"  skipped {metrics['skipped_steps']}" if metrics["skipped_steps"] else "")
+            + (f"  not finite {lost}" if lost else "")
         )
-        try:
-            print(line, flush=True)
-        except BrokenPipeError:  # `fastppo train ... | head`: stop as for a signal, saved
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains at exit
-            raise Interrupted(signal.SIGPIPE) from None
+        print(line, flush=True)
 
 
 class LiveDisplay:
@@ -137,7 +131,7 @@ class LiveDisplay:
         table.add_column()
         table.add_row("progress", f"{_bar(done)} {done:.0%}  update {update}/{config.num_updates}")
         table.add_row("env steps", f"{metrics['global_step']:,} of {config.total_timesteps:,}")
-        frames = metrics["frames"] / metrics["global_step"] * running.rate
+        frames = metrics["frames"] / max(metrics["global_step"], 1) * running.rate
         table.add_row("rate", f"{running.rate:,.0f} env steps/s  {frames:,.0f} frames/s")
         table.add_row(
             "time",
@@ -160,6 +154,8 @@ class LiveDisplay:
         table.add_row("phases", "  ".join(shares))
         if metrics["skipped_steps"]:
             table.add_row("skipped", f"{metrics['skipped_steps']} steps were not finite")
+        if lost := metrics.get("env/non_finite_rows"):
+            table.add_row("left out", f"{lost} rows were not finite")
         return table
 
 

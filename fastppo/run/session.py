@@ -2,15 +2,17 @@
 
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from fastppo import machine
+from fastppo import machine, signals, streams
 from fastppo.config import Config
-from fastppo.errors import Diverged, Interrupted, UserError
-from fastppo.run.progress import make_progress
+from fastppo.errors import Diverged, Interrupted, MachineError, UserError
+from fastppo.run.progress import Progress, make_progress
 from fastppo.run.rundir import RunDir
-from fastppo.run.signals import StopRequest
+from fastppo.signals import StopRequest
 from fastppo.tracking import trackers as tracking
 from fastppo.tracking.trackers import Tracker
 from fastppo.train import Trainer
@@ -23,10 +25,11 @@ def start(config: Config, run_dir: Path | None, *, quiet: bool) -> None:
         UserError, MachineError, Diverged, Interrupted
     """
     tracking.check(config)
-    with StopRequest() as stop:
-        # built first: a config that cannot run leaves no folder behind
-        trainer = Trainer(config, check_stop=stop.check)
-        record = _record(trainer)
+    stop = StopRequest()
+    # built first: a config that cannot run, or a signal meanwhile, leaves no folder behind
+    trainer = Trainer(config, check_stop=stop.check)
+    record = _record(trainer)
+    with stop:
         run = RunDir.create(run_dir, config, record)
         run.save(0, trainer.state(), config.keep_checkpoints)
         tracker = tracking.make_tracker(config, run.path, record)
@@ -50,9 +53,10 @@ def resume(run_dir: Path, *, quiet: bool) -> None:
         print(f"{run_dir} is complete: {state['update']} updates, {state['global_step']} env steps")
         return
     tracking.check(config)
-    with StopRequest() as stop:
-        run.resume(0 if state is None else state["update"])
-        trainer = Trainer(config, state=state, check_stop=stop.check)
+    stop = StopRequest()
+    run.resume(0 if state is None else state["update"])
+    trainer = Trainer(config, state=state, check_stop=stop.check)
+    with stop:
         if state is None:
             run.save(0, trainer.state(), config.keep_checkpoints)
         tracker = tracking.make_tracker(
@@ -91,36 +95,74 @@ def _train(
             saved = trainer.update
 
     exit_code = 1
+    with streams.guarded():
+        streams.mirror("run")
+        with ExitStack() as closing:
+            # the last one first; each of them whatever becomes of the others
+            closing.callback(lambda: tracker.close(exit_code))
+            closing.callback(run.close)
+            closing.callback(trainer.close)
+            try:
+                with make_progress(config, quiet=quiet) as progress:
+                    _loop(trainer, run, tracker, progress, stop, save)
+                exit_code = 0
+            except KeyboardInterrupt:  # a second one, in somebody else's program: at once
+                raise
+            except BaseException as end:  # whatever it is, what was learned is saved first
+                exit_code = end.exit_code if isinstance(end, Interrupted | Diverged) else 1
+                _save_last(save, trainer, run, end)
+                raise
+        if not quiet:
+            lost = trainer.env.gate.rows.sum()
+            left_out = f", {lost} that were not finite left out" if lost else ""
+            print(f"done: {trainer.global_step} env steps in {run.path}{left_out}")
+            print(f"next: fastppo eval {run.path} --episodes 20")
+
+
+def _loop(
+    trainer: Trainer,
+    run: RunDir,
+    tracker: Tracker,
+    progress: Progress,
+    stop: StopRequest,
+    save: Callable[[], None],
+) -> None:
     logging_s = 0.0
+    warned = False
+    while trainer.update < trainer.config.num_updates:
+        stop.check()
+        # told one update late, and outside time/total: no rate contains it
+        metrics = trainer.run_update() | {"time/logging": logging_s}
+        logged_from = time.perf_counter()
+        run.log(metrics)
+        tracker.log(metrics)
+        progress.show(metrics)
+        if metrics["env/non_finite_rows"] and not warned:
+            warned = True
+            lost = trainer.env.gate.told()
+            signals.tell(f"fastppo: warning: {lost}; env/non_finite_rows goes on counting")
+        logging_s = time.perf_counter() - logged_from
+        trainer.check_diverged()
+        if trainer.update % trainer.config.checkpoint_interval == 0:
+            save()
+    save()
+
+
+def _save_last(save: Callable[[], None], trainer: Trainer, run: RunDir, end: BaseException) -> None:
+    """Saves, and says how to go on.
+
+    Raises:
+        MachineError: it cannot, and that is more than a signal says.
+    """
     try:
-        with make_progress(config, quiet=quiet) as progress:
-            while trainer.update < config.num_updates:
-                stop.check()
-                # told one update late, and outside time/total: no rate contains it
-                metrics = trainer.run_update() | {"time/logging": logging_s}
-                logged_from = time.perf_counter()
-                run.log(metrics)
-                tracker.log(metrics)
-                progress.show(metrics)
-                logging_s = time.perf_counter() - logged_from
-                trainer.check_diverged()
-                if trainer.update % config.checkpoint_interval == 0:
-                    save()
         save()
-        exit_code = 0
-    except (Interrupted, Diverged) as end:
-        exit_code = end.exit_code
-        save()
-        print(
-            f"stopped after update {trainer.update}, checkpoint written; go on with: "
-            f"fastppo train --resume {run.path}",
-            file=sys.stderr,
-        )
-        raise
-    finally:
-        trainer.close()
-        run.close()
-        tracker.close(exit_code)
-    if not quiet:
-        print(f"done: {trainer.global_step} env steps in {run.path}")
-        print(f"next: fastppo eval {run.path} --episodes 20")
+    except MachineError as error:
+        if isinstance(end, Interrupted | Diverged):
+            raise
+        if str(error) != str(end):
+            signals.tell(f"fastppo: warning: {error}")
+        return
+    signals.tell(
+        f"stopped after update {trainer.update}, checkpoint written; go on with: "
+        f"fastppo train --resume {run.path}"
+    )

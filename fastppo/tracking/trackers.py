@@ -8,7 +8,7 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,7 +36,10 @@ class Tracker(Protocol):
 
 
 class Trackers:
-    """Several trackers as one; with none of them, records nothing."""
+    """Several trackers as one; with none of them, records nothing.
+
+    One that raises is dropped with a warning.
+    """
 
     def __init__(self, parts: Sequence[Tracker] = ()) -> None:
         self.parts = tuple(parts)
@@ -44,12 +47,19 @@ class Trackers:
     def log(self, metrics: dict[str, Any]) -> None:
         """Records the metrics of one update everywhere."""
         for tracker in self.parts:
-            tracker.log(metrics)
+            self._call(tracker, lambda one: one.log(metrics))
 
     def close(self, exit_code: int) -> None:
         """Ends every record."""
         for tracker in self.parts:
-            tracker.close(exit_code)
+            self._call(tracker, lambda one: one.close(exit_code))
+
+    def _call(self, tracker: Tracker, do: Callable[[Tracker], None]) -> None:
+        try:
+            do(tracker)
+        except Exception as error:  # a mirror, whose libraries raise what they like
+            self.parts = tuple(part for part in self.parts if part is not tracker)
+            _warn_failed(type(tracker).__name__, error)
 
 
 class WandbTracker:
@@ -168,8 +178,20 @@ def make_tracker(
     if config.tensorboard:
         from fastppo.tracking.tensorboard import TensorBoardTracker
 
-        trackers.append(TensorBoardTracker(run_dir / "tensorboard", after_step=after_step))
+        try:
+            trackers.append(TensorBoardTracker(run_dir / "tensorboard", after_step=after_step))
+        except Exception as error:  # of TensorBoard and protobuf, which may not fit together
+            _warn_failed("TensorBoardTracker", error)
     return Trackers(trackers)
+
+
+def _warn_failed(name: str, error: Exception) -> None:
+    reason = printable(str(error).strip().partition("\n")[0][:200] or type(error).__name__)
+    print(
+        f"fastppo: warning: {name.removesuffix('Tracker').lower()}: {reason}; this run is no "
+        "longer mirrored there (metrics.jsonl is complete)",
+        file=sys.stderr,
+    )
 
 
 def _tell_mode(mode: str, run_dir: Path) -> None:

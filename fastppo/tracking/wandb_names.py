@@ -26,6 +26,7 @@ STEP_METRICS = ("global_step", "frames", "wall_time")
 # patterns that overlapped would leave the choice of the axis to chance
 OVER_STEPS = (
     "update", "env_steps", "learning_rate", "skipped_steps", "loss/*", "episode/*", "eval/*",
+    "env/*",
 )  # fmt: skip
 OVER_TIME = ("env_steps_per_s", "frames_per_s", "time/*")
 AXES: dict[str, str | None] = {

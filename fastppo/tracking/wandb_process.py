@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fastppo import signals
+
 # set by W&B for its own children, by sweeps and by users; our arguments say what is right
 FOREIGN = ("WANDB_DISABLED", "WANDB_MODE", "WANDB_RESUME", "WANDB_RUN_ID", "WANDB_SERVICE")
 BACKLOG = 16 * 2**20
@@ -38,6 +40,7 @@ class WandbProcess:
             # a Ctrl-C in the terminal is not for it, and no signal to our group is
             start_new_session=True,
         )
+        signals.add_group(self._process.pid)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._to = self._process.stdin.fileno()
@@ -106,6 +109,7 @@ class WandbProcess:
                 process.kill()
                 process.wait()
             process.stdout.close()
+            signals.drop_group(process.pid)
         return in_time
 
     def _read(self) -> None:

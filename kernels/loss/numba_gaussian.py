@@ -29,7 +29,7 @@ from fastppo.kernels.loss.numba_rows import (
     scaled,
 )
 from fastppo.kernels.loss.terms import Rows, Terms
-from fastppo.kernels.tools.numba_math import HALF, ONE, ZERO, exp
+from fastppo.kernels.tools.numba_math import HALF, ZERO, exp
 from fastppo.kernels.tools.numba_memory import (
     OPTIONS,
     SIZE,
@@ -100,7 +100,8 @@ def _log_probs(lane, squares, log_stds, width):
 def _gradients(grad, u, inverse, entropy_scale, d_mean, d_scale):
     for x in range(u.shape[0]):
         d_mean[x] = grad[x] * u[x] * inverse[x]
-        d_scale[x] = grad[x] * (u[x] * u[x] - ONE) - entropy_scale
+        # not of u * u: far out it is inf, where the gradient is 0
+        d_scale[x] = grad[x] * u[x] * u[x] - grad[x] - entropy_scale
 
 
 @njit(**OPTIONS)

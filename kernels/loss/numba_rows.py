@@ -18,7 +18,7 @@ from fastppo.kernels.tools.numba_math import HALF, ONE, ZERO, exp
 from fastppo.kernels.tools.numba_memory import OPTIONS, SUMMING, address, dense, empty, pointer
 
 ROWS = 128
-_LOG_RATIO_MAX, _INFINITY = np.float32(LOG_RATIO_MAX), np.float32(math.inf)
+_LOG_RATIO_MAX = np.float32(LOG_RATIO_MAX)
 
 
 @njit(**SUMMING)
@@ -149,13 +149,14 @@ def load_rows(arrays, first, count, mean, rstd, lane):
 
 
 @njit(**OPTIONS)
-def _policy_terms(lane, low, high, width, bound):
+def _policy_terms(lane, low, high, width, dual_clip):
     for k in range(ROWS):
         weight = lane[WEIGHT, k]
         advantage = lane[ADVANTAGE, k]
         log_ratio = (lane[LOG_PROB, k] - lane[OLD_LOG_PROB, k]) if weight > ZERO else ZERO
-        beyond = log_ratio > _LOG_RATIO_MAX and log_ratio < _INFINITY
-        ratio = exp(_LOG_RATIO_MAX if beyond else log_ratio)
+        # inf - inf: what is infinite was so in the inputs, and must show in the loss
+        bound = _LOG_RATIO_MAX + (log_ratio - log_ratio)
+        ratio = exp(bound if log_ratio > _LOG_RATIO_MAX else log_ratio)
         outside = ratio < low or ratio > high
         clipped = low if ratio < low else (high if ratio > high else ratio)
         unclipped_loss = -advantage * ratio
@@ -164,7 +165,7 @@ def _policy_terms(lane, low, high, width, bound):
         # At a tie torch.maximum and minimum send half of the gradient to either side.
         tie = HALF * unclipped_loss if unclipped_loss == clipped_loss else ZERO
         grad = tie if outside and not unclipped_loss > clipped_loss else unclipped_loss
-        worst = -bound * advantage
+        worst = -dual_clip * advantage
         bounded = advantage < ZERO and policy >= worst
         bounded_grad = HALF * grad if policy == worst else ZERO
         lane[POLICY_GRAD, k] = bounded_grad if bounded else grad

@@ -3,18 +3,18 @@
 A fused backend computes loss, statistics and gradients in one forward pass; backward only scales.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import c_float
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from fastppo.kernels.backends import implementation, resolve_backend
+from fastppo.kernels.backends import BackendUnavailable, implementation, resolve_backend
 from fastppo.kernels.loss import checks, spec
 from fastppo.kernels.loss.spec import STATS, Stats
 from fastppo.kernels.loss.terms import Rows, Terms
-from fastppo.kernels.registry import LIBRARY, register
+from fastppo.kernels.registry import register
 
 Computed = tuple[Tensor, ...]
 """loss (0-d), the six STATS [6], then d loss / d p for each parameter p."""
@@ -26,14 +26,9 @@ def _is_one(factor: Tensor) -> bool:
     Read from memory on a CPU, where looking is free; on a GPU it would stall. factor.numpy() would
     cost seven times as much.
     """
-    return factor.is_cpu and c_float.from_address(factor.data_ptr()).value == 1.0
-
-
-def _refuse_second_derivatives() -> None:
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "create_graph=True: the fused losses have first derivatives only; pass backend='torch'"
-        )
+    # while torch.compile traces, the factor is of a class of its own and has no memory
+    plain = type(factor) is Tensor and factor.is_cpu
+    return plain and c_float.from_address(factor.data_ptr()).value == 1.0
 
 
 class _Computed(torch.autograd.Function):
@@ -50,7 +45,11 @@ class _Computed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivatives()
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "create_graph=True: the fused losses have first derivatives only; "
+                "pass backend='torch'"
+            )
         grads: Sequence[Tensor] = ctx.saved_tensors
         if ctx.spend:
             # a second backward pass finds them changed, and raises
@@ -58,6 +57,14 @@ class _Computed(torch.autograd.Function):
         elif not _is_one(factor):
             grads = [grad * factor for grad in grads]
         return None, None, None, *grads
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        del ctx, tangents
+        raise RuntimeError(
+            "forward-mode AD: the fused losses have gradients by backward only; "
+            "pass backend='torch'"
+        )
 
 
 def _differentiable(
@@ -78,12 +85,27 @@ def _named(loss: Tensor, stats: Tensor) -> tuple[Tensor, Stats]:
     return loss, dict(zip(STATS, stats.unbind(), strict=True))
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Computed) -> None:
-    del inputs
-    _, stats, *grads = output
-    ctx.save_for_backward(*grads)
-    ctx.mark_non_differentiable(stats, *grads)
-    ctx.set_materialize_grads(False)
+def _attach(num_parameters: int) -> Callable[..., Computed]:
+    """Gives a registered loss its gradients, in the arguments behind the backend's name."""
+
+    def attach(computed: Computed, _backend: str, *arguments: Any) -> Computed:
+        loss, stats, *grads = computed
+        parameters = arguments[:num_parameters]
+        loss = cast(Any, _Computed).apply((loss,), grads, False, *parameters)
+        return loss, stats, *grads
+
+    return attach
+
+
+def _fused(backend: str, tensor: Tensor) -> Any:
+    """The kernels behind a registered loss."""
+    name = resolve_backend(backend, tensor.device, tensor.dtype)
+    if name == "torch":
+        raise BackendUnavailable(
+            "torch.ops.fastppo has the fused losses only: "
+            "call fastppo.kernels.api for backend 'torch'"
+        )
+    return implementation("loss", name, tensor)
 
 
 def _flat(rows: Rows, terms: Terms) -> tuple[Any, ...]:
@@ -121,7 +143,7 @@ def _run_categorical(
     nvec: Sequence[int] | None,
     *flat: Any,
 ) -> Computed:
-    compute = implementation("loss", backend, logits).categorical
+    compute = _fused(backend, logits).categorical
     settings = (actions, *_nested(flat), action_mask, None if nvec is None else tuple(nvec), False)
     return cast(Computed, compute(logits, new_values, *settings))
 
@@ -138,20 +160,12 @@ def _fake_categorical(
     )
 
 
-def _backward_categorical(ctx: Any, grad_loss: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-    _refuse_second_derivatives()
-    d_logits, d_values = ctx.saved_tensors
-    return (None, d_logits * grad_loss, d_values * grad_loss, *[None] * 17)
-
-
 _categorical = register(
     "categorical_ppo_loss(str backend, Tensor logits, Tensor new_values, Tensor actions, "
     f"Tensor? action_mask, int[]? nvec, {_FLAT_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor)",
     _run_categorical,
     _fake_categorical,
-)
-torch.library.register_autograd(
-    "fastppo::categorical_ppo_loss", _backward_categorical, setup_context=_save, lib=LIBRARY
+    _attach(2),
 )
 
 
@@ -163,7 +177,7 @@ def _run_gaussian(
     actions: Tensor,
     *flat: Any,
 ) -> Computed:
-    compute = implementation("loss", backend, mean).gaussian
+    compute = _fused(backend, mean).gaussian
     return cast(Computed, compute(mean, log_std, new_values, actions, *_nested(flat)))
 
 
@@ -175,19 +189,12 @@ def _fake_gaussian(
     return new_values.new_empty(()), new_values.new_empty(len(STATS)), *grads
 
 
-def _backward_gaussian(ctx: Any, grad_loss: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-    _refuse_second_derivatives()
-    return (None, *(grad * grad_loss for grad in ctx.saved_tensors), *[None] * 15)
-
-
 _gaussian = register(
     "gaussian_ppo_loss(str backend, Tensor mean, Tensor log_std, Tensor new_values, "
     f"Tensor actions, {_FLAT_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _run_gaussian,
     _fake_gaussian,
-)
-torch.library.register_autograd(
-    "fastppo::gaussian_ppo_loss", _backward_gaussian, setup_context=_save, lib=LIBRARY
+    _attach(3),
 )
 
 

@@ -120,14 +120,12 @@ def normalized(advantages: Tensor, ok: Tensor) -> Tensor:
     return torch.where(count > 1, centred / (std + 1e-8), raw)
 
 
-def _ratio(log_prob: Tensor, log_ratio: Tensor) -> Tensor:
-    """exp(log_ratio), bounded, with itself as its derivative in log_prob."""
-    # what is infinite was so in the inputs, and must show in the loss
-    beyond = (log_ratio > LOG_RATIO_MAX) & (log_ratio < math.inf)
-    ratio = torch.where(beyond, LOG_RATIO_MAX, log_ratio).exp()
-    # a constant has no slope, and would let go of the rows that moved most
-    line = ratio.detach() * (1.0 + (log_prob - log_prob.detach()))
-    return torch.where(beyond, line, ratio)
+def _ratio(log_ratio: Tensor) -> Tensor:
+    """exp(log_ratio), bounded, with itself as its slope."""
+    # The difference is 0 with a slope of 1: a constant would let go of the rows that moved most.
+    # For inf it is NaN: what is infinite was so in the inputs, and must show in the loss.
+    bound = LOG_RATIO_MAX + (log_ratio - log_ratio.detach())
+    return torch.where(log_ratio > LOG_RATIO_MAX, bound, log_ratio).exp()
 
 
 def ppo_loss(
@@ -150,7 +148,8 @@ def ppo_loss(
     by their number or by `normalizer`; without such rows all is 0.
 
     A finite ratio is at most e^LOG_RATIO_MAX, in every dtype: with inf, a clipped row or an
-    advantage of 0 would have the gradient 0 * inf. Beyond the bound its slope is the bound.
+    advantage of 0 would have the gradient 0 * inf. Beyond the bound its slope is the bound. A
+    log-ratio of +inf makes the loss NaN, one of -inf is a ratio of 0.
     """
     clip_coef = terms.clip_coef
     ok = _valid(rows, new_values)
@@ -161,7 +160,7 @@ def ppo_loss(
     elif terms.norm_adv:
         adv = normalized(adv, ok)
     log_ratio = log_prob - torch.where(ok, rows.old_log_probs.detach(), 0.0)
-    ratio = _ratio(log_prob, log_ratio)
+    ratio = _ratio(log_ratio)
     clipped = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)
     policy = torch.maximum(-adv * ratio, -adv * clipped)
     if terms.dual_clip is not None:

@@ -112,7 +112,9 @@ def gaussian_kernel(
     tl.store(d_values_ptr + row, tl.where(ok, vf_coef * scale * value_grad, 0.0), in_range)
     writable = in_range[:, None] & in_width[None, :]
     tl.store(d_mean_ptr + at, tl.where(mask, policy_grad * u * inverse, 0.0), writable)
-    d_log_std = tl.where(mask, policy_grad * (u * u - 1.0) - ent_coef * scale, 0.0)
+    # not of u * u: far out it is inf, where the gradient is 0
+    d_log_std = policy_grad * u * u - policy_grad - ent_coef * scale
+    d_log_std = tl.where(mask, d_log_std, 0.0)
     if SHARED:
         partial = d_log_std_ptr + tl.program_id(0).to(tl.int64) * WIDTH + column
         tl.store(partial, tl.sum(d_log_std, 0), in_width)

@@ -137,8 +137,9 @@ def row_losses(
         advantage = advantage - tl.load(moments_ptr) - tl.load(moments_ptr + 1)
         advantage = advantage * tl.load(moments_ptr + 2)
     log_ratio = tl.where(ok, log_prob - old_log_prob, 0.0)
-    bounded = tl.minimum(log_ratio, _LOG_RATIO_MAX, propagate_nan=tl.PropagateNan.ALL)
-    ratio = tl.exp(tl.where(log_ratio == float("inf"), log_ratio, bounded))
+    # inf - inf: what is infinite was so in the inputs, and must show in the loss
+    bound = _LOG_RATIO_MAX + (log_ratio - log_ratio)
+    ratio = tl.exp(tl.where(log_ratio > _LOG_RATIO_MAX, bound, log_ratio))
     outside = (ratio < low) | (ratio > high)
     clipped = tl.where(ratio < low, low, tl.where(ratio > high, high, ratio))
     unclipped_loss = -advantage * ratio

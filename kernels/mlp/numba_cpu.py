@@ -203,7 +203,7 @@ def update_kernel(
     norm_at, stats_at = loss_at + SIZE, loss_at + 2 * SIZE
     fill(totals, ZERO)
     for epoch in range(orders.shape[0]):
-        epoch_kl = np.float32(0.0)
+        epoch_kl, with_rows = ZERO, ZERO
         for first in range(0, orders.shape[1], size):
             rows = orders[epoch, first : first + size]
             _gather(obs, rows, x)
@@ -274,6 +274,7 @@ def update_kernel(
                     stats_at,
                 )
             epoch_kl += row[5]
+            with_rows += ONE
             if not np.isfinite(row[0]):
                 totals[9] += ONE
                 continue
@@ -316,7 +317,7 @@ def update_kernel(
                 totals[8] += ONE
             else:
                 totals[9] += ONE
-        if epoch_kl / np.float32(orders.shape[1] // size) > target_kl:
+        if with_rows > ZERO and epoch_kl / with_rows > target_kl:
             break
     fill(grad, ZERO)
     for array in (x, outputs, values, d_outputs, d_values, acted, olds):

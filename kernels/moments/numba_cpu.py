@@ -37,6 +37,37 @@ def _add_four_rows(row0, row1, row2, row3, shift, sums, squares):
         squares[d] += (x0 * x0 + x1 * x1) + (x2 * x2 + x3 * x3)
 
 
+@njit(**OPTIONS)
+def _add_rows(rows, chosen, shift, sums, squares):
+    """Sums about the first of the chosen rows."""
+    new = chosen.shape[0]
+    for d in range(rows.shape[1]):
+        shift[d] = rows[chosen[0], d]
+        sums[d] = 0.0
+        squares[d] = 0.0
+    fours = new // 4 * 4
+    for i in range(0, fours, 4):
+        _add_four_rows(
+            rows[chosen[i]],
+            rows[chosen[i + 1]],
+            rows[chosen[i + 2]],
+            rows[chosen[i + 3]],
+            shift,
+            sums,
+            squares,
+        )
+    for i in range(fours, new):
+        _add_row(rows[chosen[i]], shift, sums, squares)
+
+
+@njit(**OPTIONS)
+def _all_finite(numbers):
+    for d in range(numbers.shape[0]):  # noqa: SIM110, numba compiles no generator
+        if not math.isfinite(numbers[d]):
+            return False
+    return True
+
+
 @kernel("void(int64, int64, int64, int64, int64, int64, int64)")
 def update_moments_kernel(
     mean_at,  # [D] f64, updated, as are the next two
@@ -57,26 +88,21 @@ def update_moments_kernel(
     for i in range(num_rows):
         chosen[new] = i
         new += 1 if valid_at == 0 or valid[i] else 0
+    shift = np.empty(width, np.float64)
+    sums = np.empty(width, np.float64)
+    squares = np.empty(width, np.float64)
+    while new > 0:
+        _add_rows(rows, chosen[:new], shift, sums, squares)
+        # float64 has room for the squares of any float32: the sums tell of all their rows
+        if _all_finite(squares):
+            break
+        seen = new
+        new = 0
+        for i in range(seen):
+            chosen[new] = chosen[i]
+            new += 1 if _all_finite(rows[chosen[i]]) else 0
     if new == 0:
         return
-    shift = np.empty(width, np.float64)
-    for d in range(width):
-        shift[d] = rows[chosen[0], d]
-    sums = np.zeros(width, np.float64)
-    squares = np.zeros(width, np.float64)
-    fours = new // 4 * 4
-    for i in range(0, fours, 4):
-        _add_four_rows(
-            rows[chosen[i]],
-            rows[chosen[i + 1]],
-            rows[chosen[i + 2]],
-            rows[chosen[i + 3]],
-            shift,
-            sums,
-            squares,
-        )
-    for i in range(fours, new):
-        _add_row(rows[chosen[i]], shift, sums, squares)
     old = count[0]
     total = old + new
     for d in range(width):

@@ -146,10 +146,11 @@ def update_moments_(
     epsilon: float = 1e-8,
     backend: str = "auto",
 ) -> None:
-    """Merges the valid rows into mean, population variance and count, in place.
+    """Merges the valid, finite rows into mean, population variance and count, in place.
 
     The merge is equation 2.1 of Chan, Golub and LeVeque (Updating formulae and a pairwise
-    algorithm for computing sample variances, 1979). No valid row changes nothing.
+    algorithm for computing sample variances, 1979). No such row changes nothing. A row with a
+    number that is not finite would stay in the moments for ever; `count` tells that it is not in.
 
     Args:
         mean, var: shape, float64, contiguous.

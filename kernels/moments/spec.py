@@ -19,9 +19,11 @@ def update_moments(
 
     mean = mean + d k / N
     var  = (n var + k s + d^2 n k / N) / N
+
+    Rows that are not finite are not among the k; a variance beyond the type leaves its element be.
     """
-    if valid is None:
-        valid = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    finite = rows.reshape(len(rows), -1).isfinite().all(1)
+    valid = finite if valid is None else valid & finite
     mask = valid.view(-1, *[1] * mean.ndim)
     rows = torch.where(mask, rows, 0).double()
     new_count = valid.sum().double()
@@ -32,7 +34,7 @@ def update_moments(
     safe_total = total.clamp(min=1.0)
     delta = new_mean - mean
     squares = var * count + new_squares + delta.square() * count * new_count / safe_total
-    seen = new_count > 0
+    seen = (new_count > 0) & squares.isfinite()
     mean.copy_(torch.where(seen, mean + delta * new_count / safe_total, mean))
     var.copy_(torch.where(seen, squares / safe_total, var))
     count.copy_(total)

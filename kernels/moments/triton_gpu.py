@@ -8,6 +8,8 @@ The first launch copies the count, which the second advances while other program
 `normalize_kernel` is one pass, and the third launch where an update also normalises.
 """
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -110,12 +112,13 @@ def finish_moments_kernel(
     mean = tl.load(mean_ptr + column, within, other=0.0)
     squares = tl.load(var_ptr + column, within, other=0.0) * old
     total, mean, squares = _merge(old, mean, squares, new_count, new_mean, new_squares)
-    seen = within & (new_count > 0.0)
+    # a tile's squares are float32: rows beyond 1e19 leave their column as it was
+    seen = within & (new_count > 0.0) & (squares < float("inf"))
     squares = tl.where(squares < 0.0, 0.0, squares)
     tl.store(mean_ptr + column, mean, seen)
     tl.store(var_ptr + column, squares / tl.where(total > 0.0, total, 1.0), seen)
     # every column counts the same rows
-    tl.store(count_ptr + column, total, seen & (column == 0))
+    tl.store(count_ptr + column, total, within & (new_count > 0.0) & (column == 0))
 
 
 @triton.jit
@@ -159,6 +162,10 @@ def update_moments(
     mean: Tensor, var: Tensor, count: Tensor, rows: Tensor, valid: Tensor | None
 ) -> None:
     """As `spec.update_moments`, on CUDA."""
+    if rows.is_floating_point():
+        # three launches of torch's: a row spans programs, none of which could tell alone
+        finite = torch.linalg.vector_norm(rows.reshape(len(rows), -1), math.inf, 1) < math.inf
+        valid = finite if valid is None else valid & finite
     num_rows, width = len(rows), mean.numel()
     tile = blocks(width)
     parts = min(triton.cdiv(num_rows, tile["BLOCK_R"]), MAX_PARTS)

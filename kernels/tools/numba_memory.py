@@ -18,6 +18,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
+from fastppo.kernels.tools import numba_cache
+
 # Contraction to FMA only. "nnan" and "ninf" would hide a diverged policy; "reassoc" would merge the
 # two-part ln 2 of an exponential and the `+ MAGIC - MAGIC` that rounds.
 OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
@@ -37,6 +39,7 @@ def _stamp() -> str:
 
 
 _STAMP = _stamp()
+numba_cache.check()
 
 
 def kernel(signature: str) -> Callable[[Callable[..., Any]], Any]:
@@ -60,7 +63,8 @@ def kernel(signature: str) -> Callable[[Callable[..., Any]], Any]:
         stamped.__module__ = plain.__module__
         stamped.__qualname__ = plain.__qualname__
         stamped.__doc__ = plain.__doc__
-        return njit(signature, cache=True, **OPTIONS)(stamped)
+        with numba_cache.kept():
+            return njit(signature, cache=True, **OPTIONS)(stamped)
 
     return decorate
 

@@ -178,6 +178,24 @@ def test_a_minibatch_without_a_valid_row_takes_no_step(
     assert np.isfinite(list(stats.values())).all()
 
 
+@pytest.mark.parametrize("engine", ["mlp", "eager"])
+def test_minibatches_without_a_valid_row_are_not_in_the_kl_that_stops(engine: str) -> None:
+    """Half of the rows, one each: with the others as zeros the mean would be half of it."""
+    spec, steps = make_spec((3,)), []
+    target_kl: float | None = None
+    for _ in range(2):
+        config = make_config(
+            num_minibatches=64, update_epochs=2, learning_rate=1e-12, target_kl=target_kl
+        )
+        chosen = make_pair(config, spec)[engine != "mlp"]
+        rollout = make_rollout(config, spec, chosen)
+        rollout.valid.copy_((torch.arange(64) % 2 == 0).view_as(rollout.valid))
+        stats = chosen.update(rollout, 0).to_host()
+        steps.append(stats["optimizer_steps"])
+        target_kl = 0.75 * stats["approx_kl"]
+    assert steps == [64, 32]
+
+
 def test_the_same_rollout_gives_the_same_bits() -> None:
     config, spec = make_config(), make_spec(None)
     results = []

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,3 +111,20 @@ def test_scaled_rewards_are_clipped() -> None:
     scaled = scaler(rewards, torch.ones(100, 1, dtype=torch.bool), "torch")
 
     assert float(scaled[-1]) == 2.0
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("size", [NAN, math.inf, 3e38])
+def test_a_return_beyond_float32_does_not_stay(size: float, backend: str) -> None:
+    """Two environments in an episode without end; gamma 1, so that the sum of two rewards is inf.
+
+    The next rollout starts from 0 there, and the statistics are those of what was finite.
+    """
+    scaler = RewardScaler(num_envs=2, gamma=1.0, clip=10.0)
+    everything = torch.ones(3, 2, dtype=torch.bool)
+    scaler(torch.tensor([[size, 1.0]] * 3), everything, backend)
+    scaler(torch.tensor([[2.0, 1.0]] * 3), everything, backend)
+
+    assert scaler.running.tolist() == [6.0, 6.0]
+    assert scaler.moments.var.isfinite()
+    assert float(scaler.moments.count) == (10 if size == 3e38 else 9)

@@ -115,48 +115,6 @@ def test_second_derivatives_are_refused_by_the_fused_losses(backend: str) -> Non
         torch.autograd.grad(loss, arguments[:1], create_graph=True)
 
 
-@pytest.mark.parametrize("discrete", [True, False])
-def test_second_derivatives_are_refused_by_the_registered_losses(
-    backend: str, discrete: bool
-) -> None:
-    """Called as torch.ops.fastppo.*, past the public function."""
-    if backend == "torch":
-        pytest.skip("of the fused backends")
-    arguments = draw(5, 3, discrete=discrete)
-    named, (old_log_probs, advantages, returns, old_values) = arguments[:-4], arguments[-4:]
-    rows = Rows(old_log_probs, advantages, returns, old_values, None)
-    flat = losses._flat(rows, Terms(0.2, 0.5, 0.01, None, None, False, None))
-    if discrete:
-        logits, values, actions = named
-        leaves = [logits.requires_grad_(), values.requires_grad_()]
-        operation = torch.ops.fastppo.categorical_ppo_loss
-        loss = operation(backend, logits, values, actions, None, None, *flat)[0]
-    else:
-        leaves = [t.requires_grad_() for t in named[:3]]
-        loss = torch.ops.fastppo.gaussian_ppo_loss(backend, *named, *flat)[0]
-
-    torch.autograd.grad(loss, leaves, retain_graph=True)
-    with pytest.raises(RuntimeError, match=r"create_graph=True: .* pass backend='torch'"):
-        torch.autograd.grad(loss, leaves, create_graph=True)
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own files
-def test_transforms_of_torch_func_are_refused_with_a_remedy(backend: str) -> None:
-    arguments = draw(5, 3, discrete=True)
-    options: dict[str, Any] = {"clip_coef": 0.2, "vf_coef": 0.5, "ent_coef": 0.0}
-
-    def loss(logits: Tensor, name: str = backend) -> Tensor:
-        return api.categorical_ppo_loss(logits, *arguments[1:], **options, backend=name)[0]
-
-    logits = arguments[0].requires_grad_()
-    (expected,) = torch.autograd.grad(loss(logits, "torch"), logits)
-    torch.testing.assert_close(torch.func.grad(lambda z: loss(z, "torch"))(logits), expected)
-    if backend != "torch":
-        for transform in (torch.func.grad, torch.func.jacrev, torch.func.hessian):
-            with pytest.raises(api.BackendUnavailable, match=r"torch\.func .* backend='torch'"):
-                transform(loss)(logits)
-
-
 def test_overwritten_logits_scale_once_and_no_layer_may_need_them(backend: str) -> None:
     if backend == "torch":
         pytest.skip("refuses to overwrite")

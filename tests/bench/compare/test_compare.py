@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -40,7 +42,7 @@ def test_a_regression_is_exit_code_1_and_named(
     assert "<summary>2 results that passed or are controls</summary>" in target.read_text()
 
 
-@pytest.mark.parametrize("machine", [0.92, 0.95, 1.0, 1.08])
+@pytest.mark.parametrize("machine", [0.92, 0.96, 1.0, 1.04, 1.08])
 @pytest.mark.parametrize("kind", ["train", "kernel"])
 def test_a_machine_of_another_speed_is_no_regression(
     machine: float,
@@ -49,14 +51,20 @@ def test_a_machine_of_another_speed_is_no_regression(
     launched: Make,
     train_record: Make,
     kernel_record: Make,
+    capsys: Capture,
 ) -> None:
     """What slowed EnvPool alone, or a copy, as much as the code was not the code."""
     a, b = (
         train_record(seed=seed, names=SMALL) if kind == "train" else kernel_record(seed=seed)
         for seed in (4, 5)
     )
+    a, b = launched(a), launched(b, machine=machine)
 
-    assert run(launched(a), launched(b, machine=machine)) == 0
+    # beyond the tolerance it is void, within it is divided out
+    assert run(a, b) == (0 if 0.95 < machine < 1.05 else 4)
+    capsys.readouterr()
+    assert run(a, b, "--tolerance", "0.25") == 0
+    assert "INCONCLUSIVE" not in capsys.readouterr().out
 
 
 def test_a_machine_of_another_speed_hides_no_regression(
@@ -64,16 +72,19 @@ def test_a_machine_of_another_speed_hides_no_regression(
 ) -> None:
     slower = train_record({"fastppo": 0.7}, seed=1, names=SMALL)
 
-    assert run(launched(train_record(names=SMALL)), launched(slower, machine=1.1)) == 1
+    assert run(launched(train_record(names=SMALL)), launched(slower, machine=1.04)) == 1
 
 
 def test_what_is_left_of_drift_is_no_regression(
     run: Compare, launched: Make, train_record: Make
 ) -> None:
     """Samples at 0.92, ceilings where they were: two sessions cannot tell that from noise."""
-    slower = train_record(dict.fromkeys(SMALL, 0.92), seed=5, names=SMALL)
+    record = launched(train_record(names=SMALL))
+    slower = launched(train_record(names=SMALL), machine=0.92)
+    for entry, before in zip(slower["results"], record["results"], strict=True):
+        entry["train"]["ceiling_launches"] = before["train"]["ceiling_launches"]
 
-    assert run(launched(train_record(seed=4, names=SMALL)), launched(slower)) == 0
+    assert run(record, slower) == 0
 
 
 def test_a_file_and_itself_again_pass(
@@ -94,6 +105,34 @@ def test_what_settles_nothing_is_exit_code_5_if_strict(
     assert run(record, record) == 0
     assert run(record, record, "--strict") == 5
     assert run(record, record, "--strict", "--tolerance", "0.2") == 0
+
+
+@pytest.mark.parametrize(
+    ("speed", "code", "lost"),
+    [
+        (1.0, 0, "| head -c 1"),
+        pytest.param(0.5, 1, "| head -c 1", marks=pytest.mark.slow),
+        pytest.param(1.0, 0, "> /dev/full", marks=pytest.mark.slow),
+        pytest.param(0.5, 1, "> /dev/full", marks=pytest.mark.slow),
+        pytest.param(1.0, 0, ">&-", marks=pytest.mark.slow),
+    ],
+)
+def test_the_exit_code_is_the_verdict_wherever_the_table_goes(
+    speed: float, code: int, lost: str, train_record: Make, tmp_path: Path
+) -> None:
+    """`compare a a | head -1` was 1."""
+    records = train_record(names=SMALL), train_record({"fastppo": speed}, seed=1, names=SMALL)
+    for name, record in zip("ab", records, strict=True):
+        (tmp_path / name).write_text(json.dumps(record))
+    line = f"{sys.executable} -m fastppo compare {tmp_path}/a {tmp_path}/b --tolerance 0.1 {lost}"
+
+    done = subprocess.run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True
+    )
+
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 def test_kernels_compare_by_time(
@@ -264,8 +303,10 @@ def test_nothing_in_common_and_bad_options_are_one_line(
         run(record, record, "--md", str(tmp_path / "no" / "x.md"))
 
 
-def test_the_interval_does_not_depend_on_what_else_is_compared(train_record: Make) -> None:
-    a, b = Run(train_record()), Run(train_record(seed=1))
+def test_the_interval_does_not_depend_on_what_else_is_compared(
+    train_record: Make, launched: Make
+) -> None:
+    a, b = Run(launched(train_record())), Run(launched(train_record(seed=1)))
     fourth = [Run(run.record | {"results": run.record["results"][3:4]}) for run in (a, b)]
 
     (alone,) = comparison.compare(fourth[0], fourth[1], 0.05).rows

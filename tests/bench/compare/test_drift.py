@@ -95,7 +95,21 @@ def test_code_exactly_as_slow_as_allowed_is_seldom_called_slower(launches: int) 
     "between", [Drift(), Drift(seen=0.05), Drift(seen=0.08, unseen=0.05)], ids=str
 )
 def test_slower_code_is_seen(between: Drift, slowdown: float, power: float) -> None:
-    assert cell(between, 4, slowdown).regression >= power
+    found = cell(between, 4, slowdown)
+
+    assert found.regression >= power * (1 - found.void)
+
+
+def test_a_machine_that_drifts_is_void_and_not_a_regression() -> None:
+    """Beyond the tolerance; a wider one lets it be divided out."""
+    code = side([-0.08] * 4)
+    found = drift.change(side([0.0] * 4), code, (side([0.0] * 4), code))
+
+    assert drift.void(-0.08, 0.05)
+    assert not drift.void(-0.08, 0.12)
+    # a tolerance of 0 does not ask for a machine that never moves
+    assert not drift.void(-0.03, 0.0)
+    assert drift.verdicts(found, 0.15) == drift.PASS
 
 
 def test_equal_code_cannot_pass_below_ten_percent_without_luck() -> None:
@@ -112,7 +126,7 @@ def test_command_prints_writes_and_repeats_itself(
 ) -> None:
     told = []
     for name in ("a.md", "b.md"):
-        args = ["bench", "drift", "--trials", "20", "--md", str(tmp_path / name)]
+        args = ["bench", "compare", "--trials", "20", "--md", str(tmp_path / name)]
         assert cli.main(args) == 0
         told.append(capsys.readouterr().out)
 
@@ -132,7 +146,7 @@ def test_command_prints_writes_and_repeats_itself(
 def test_a_mistake_is_one_line(
     args: list[str], field: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["bench", "drift", *args]) == 2
+    assert cli.main(["bench", "compare", *args]) == 2
     told = capsys.readouterr()
     assert told.err.startswith(f"fastppo: error: {field}")
     assert (told.err.count("\n"), told.out) == (1, "")

@@ -2,7 +2,9 @@
 
 import json
 import math
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from fastppo.bench.gpu_check import correctness as gpu_correctness
 from fastppo.bench.kernels import cases as kernel_cases
 from fastppo.bench.kernels import command as kernels
 from fastppo.bench.kernels.cases import Case, Work
+from fastppo.bench.results import result
 from fastppo.kernels import api
 
 CPU = torch.device("cpu")
@@ -92,7 +95,8 @@ def test_the_table_fits_the_window(
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines) <= width
     assert "gae T=128 N=8" in lines[1]
-    assert ("95%" in lines[0]) == (width == 100)
+    assert ("interval" in lines[0]) == (width == 100)
+    assert ("interval: range of 1 round." in lines) == (width == 100)
 
 
 def test_a_baseline_that_fails_is_told_and_the_rest_measured() -> None:
@@ -230,6 +234,63 @@ def test_a_gpu_check_that_did_not_see_everything_is_exit_code_3(
         "gae[T=128 N=8]: fastppo not measured: out of time"
         in (tmp_path / "gpu-check.md").read_text()
     )
+
+
+@pytest.mark.usefixtures("small_gpu_check")
+@pytest.mark.parametrize(("stage", "timed"), [("run_grid", 0), ("none", 0), ("training", 3)])
+def test_a_check_that_is_cut_off_leaves_the_stages_that_it_ended(
+    stage: str, timed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a signal, or (with a file that is never written again) by `kill -9`."""
+    written: list[dict[str, Any]] = []
+    write = result.write
+
+    def keep(path: Path, record: dict[str, Any]) -> None:
+        write(path, record)
+        written.append(json.loads(path.read_text()))
+
+    def cut(*_: object, **__: object) -> Any:
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    monkeypatch.setattr(result, "write", keep)
+    if stage == "none":
+        monkeypatch.setattr(gpu_check, "training", lambda *_: {"env_id": "x", "not_measured": "x"})
+    else:
+        monkeypatch.setattr(gpu_check if stage == "training" else kernels, stage, cut)
+
+    code = gpu_check.main(["--out", str(tmp_path), "--device", "cpu", "--quick", "--seconds", "4"])
+
+    assert code == (3 if stage == "none" else 129)
+    *before, last = written
+    assert all(record["complete"] is False for record in before)
+    assert last["complete"] is (stage == "none")
+    assert len(before[0]["correctness"]) == len(last["correctness"]) == 5
+    if stage == "none":
+        assert len(written) == 4  # correctness, grid, one task, the end
+    else:
+        assert len(last["results"]) == timed
+        assert (tmp_path / "gpu-check.md").read_text().startswith("Incomplete")
+
+
+def test_an_interrupted_grid_keeps_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    time_case = kernels.time_case
+
+    def then_cut(*args: Any) -> Iterator[kernels.Timing]:
+        yield from time_case(*args)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    monkeypatch.setattr(kernels, "time_case", then_cut)
+    target = tmp_path / "kernels.json"
+
+    code = main(["kernels", "gae", "--quick", "--rounds", "3", "--json", str(target)])
+
+    assert code == 129
+    assert {entry["impl"] for entry in result.read(target)["results"]} >= {"fastppo", "copy"}
+    out, err = capsys.readouterr()
+    assert "x eager" in out
+    assert err.endswith("fastppo: interrupted\n")
 
 
 @pytest.mark.usefixtures("small_gpu_check")

@@ -155,3 +155,30 @@ def test_a_setting_that_a_library_lacks_is_refused() -> None:
         task.refuse("Lib", "dual_clip")
     with pytest.raises(UserError, match="device: 'cuda' is not served by Lib here; use cpu"):
         task.refuse("Lib", device="cpu")
+
+
+def test_a_step_that_is_not_finite_reaches_no_library_and_is_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = config_of("CartPole-v1")
+    env = AutoresetEnv(config, spec_of(config), env_threads=2, norm_obs=True, norm_reward=True)
+    step, count = env._env.pool.step, 0
+
+    def sick(*args: Any) -> Any:
+        nonlocal count
+        count += 1
+        obs, rewards, *rest = step(*args)
+        obs, rewards = obs.copy(), rewards.copy()
+        if count == 3:
+            obs[1, 2], rewards[2] = np.nan, np.inf
+        return obs, rewards, *rest
+
+    monkeypatch.setattr(env._env.pool, "step", sick)
+    env.reset()
+    rows = [env.step(np.zeros(NUM_ENVS, np.int64)) for _ in range(6)]
+    env_steps, returns = env.drain()
+    env.close()
+
+    assert all(np.isfinite(row.obs).all() and np.isfinite(row.rewards).all() for row in rows)
+    assert env_steps == 6 * NUM_ENVS - 3  # environment 1 is blind for a step more
+    assert np.isfinite(returns).all()

@@ -26,7 +26,7 @@ from fastppo.bench.profile.trace import Operator, Trace
 from fastppo.bench.results import result
 from fastppo.config import Config
 from fastppo.errors import Interrupted, UserError
-from fastppo.run.signals import StopRequest
+from fastppo.signals import StopRequest
 from fastppo.threads import ThreadPlan
 
 
@@ -190,6 +190,32 @@ def test_an_interrupt_leaves_nothing_behind(
 
     assert stopped.value.exit_code == 130
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_keeps_the_rounds_that_were_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timed, calls = profile_session.timed_update, 0
+
+    def interrupted(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 5:  # two of each round, after one that measures memory
+            os.kill(os.getpid(), signal.SIGTERM)
+        return timed(*args)
+
+    monkeypatch.setattr(profile_session, "timed_update", interrupted)
+    monkeypatch.setattr(profile_run, "timed_update", interrupted)
+    folder = tmp_path / "new"
+
+    with pytest.raises(Interrupted):
+        profile.main([*SMALL, "--updates", "9", "--out", str(folder)])
+
+    (entry,) = result.read(folder / profile.RECORD)["results"]
+    assert len(entry["launches"][0]["samples"]) == 1
+    assert {len(rates) for rates in entry["profile"]["ceilings"].values()} == {1}
+    assert (folder / profile.TRACE).exists()
+    assert "1 of 9 updates are kept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -98,6 +98,7 @@ def test_wandb_gets_the_verdict_and_the_share(told: Callable[..., Record]) -> No
     share = asdict(judge(ONE_FAILS, GOOD, 100e3).success_share)["estimate"]
     new, old = row(told(ONE_FAILS)), row(told(None))
     assert new["parity"] == "cannot tell"
-    assert [new[f"share_{end}"] for end in ("difference", "low", "high")] == list(share.values())
+    told_as = {"share_difference": "value", "share_low": "low", "share_high": "high"}
+    assert {name: new[name] for name in told_as} == {n: share[key] for n, key in told_as.items()}
     assert old["parity"] == f"passed, {WITHOUT_SHARE}"
     assert old["share_difference"] is None

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable
+from html import unescape
 from typing import Any
 from xml.etree import ElementTree
 
@@ -10,7 +11,10 @@ import pytest
 from rich.console import Console
 
 from fastppo.bench.report import command as report
-from fastppo.bench.report.markdown import code, escape
+from fastppo.bench.report.data import run_of
+from fastppo.bench.report.html import html
+from fastppo.bench.report.junit import junit
+from fastppo.bench.report.markdown import code, escape, markdown
 from fastppo.bench.report.numbers import count, ratio, seconds, share
 
 Record = dict[str, Any]
@@ -128,3 +132,32 @@ def test_a_record_with_nothing_in_it_is_reported(train_record: Make) -> None:
     failed = ElementTree.fromstring(report.junit([empty])).findall(".//failure")
     assert [one.get("message") for one in failed] == ["nothing was measured"]
     report.print_results([empty])
+
+
+def shown(record: Record) -> list[str]:
+    """The record in every medium: terminal, markdown, HTML, JUnit."""
+    target = io.StringIO()
+    report.print_results([record], Console(file=target, width=120))
+    runs = [run_of(record)]
+    return [target.getvalue(), markdown(runs), html(runs), junit(runs)]
+
+
+def test_a_rate_above_its_ceiling_is_remarked_on_everywhere(
+    train_record: Callable[..., Any],
+) -> None:
+    record = train_record(names=("fastppo", "reference"))
+    for one in record["results"]:
+        one["train"]["shares"]["envpool"] = 1.07 if one["impl"] == "fastppo" else 0.4
+    for text in shown(record)[:3]:
+        plain = " ".join(unescape(text).replace("\\", "").split())
+        assert "107%!" in plain
+        assert "40%!" not in plain
+        assert "above its ceiling, which was measured too low" in plain
+
+
+def test_three_rounds_promise_nothing(train_record: Callable[..., Any]) -> None:
+    """In no renderer: a file of three rounds holds no 95%."""
+    record = train_record(names=("fastppo", "reference"), rounds=3)
+    for text in shown(record):
+        assert "range of 3 rounds" in " ".join(text.split())
+        assert "95%" not in text

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from fastppo.bench.results.paired import interleave, median_interval, speedup
+from fastppo.bench.results.intervals import median_interval
+from fastppo.bench.results.paired import interleave, speedup
 
 
 def test_interval_of_ten_values_by_hand() -> None:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fastppo.kernels import api
-from fastppo.kernels.loss.spec import STATS
 
 OPTIONS: dict[str, Any] = {
     "clip_coef": 0.2,
@@ -193,7 +192,51 @@ def test_a_huge_ratio_has_no_gradient_where_it_is_clipped_or_counts_for_nothing(
         assert (d_logits == 0.0).all()
 
 
+KINDS = {"narrow": (3,), "wide": (40,), "heads": (3, 2), "vocab": (600,), "gaussian": None}
+
+
+def policy_of(kind: str, batch_size: int) -> tuple[dict[str, Tensor], dict[str, Any], Tensor]:
+    """Parameters, constants, and the log-probabilities in float64; one kind per kernel."""
+    g = torch.Generator().manual_seed(batch_size)
+    nvec = KINDS[kind]
+    if nvec is None:
+        mean, actions = torch.randn(2, batch_size, 2, generator=g)
+        log_std = torch.tensor([-0.5, 0.25])
+        density = torch.distributions.Normal(mean.double(), log_std.double().exp())
+        log_prob: Tensor = density.log_prob(actions.double()).sum(1)
+        return {"mean": mean, "log_std": log_std}, {"actions": actions}, log_prob
+    logits = torch.randn(batch_size, sum(nvec), generator=g)
+    actions = torch.stack([torch.randint(n, (batch_size,), generator=g) for n in nvec], 1)
+    log_prob = torch.zeros(batch_size, dtype=torch.float64)
+    for z, action in zip(logits.double().split(list(nvec), 1), actions.unbind(1), strict=True):
+        log_prob += z.log_softmax(1).gather(1, action[:, None])[:, 0]
+    constants = {"actions": actions, "nvec": nvec} if len(nvec) > 1 else {"actions": actions[:, 0]}
+    return {"logits": logits}, constants, log_prob
+
+
+def evaluate(
+    parameters: dict[str, Tensor], constants: dict[str, Any], backend: str, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Loss and statistics, and the gradients."""
+
+    def cast(x: Any) -> Any:
+        return x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
+
+    leaves = {name: cast(x).detach().requires_grad_() for name, x in parameters.items()}
+    function: Any = api.gaussian_ppo_loss if "mean" in leaves else api.categorical_ppo_loss
+    loss, stats = function(
+        **leaves, **{n: cast(x) for n, x in constants.items()}, **OPTIONS, backend=backend
+    )
+    grads = torch.autograd.grad(loss, list(leaves.values()))
+    numbers = {"loss": loss.detach(), **stats}
+    return (
+        {name: x.double() for name, x in numbers.items()},
+        {name: x.double() for name, x in zip(leaves, grads, strict=True)},
+    )
+
+
 @given(
+    kind=st.sampled_from(list(KINDS)),
     rows=st.lists(
         st.tuples(
             st.floats(-200.0, 200.0, width=32),
@@ -205,43 +248,85 @@ def test_a_huge_ratio_has_no_gradient_where_it_is_clipped_or_counts_for_nothing(
     ),
     dual_clip=st.sampled_from([None, 3.0]),
 )
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_any_log_ratio_gives_what_float64_gives(
-    backend: str,
-    rows: list[tuple[float, float, bool]],
-    dual_clip: float | None,
+    backend: str, kind: str, rows: list[tuple[float, float, bool]], dual_clip: float | None
 ) -> None:
-    """One row at a time, so that a sum of numbers of any size hides none."""
-    for log_ratio, advantage, is_valid in rows:
-        found = []
-        for name, dtype in ((backend, torch.float32), ("torch", torch.float64)):
-            logits = torch.tensor([[0.5, -0.25, 1.0]], dtype=dtype, requires_grad=True)
-            log_prob = logits.detach().log_softmax(1)[0, 1]
-            lost = math.nan if not is_valid else 0.0
-            loss, stats = api.categorical_ppo_loss(
-                logits,
-                torch.zeros(1, dtype=dtype),
-                torch.tensor([1]),
-                (log_prob - log_ratio + lost).reshape(1).to(torch.float32).to(dtype),
-                torch.tensor([advantage + lost], dtype=dtype),
-                torch.ones(1, dtype=dtype),
-                torch.zeros(1, dtype=dtype),
-                torch.tensor([is_valid]),
-                clip_coef=0.2,
-                vf_coef=0.5,
-                ent_coef=0.01,
-                dual_clip=dual_clip,
-                norm_adv=False,
-                backend=name,
-            )
-            (grad,) = torch.autograd.grad(loss, logits)
-            found.append(
-                torch.cat([loss.detach()[None], grad[0], *(stats[n][None] for n in STATS)])
-            )
-        actual, expected = found
-        assert actual.isfinite().all()
-        # the rounding of a log-ratio of 200 is a factor of 1e-5 on its ratio
-        torch.testing.assert_close(actual.double(), expected, rtol=1e-4, atol=1e-5)
+    """Also beside rows that are not valid and hold NaN."""
+    parameters, constants, log_prob = policy_of(kind, len(rows))
+    log_ratio, advantages, valid = (torch.tensor(column) for column in zip(*rows, strict=True))
+    for kink in (0.8, 1.2, 3.0):  # where float32 and float64 could take different sides
+        near = (log_ratio - math.log(kink)).abs() < 1e-3
+        log_ratio = torch.where(near, log_ratio + 3e-3, log_ratio)
+    poison = torch.where(valid, 0.0, math.nan)
+    parameters["new_values"] = torch.zeros(len(rows)) + poison
+    constants |= {
+        "old_log_probs": (log_prob - log_ratio).float() + poison,
+        "advantages": advantages + poison,
+        "returns": torch.ones(len(rows)) + poison,
+        "old_values": poison,
+        "valid": valid,
+        "dual_clip": dual_clip,
+    }
+
+    numbers, grads = evaluate(parameters, constants, backend, torch.float32)
+
+    exact_numbers, exact_grads = evaluate(parameters, constants, "torch", torch.float64)
+    # rounding a log-ratio of 200 to float32 is a factor of 1e-5 on its ratio
+    for name, number in numbers.items():
+        assert number.isfinite(), name
+        torch.testing.assert_close(number, exact_numbers[name], rtol=1e-4, atol=1e-5)
+    for name, grad in grads.items():
+        assert grad.isfinite().all(), name
+        # by rows: the largest hides nothing
+        torch.testing.assert_close(grad, exact_grads[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize("advantage", [1.0, -1.0, 0.0])
+def test_an_action_far_out_has_no_gradient(backend: str, advantage: float, per_row: bool) -> None:
+    """Its square overflows float32, its ratio is 0: inf * 0 must not be in the gradient."""
+    actions = torch.zeros(BATCH, 3)
+    actions[7, 1] = 1e25
+    parameters = {"mean": torch.zeros(BATCH, 3), "log_std": torch.zeros(BATCH, 3)}
+    if not per_row:
+        parameters["log_std"] = torch.zeros(3)
+    parameters["new_values"] = torch.zeros(BATCH)
+    constants = {
+        "actions": actions,
+        "old_log_probs": torch.full((BATCH,), -2.8),
+        "advantages": torch.full((BATCH,), advantage),
+        "returns": torch.zeros(BATCH),
+        "old_values": torch.zeros(BATCH),
+    }
+
+    _, grads = evaluate(parameters, constants, backend, torch.float32)
+
+    _, expected = evaluate(parameters, constants, "torch", torch.float64)
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, expected[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("advantage", [1.0, -1.0, 0.0])
+@pytest.mark.parametrize("dual_clip", [None, 3.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_infinite_log_ratio_shows_in_the_loss(
+    backend: str, kind: str, dual_clip: float | None, advantage: float
+) -> None:
+    """However the row is clipped: a loss that is finite would hide it."""
+    parameters, constants, log_prob = policy_of(kind, BATCH)
+    constants |= {
+        "old_log_probs": log_prob.float().index_fill(0, torch.tensor([11]), -math.inf),
+        "advantages": torch.full((BATCH,), advantage),
+        "returns": torch.zeros(BATCH),
+        "old_values": torch.zeros(BATCH),
+        "dual_clip": dual_clip,
+    }
+    parameters["new_values"] = torch.zeros(BATCH)
+
+    numbers, _ = evaluate(parameters, constants, backend, torch.float32)
+
+    assert numbers["loss"].isnan()
 
 
 @pytest.mark.parametrize("width", [1, 100, 5000])

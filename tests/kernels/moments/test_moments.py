@@ -108,14 +108,48 @@ def test_no_row_at_all_changes_no_bit(backend: str) -> None:
     assert api.normalize(torch.zeros(0, 3), *moments[:2], clip=1.0, backend=backend).numel() == 0
 
 
-def test_nan_of_a_valid_row_shows_in_its_column(backend: str) -> None:
-    mean, var, count = state(3)
-    rows = torch.zeros(6, 3)
-    rows[2, 1] = NAN
+@settings(**SETTINGS)
+@given(
+    size=st.integers(1, 40),
+    width=st.integers(1, 80),
+    seed=st.integers(0, 2**31),
+    masked=st.booleans(),
+    data=st.data(),
+)
+def test_a_row_that_is_not_finite_is_not_merged(
+    backend: str, size: int, width: int, seed: int, masked: bool, data: st.DataObject
+) -> None:
+    """As many moments as if `valid` had been false there, whatever the number and its column."""
+    rows, valid = batch(size, width, seed=seed)
+    rows = rows.nan_to_num()
+    flags = valid if masked else None
+    kept = valid.clone() if masked else torch.ones(size, dtype=torch.bool)
+    for row in data.draw(st.sets(st.integers(0, size - 1))):
+        column = data.draw(st.integers(0, width - 1))
+        rows[row, column] = data.draw(st.sampled_from([NAN, math.inf, -math.inf]))
+        kept[row] = False
+    ours, exact = state(width), state(width)
 
-    api.update_moments_(mean, var, count, rows, backend=backend)
+    for moments, mask in ((ours, flags), (exact, kept)):
+        api.update_moments_(*moments, torch.ones(3, width), backend=backend)
+        api.update_moments_(*moments, rows, mask, backend=backend)
 
-    assert mean.isnan().tolist() == var.isnan().tolist() == [False, True, False]
+    assert all(torch.equal(a, b) for a, b in zip(ours, exact, strict=True))
+    assert all(m.isfinite().all() for m in ours)
+
+
+def test_the_largest_finite_numbers_leave_moments_finite(backend: str) -> None:
+    mean, var, count = state(2)
+
+    for _ in range(2):
+        rows = torch.tensor([[3.4e38, 1.0], [-3.4e38, 3.0], [3.4e38, 2.0]])
+        api.update_moments_(mean, var, count, rows, backend=backend)
+
+    assert count == 6
+    assert mean.isfinite().all()
+    assert var.isfinite().all()
+    assert float(mean[1]) == 2.0
+    assert float(var[1]) == pytest.approx(2.0 / 3.0)
 
 
 @settings(**SETTINGS)

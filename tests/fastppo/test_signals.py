@@ -18,13 +18,13 @@ from fastppo.cli import main
 from fastppo.config import Config
 from fastppo.errors import Interrupted
 from fastppo.run import session
-from fastppo.run.signals import StopRequest
+from fastppo.signals import SIGNALS, StopRequest
 from fastppo.train import Trainer
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_remembered_until_it_is_checked(number: signal.Signals) -> None:
     with StopRequest() as stop:
         stop.check()
@@ -44,11 +44,11 @@ def test_a_second_signal_stops_at_once() -> None:
 
 
 def test_handlers_are_put_back() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     with StopRequest():
-        during = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        during = [signal.getsignal(number) for number in SIGNALS]
 
-    after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    after = [signal.getsignal(number) for number in SIGNALS]
 
     assert after == before
     assert during[0] != before[0]
@@ -68,7 +68,9 @@ def interrupt_in_update(
     monkeypatch.setattr(Trainer, "collect", interrupted)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_interrupted_run_saves_says_how_to_go_on_and_goes_on(
     number: signal.Signals,
     code: int,

@@ -1,0 +1,52 @@
+"""Where numba keeps compiled kernels, and a word where it cannot."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from numba import config
+
+_REMEDY = "set NUMBA_CACHE_DIR to a folder that can be written, or take --backend torch"
+
+
+class CacheUnavailable(RuntimeError):
+    """There is no place for compiled kernels; the message names the remedy."""
+
+
+def check() -> None:
+    """Refuses a folder that was asked for and cannot be had: numba takes another without a word.
+
+    Raises:
+        CacheUnavailable: NUMBA_CACHE_DIR cannot be written.
+    """
+    folder = config.CACHE_DIR
+    if not folder:
+        return
+    try:
+        os.makedirs(folder, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = f"{folder!r} cannot be written ({(error.strerror or str(error)).lower()})"
+        raise CacheUnavailable(f"NUMBA_CACHE_DIR: {reason}; {_REMEDY}") from None
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """For the block that compiles a kernel and keeps it.
+
+    Raises:
+        CacheUnavailable: the disk is full, or no folder can be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.filename or 'numba'}: {error.strerror or error}"
+        raise CacheUnavailable(f"{reason}; free space there, or {_REMEDY}") from None
+    except RuntimeError as error:
+        if "no locator available" not in str(error):
+            raise
+        folders = f"neither {Path(__file__).parent.parent} nor the user's cache can be written"
+        kept_there = "where compiled kernels are kept"
+        raise CacheUnavailable(f"numba: {folders}, {kept_there}; {_REMEDY}") from None
