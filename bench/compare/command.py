@@ -1,4 +1,10 @@
-"""`fastppo compare A.json B.json`: what became faster or slower between two result files."""
+"""`fastppo compare A.json B.json`: what became faster or slower between two result files.
+
+The two files were measured at different times, so nothing pairs their samples. What both measured
+of the machine alone (EnvPool with random actions, a plain copy) is divided out, and what that
+leaves of the machine is in every interval (`drift`). What A has and B could not measure is a row,
+too: it is no pass.
+"""
 
 import argparse
 from pathlib import Path
@@ -6,6 +12,7 @@ from pathlib import Path
 from fastppo import files
 from fastppo.bench.compare import table
 from fastppo.bench.compare.comparison import compare
+from fastppo.bench.compare.junit import junit
 from fastppo.bench.report import command as report
 from fastppo.bench.report.data import read
 from fastppo.bench.results import result
@@ -22,20 +29,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--allow-mismatch", action="store_true",
-        help="compare also across machines and different work, and spell the differences out",
+        help="compare also across machines and different work, and spell the differences out; "
+        "ratios are then raw",
     )  # fmt: skip
     parser.add_argument(
-        "--strict", action="store_true", help="exit with 5 where a result is inconclusive"
+        "--strict", action="store_true", help="exit with 5 where a result settles nothing"
     )
     parser.add_argument("--md", type=Path, metavar="F", help="write the comparison as markdown")
-    parser.add_argument("--junit", type=Path, metavar="F", help="write a test case per result")
+    parser.add_argument("--junit", type=Path, metavar="F", help="write it as JUnit XML")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compares, prints, and writes what was asked for.
 
     Returns:
-        As `Comparison.exit_code`.
+        The first that applies: 4 void, the machine alone changed too much; 1 something became
+        slower for certain; 3 something of A was not measured in B; 5 with --strict, something
+        settles nothing; 0.
 
     Raises:
         UserError: a file or number is off, or the files cannot be compared.
@@ -44,14 +54,14 @@ def run(args: argparse.Namespace) -> int:
     if not (0 <= args.tolerance < 1):
         raise UserError(f"--tolerance: {args.tolerance} must be a number from 0 to below 1")
     outputs = {"--md": args.md, "--junit": args.junit}
-    files.check_outputs(outputs, (args.a, args.b))
     for option, path in outputs.items():
         result.check_writable(path, option)
+    files.check_outputs(outputs, [args.a, args.b])
     a, b = (read([path])[0] for path in (args.a, args.b))
     found = compare(a, b, args.tolerance, allow_mismatch=args.allow_mismatch)
     table.print_comparison(found)
     if args.md is not None:
         report.write(args.md, table.markdown(found))
     if args.junit is not None:
-        report.write(args.junit, table.junit(found))
+        report.write(args.junit, junit(found, strict=args.strict))
     return found.exit_code(strict=args.strict)

@@ -1,23 +1,20 @@
-"""Two result files, compared row by row: which rows there are, and what the whole comes to.
-
-The two files were measured at different times, so nothing pairs their samples. What the machine did
-in between is taken out as far as both files measured the machine alone (EnvPool with random
-actions, a plain copy); what that leaves is in every interval (`verdicts.DRIFT`). So two sessions
-resolve less than one sitting does, and the output says so.
-"""
+"""Two result files side by side: whether they compare, their rows, and what follows from them."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from fastppo.bench.compare import drift
+from fastppo.bench.compare.drift import INCONCLUSIVE, REGRESSION, Side
 from fastppo.bench.compare.verdicts import (
-    INCONCLUSIVE,
     NOT_MEASURED,
-    REGRESSION,
     Row,
+    control_of,
+    is_control,
     judge,
+    row_of,
 )
 from fastppo.bench.report.data import Entry, Run
 from fastppo.errors import UserError
@@ -31,6 +28,9 @@ SAME_DETAIL = {
 NOT_WORK = ("config.seed", "config.tensorboard", "config.wandb", "config.wandb_project")
 """Settings that change no algorithmic work."""
 
+Key = tuple[str, str, str, str]
+"""Kind, id, implementation and clock."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -40,26 +40,23 @@ class Comparison:
     b: Run
     tolerance: float
     rows: list[Row]
+    """Of everything in A, and of what only B could not measure."""
     only_b: list[Entry]
     mismatch: list[str]
     """Differences that were let through by --allow-mismatch."""
-    drift: float | None
-    """How many times as fast the machine alone was in B; None where no control tells."""
+    controls: list[float]
+    """How many times faster the machine alone was in B, by task; empty where that is unknown."""
     void: str | None
     """Why the comparison says nothing."""
 
-    def having(self, verdict: str) -> list[Row]:
-        return [row for row in self.rows if row.verdict == verdict]
+    def having(self, *verdicts: str) -> list[Row]:
+        return [row for row in self.rows if row.verdict in verdicts]
 
-    def exit_code(self, *, strict: bool = False) -> int:
-        """What was not seen is no pass, and a regression is told before it.
+    def exit_code(self, *, strict: bool) -> int:
+        """The first that applies of: void 4, regression 1, not measured 3, inconclusive 5, 0.
 
         Args:
-            strict: whether what stayed inconclusive counts.
-
-        Returns:
-            4 void, else 1 a regression, else 3 something of A was not measured in B, else (strict)
-            5 something is inconclusive, else 0.
+            strict: whether what settles nothing is no pass.
         """
         if self.void is not None:
             return 4
@@ -75,20 +72,16 @@ def compare(a: Run, b: Run, tolerance: float, *, allow_mismatch: bool = False) -
 
     Args:
         tolerance: a slow-down by up to this factor, less one, is none.
-        allow_mismatch: compare across machines and different work, too; the machine is then not
-            divided out, and nothing is void.
+        allow_mismatch: compare what differs, by raw ratios: other machines have other controls.
 
     Raises:
         UserError: the files measured different things, or on different machines.
     """
-    for run in (a, b):
-        if not any(entry.kind in KINDS for entry in run.entries):
-            raise UserError(
-                f"{run.name}: kind {run.kind!r} holds no result to compare; measure one"
-            )
+    _refuse_empty(a, b)
     ours, theirs = _by_key(a), _by_key(b)
     common = [key for key in ours if key in theirs]
-    if not common:
+    failed = _failures(b, but=a)
+    if not common and not any((entry.id, entry.impl) in failed for entry in ours.values()):
         remedy = "name two files of the same benchmark"
         raise UserError(f"{a.name} and {b.name}: have no result in common; {remedy}")
     mismatch = machine_differences(a, b)
@@ -100,32 +93,94 @@ def compare(a: Run, b: Run, tolerance: float, *, allow_mismatch: bool = False) -
             f"{a.name} and {b.name}: differ in {mismatch[0]}{more}; measure both alike, or compare "
             "all the same with --allow-mismatch"
         )
-    drift = machine_drift([(ours[key], theirs[key]) for key in common])
-    machine = 1.0 if drift is None or allow_mismatch else drift
-    rows = [
-        judge(entry, theirs[key], tolerance, machine)
-        if key in theirs
-        else Row(entry, None, None, NOT_MEASURED)
-        for key, entry in ours.items()
-    ]
-    void = None
-    if abs(math.log(machine)) > math.log1p(tolerance):
-        void = f"the machine alone was {machine:.2f} times as fast in B"
+    controls = {} if allow_mismatch else _controls(ours, theirs, common)
+    rows = [_row(entry, theirs.get(key), tolerance, controls.get(key), _failures(b))
+            for key, entry in ours.items()]  # fmt: skip
+    seen = {(row.id, row.impl) for row in rows}
+    rows += [Row(*name, "wall", NOT_MEASURED, remark=reason)
+             for name, reason in failed.items() if name not in seen]  # fmt: skip
+    speeds = _by_task(controls)
     return Comparison(
         a, b, tolerance, rows,
         [entry for key, entry in theirs.items() if key not in ours],
-        mismatch, drift, void,
+        mismatch, speeds, _void(speeds, tolerance),
     )  # fmt: skip
 
 
-def _by_key(run: Run) -> dict[tuple[str, ...], Entry]:
-    found: dict[tuple[str, ...], Entry] = {}
+def _refuse_empty(a: Run, b: Run) -> None:
+    for run in (a, b):
+        # B may have measured nothing that it was meant to, and say so
+        told_why = run is b and run.kind == a.kind and run.failures
+        if not told_why and not any(entry.kind in KINDS for entry in run.entries):
+            raise UserError(
+                f"{run.name}: kind {run.kind!r} holds no result to compare; measure one"
+            )
+
+
+def _by_key(run: Run) -> dict[Key, Entry]:
+    found: dict[Key, Entry] = {}
     for entry in run.entries:
         key = (entry.kind, entry.id, entry.impl, entry.clock)
         if key in found:
             raise UserError(f"{run.name}: holds {entry.id} of {entry.impl} twice; measure again")
         found[key] = entry
     return found
+
+
+def _failures(run: Run, but: Run | None = None) -> dict[tuple[str, str], str]:
+    """Reasons by id and implementation, without those of another file."""
+    known = {(one["id"], one["impl"]) for one in but.failures} if but else set()
+    told: dict[tuple[str, str], list[str]] = {}
+    for one in run.failures:
+        told.setdefault((str(one["id"]), str(one["impl"])), []).append(str(one["reason"]))
+    return {name: "; ".join(reasons) for name, reasons in told.items() if name not in known}
+
+
+def _row(
+    a: Entry,
+    b: Entry | None,
+    tolerance: float,
+    controls: tuple[Side, Side] | None,
+    failed: dict[tuple[str, str], str],
+) -> Row:
+    """What B could not measure is no pass, even where it holds some of it."""
+    reason = failed.get((a.id, a.impl))
+    if b is None:
+        return row_of(a, None, NOT_MEASURED, remark=reason or "B does not hold it")
+    row = judge(a, b, tolerance, controls)
+    if reason is None or row.verdict == REGRESSION:
+        return row
+    return replace(row, verdict=NOT_MEASURED, remark=reason)
+
+
+def _controls(
+    ours: dict[Key, Entry], theirs: dict[Key, Entry], common: Sequence[Key]
+) -> dict[Key, tuple[Side, Side]]:
+    """What both files measured of the machine alone, for every result that has it in both."""
+    copies = [
+        {(entry.id, entry.clock): entry for entry in entries.values() if is_control(entry)}
+        for entries in (ours, theirs)
+    ]
+    found = {}
+    for key in common:
+        a, b = control_of(ours[key], copies[0]), control_of(theirs[key], copies[1])
+        if a is not None and b is not None:
+            found[key] = a, b
+    return found
+
+
+def _by_task(controls: dict[Key, tuple[Side, Side]]) -> list[float]:
+    """Ratio of the controls of every task: the implementations of one share theirs."""
+    tasks = {(key[1], key[3]): pair for key, pair in controls.items()}
+    return [math.exp(float(drift.moved(*pair))) for pair in tasks.values()]
+
+
+def _void(speeds: Sequence[float], tolerance: float) -> str | None:
+    """Of the middle of all controls: a copy of a few bytes may be off by itself."""
+    middle = median(speeds) if speeds else 1.0
+    if not drift.void(math.log(middle), tolerance):
+        return None
+    return f"the machine alone was {middle:.2f} times as fast in B"
 
 
 def machine_differences(a: Run, b: Run) -> list[str]:
@@ -160,19 +215,3 @@ def differences(ours: Any, theirs: Any, name: str = "") -> list[str]:
             for line in differences(ours.get(key), theirs.get(key), f"{name}.{key}".lstrip("."))
         ]
     return [] if ours == theirs else [f"{name} {ours!r} and {theirs!r}"]
-
-
-def machine_drift(pairs: Sequence[tuple[Entry, Entry]]) -> float | None:
-    """Median ratio of the controls, which run none of the code under test; None without one.
-
-    They are plain copies, and EnvPool with random actions: one rate per training task.
-    """
-    controls: dict[str, float] = {}
-    for a, b in pairs:
-        ratio = judge(a, b, 0.0).ratio
-        if ratio is not None and (a.kind, a.impl) == ("kernel", "copy"):
-            controls[f"{a.id} {a.clock}"] = ratio.value
-        rates = [entry.detail.get("ceilings", {}).get("envpool") for entry in (a, b)]
-        if all(rates):
-            controls[a.id] = rates[1] / rates[0]
-    return median(controls.values()) if controls else None

@@ -1,101 +1,178 @@
-"""`fastppo bench compare`: how often the verdict on two files is wrong, by simulation."""
+"""`fastppo bench compare`: how often `fastppo compare` is wrong, on simulated sessions."""
 
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from fastppo.bench.compare.verdicts import IMPROVED, PASS, REGRESSION, judge
-from fastppo.bench.report.data import Entry
+from fastppo.bench.compare import drift
+from fastppo.bench.compare.drift import Array, Side
+from fastppo.bench.results import result
 from fastppo.errors import UserError
 
-STUDIES = 4_000
-TOLERANCE = 0.05
-NOISE = 0.05
-"""Standard deviation of the logarithm of a round, and of what launches differ by."""
-PLANS = ((8, 4), (3, 1))
-"""Rounds and launches of each file."""
-DRIFTS = (0.0, 0.05, 0.08)
-"""Standard deviation of what moved between the sessions and no control shows."""
-SLOWER = (0.0, 0.1, 0.15, 0.2, 0.3)
+LAUNCHES = (1, 2, 4, 8)
+ROUNDS = 8
+"""Of each file, spread over its launches."""
+NOISE = 0.03
+"""Standard deviation of log-rates between launches, and between rounds; of the control, too."""
+SLOWDOWNS = (1.0, 1.1, 1.15, 1.2, 1.3)
+"""Time of B over that of A."""
+WIDE = 0.15
+"""A tolerance at which two sessions can show that nothing happened."""
+TRIALS = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """Standard deviations of what changes between the sessions of A and B."""
+
+    seen: float = 0.0
+    """Of code and control alike."""
+    unseen: float = 0.0
+    """Of the code alone."""
+    control: bool = True
+    """Whether there is one."""
+
+
+DRIFTS = (
+    Drift(),
+    Drift(seen=0.05),
+    Drift(seen=0.08),
+    Drift(unseen=0.05),
+    Drift(seen=0.08, unseen=0.05),
+    Drift(unseen=0.08),
+    Drift(unseen=0.05, control=False),
+    Drift(unseen=0.08, control=False),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Comparisons of one kind."""
+    """What became of the comparisons at one slow-down. All parts are of all comparisons."""
 
-    rounds: int
+    drift: Drift
     launches: int
-    drift: float
-    slower: float
+    slowdown: float
+    void: float
     regression: float
-    """Share of the comparisons with this verdict, as the next two."""
-    passed: float
     improved: float
+    passed: float
+    """At the tolerance WIDE; the others are at the one asked for."""
 
 
 def simulate(
-    rounds: int, launches: int, drift: float, slower: float, studies: int, seed: int = 0
+    between: Drift,
+    launches: int,
+    slowdown: float,
+    *,
+    trials: int,
+    tolerance: float,
+    rng: np.random.Generator,
+    noise: float = NOISE,
 ) -> Cell:
-    """Compares a program with itself, or with one that is slower by a share."""
-    key = [seed, rounds, launches, round(100 * drift), round(100 * slower)]
-    rng = np.random.default_rng(key)
-    said = []
-    for _ in range(studies):
-        rate = (1.0 - slower) * np.exp(rng.normal(0.0, drift))
-        a, b = (_file(rng, middle, rounds, launches) for middle in (1.0, rate))
-        said.append(judge(a, b, TOLERANCE).verdict)
-    shares = [said.count(verdict) / studies for verdict in (REGRESSION, PASS, IMPROVED)]
-    return Cell(rounds, launches, drift, slower, *shares)
+    """Draws pairs of files and judges them by the rule of `fastppo compare`.
+
+    Args:
+        launches: in each file.
+        noise: see NOISE.
+    """
+    machine = rng.normal(0.0, between.seen, trials)
+    code = machine + rng.normal(0.0, between.unseen, trials) - np.log(slowdown)
+
+    def pair(effect: Array) -> tuple[Side, Side]:
+        a, b = (_side(at, launches, noise, rng) for at in (np.zeros(trials), effect))
+        return a, b
+
+    ours = pair(code)
+    controls = pair(machine) if between.control else None
+    found = drift.change(*ours, controls)
+    shown = np.zeros(trials) if controls is None else drift.moved(*controls)
+    void = drift.void(shown, tolerance)
+    said = np.where(void, "", drift.verdicts(found, tolerance))
+    wide = np.where(drift.void(shown, WIDE), "", drift.verdicts(found, WIDE))
+    return Cell(
+        between, launches, slowdown,
+        void=float(void.mean()),
+        regression=float((said == drift.REGRESSION).mean()),
+        improved=float((said == drift.IMPROVED).mean()),
+        passed=float((wide == drift.PASS).mean()),
+    )  # fmt: skip
 
 
-def _file(rng: np.random.Generator, rate: float, rounds: int, launches: int) -> Entry:
-    parts = []
-    for launch in range(launches):
-        count = len(range(launch, rounds, launches))
-        logs = rng.normal(0.0, NOISE) + rng.normal(0.0, NOISE, count)
-        parts.append({"order": launch, "samples": (1000.0 * rate * np.exp(logs)).tolist()})
-    raw = {"id": "x", "impl": "x", "unit": "env_steps/s", "better": "higher", "clock": "wall"}
-    return Entry("train", {**raw, "launches": parts})
+def _side(at: Array, launches: int, noise: float, rng: np.random.Generator) -> Side:
+    """A file: rounds of launches around `at`, [trials]."""
+    rounds = ROUNDS // launches
+    shape = (at.size, launches, rounds)
+    samples = at[:, None, None] + rng.normal(0.0, noise, shape)
+    samples += rng.normal(0.0, noise, (at.size, launches, 1))
+    error = samples.var(axis=-1, ddof=min(1, rounds - 1)).mean(axis=-1) / rounds
+    return Side(np.median(samples, axis=-1), error)
 
 
-def cells(studies: int) -> Iterator[Cell]:
-    """Every plan, drift and slow-down."""
-    for rounds, launches in PLANS:
-        for drift in DRIFTS:
-            for slower in SLOWER:
-                yield simulate(rounds, launches, drift, slower, studies)
+def table(trials: int, tolerance: float, seed: int) -> Iterator[Cell]:
+    """Every drift, number of launches and slow-down; the same seed gives the same table."""
+    rng = np.random.default_rng(seed)
+    for between in DRIFTS:
+        for launches in LAUNCHES:
+            for slowdown in SLOWDOWNS:
+                yield simulate(
+                    between, launches, slowdown, trials=trials, tolerance=tolerance, rng=rng
+                )  # fmt: skip
 
 
-def markdown(found: list[Cell]) -> str:
-    """A row per cell."""
-    lines = [
-        "| rounds x launches | drift | B slower by | REGRESSION | PASS | IMPROVED |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {cell.rounds} x {cell.launches} | {cell.drift:.0%} | {cell.slower:.0%} "
-        f"| {cell.regression:.1%} | {cell.passed:.1%} | {cell.improved:.1%} |"
-        for cell in found
-    ]
+def markdown(cells: list[Cell]) -> str:
+    """One row per drift and number of launches."""
+    slower = [f"{slowdown:g} x" for slowdown in SLOWDOWNS if slowdown > 1]
+    head = (
+        "drift seen by the control", "not seen", "launches", "void",
+        f"equal: PASS at {WIDE:.0%}", "equal: REGRESSION", *slower,
+    )  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
+    rows: dict[tuple[Drift, int], list[Cell]] = {}
+    for cell in cells:
+        rows.setdefault((cell.drift, cell.launches), []).append(cell)
+    for (between, launches), found in rows.items():
+        equal = next(cell for cell in found if cell.slowdown == 1)
+        seen = f"{between.seen:.0%}" if between.control else "no control"
+        parts = [equal.void, equal.passed, equal.regression]
+        parts += [cell.regression for cell in found if cell.slowdown > 1]
+        row = (seen, f"{between.unseen:.0%}", str(launches), *map(_percent, parts))
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
+
+
+def _percent(part: float) -> str:
+    return "0" if part == 0 else f"{part:.2%}" if part < 0.001 else f"{part:.1%}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fastppo bench compare`."""
-    parser.add_argument(
-        "--studies", type=int, default=STUDIES, metavar="N", help=f"per row (default {STUDIES})"
-    )
+    add = parser.add_argument
+    add("--trials", type=int, default=TRIALS, help="comparisons per cell (default %(default)s)")
+    add("--tolerance", type=float, default=0.05, help="of compare (default %(default)s)")
+    add("--seed", type=int, default=1, help="another one for other random numbers (default 1)")
+    add("--md", type=Path, metavar="F", help="write the table here, too")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the table as markdown.
+    """Simulates and prints.
 
     Raises:
-        UserError: the number of studies is below 1.
+        UserError: a number is off, or the file cannot be written.
+        MachineError: the disk refuses.
     """
-    if args.studies < 1:
-        raise UserError(f"--studies: {args.studies} must be 1 or more")
-    print(markdown(list(cells(args.studies))), end="")
+    if args.trials < 1:
+        raise UserError(f"--trials: {args.trials} must be 1 or above")
+    if not (0 <= args.tolerance < 1):
+        raise UserError(f"--tolerance: {args.tolerance} must be a number from 0 to below 1")
+    if args.seed < 0:
+        raise UserError(f"--seed: {args.seed} must be 0 or above")
+    result.check_writable(args.md, "--md")
+    text = markdown(list(table(args.trials, args.tolerance, args.seed)))
+    print(f"x: REGRESSION where B takes so much longer, at {args.tolerance:.0%} tolerance\n")
+    print(text, end="")
+    if args.md is not None:
+        result.write_text(args.md, text, "--md")
     return 0

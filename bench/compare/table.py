@@ -1,41 +1,39 @@
-"""A comparison of two result files as a terminal table, as markdown and as JUnit XML."""
+"""A comparison of two result files as a terminal table and as markdown: the same rows and notes."""
 
 import math
 from collections.abc import Sequence
-from xml.etree import ElementTree as xml
 
 from rich.console import Console
 
 from fastppo.bench.compare.comparison import Comparison
-from fastppo.bench.compare.verdicts import (
-    CONTROL,
+from fastppo.bench.compare.drift import (
     DRIFT,
     FEWEST,
     IMPROVED,
     INCONCLUSIVE,
     LAUNCH,
-    NOT_MEASURED,
     PASS,
     REGRESSION,
-    Row,
 )
-from fastppo.bench.report import junit as report_junit
+from fastppo.bench.compare.verdicts import CONTROL, NOT_MEASURED, Row
 from fastppo.bench.report.console import make_console
 from fastppo.bench.report.data import Entry
 from fastppo.bench.report.markdown import code, details, escape, table
 from fastppo.bench.report.numbers import amount, ratio, with_ends
 from fastppo.bench.report.tables import Table
 from fastppo.bench.report.terminal import NARROW, print_table, say
-from fastppo.bench.results.intervals import heading, quantile
+from fastppo.bench.results.intervals import COVERS
+from fastppo.bench.results.statistics import FEWEST_RUNS
 
-ORDER = (REGRESSION, NOT_MEASURED, INCONCLUSIVE, IMPROVED, PASS, CONTROL)
-UNPAIRED = (
-    "Unpaired: the files were measured at different times, and drift between the two runs is in "
-    "every ratio. What the controls show of it is divided out; {drift:.0%} (standard deviation) "
-    "is assumed to be left, so slow-downs below some {seen:.0%} stay unseen. To see less, measure "
-    "both in one sitting (fastppo bench train). Above 1, B is better. Intervals: 95%, Student's "
-    "over launches."
+ORDER = (REGRESSION, NOT_MEASURED, INCONCLUSIVE, IMPROVED, PASS)
+QUIET = (PASS, CONTROL)
+SESSIONS = (
+    f"Two sessions: {DRIFT:.1%} (standard deviation) between them, which no sample shows, is in "
+    "every interval; so equal code passes from about 15% tolerance, and slow-downs show from about "
+    "20%. To see smaller ones, measure both in one sitting: `fastppo bench train --impl` with a "
+    "command of each revision."
 )
+READING = "ratio: above 1, B is better."
 
 
 def sentence(found: Comparison) -> str:
@@ -43,11 +41,11 @@ def sentence(found: Comparison) -> str:
     if found.void is not None:
         return f"VOID: {found.void}; measure both files in one sitting."
     judged = [row for row in found.rows if row.verdict != CONTROL]
-    counts = [(len(found.having(verdict)), verdict) for verdict in ORDER[:-1]]
-    said = ", ".join(f"{number} {verdict}" for number, verdict in counts if number)
-    verdict = next((verdict for number, verdict in counts if number), PASS)
+    counts = [(found.having(verdict), verdict) for verdict in ORDER]
+    said = ", ".join(f"{len(rows)} {verdict}" for rows, verdict in counts if rows)
+    worst = next((verdict for rows, verdict in counts if rows), PASS)
     return (
-        f"{verdict}: of {len(judged)} results {said or 'none'}, at {found.tolerance:.0%} tolerance."
+        f"{worst}: of {len(judged)} results {said or 'none'}, at {found.tolerance:.0%} tolerance."
     )
 
 
@@ -58,8 +56,8 @@ def print_comparison(found: Comparison, console: Console | None = None) -> None:
         facts = run.facts()
         say(console, f"{name}: {run.name}, {facts['date']}, {facts['code']}")
     say(console, "", sentence(found), "")
-    red = (REGRESSION, NOT_MEASURED)
-    print_table(rows(found.rows, narrow=console.width < NARROW), console, red=red)
+    drawn = rows(found.rows, narrow=console.width < NARROW)
+    print_table(drawn, console, red=(REGRESSION, NOT_MEASURED))
     say(console, *notes(found))
 
 
@@ -68,58 +66,100 @@ def rows(compared: Sequence[Row], *, narrow: bool = False) -> Table:
     cells: list[tuple[str, ...]] = []
     last = ""
     for row in compared:
-        name = f"{row.a.id} {row.a.clock}" if row.a.clock != "wall" else row.a.id
-        if name != last:
-            cells.append((name,))
-            last = name
-        middles = [
-            amount(e.value.value, e.unit) if e is not None and e.value else "-"
-            for e in (row.a, row.b)
-        ]
-        found = row.ratio
-        told = ratio(found.value if found else None) if narrow else with_ends(found)
-        cells.append((f"  {row.a.impl}", *middles, told, row.verdict))
-    units = {row.a.unit for row in compared} - {"s"}
+        heading = f"{row.id} {row.clock}" if row.clock != "wall" else row.id
+        if heading != last:
+            cells.append((heading,))
+            last = heading
+        cells.append((f"  {row.impl}", *map(_middle, (row.a, row.b)), ratio_of(row, narrow=narrow),
+                      row.verdict))  # fmt: skip
+    units = {entry.unit for row in compared for entry in (row.a, row.b) if entry} - {"s"}
     first = f"result, {units.pop()}" if len(units) == 1 else "result"
-    label = heading(row.ratio.label for row in compared if row.ratio)
-    return Table(first, ("A", "B", "ratio" if narrow else f"ratio [{label}]", "verdict"), cells)
+    sure = any(map(_has_interval, compared))
+    told = f"ratio [{COVERS}]" if sure and not narrow else "ratio"
+    return Table(first, ("A", "B", told, "verdict"), cells)
+
+
+def _middle(entry: Entry | None) -> str:
+    return "-" if entry is None or entry.value is None else amount(entry.value.value, entry.unit)
+
+
+def ratio_of(row: Row, *, narrow: bool = False) -> str:
+    """With its interval, where there is one that is known to cover."""
+    found = row.ratio
+    return ratio(found.value if found else None) if narrow else with_ends(found)
+
+
+def _has_interval(row: Row) -> bool:
+    return row.ratio is not None and not math.isnan(row.ratio.low)
 
 
 def notes(found: Comparison) -> list[str]:
     """How to read the table, and what it cannot show."""
-    seen = 1.0 - math.exp(-math.log1p(found.tolerance) - quantile(math.inf) * DRIFT)
-    lines = [UNPAIRED.format(drift=DRIFT, seen=seen)]
-    if found.drift is not None:
-        lines.append(f"The machine alone (controls) was {ratio(found.drift)} times as fast in B.")
-    sides = [(row.a, row.b) for row in found.rows if row.b is not None]
-    few = sum(min(len(a.launches), len(b.launches)) < FEWEST for a, b in sides)
-    if few:
+    rated = [row for row in found.rows if row.ratio is not None]
+    speeds = [row for row in rated if not _of_learning(row)]
+    lines = [SESSIONS, READING] if speeds else [READING]
+    sure = {_of_learning(row) for row in rated if _has_interval(row)}
+    methods = {False: "t over launches", True: "bootstrap over seeds"}
+    lines += [f"Intervals: {COVERS}, {methods[learning]}." for learning in sorted(sure)]
+    if found.controls:
+        told = ", ".join(map(ratio, sorted(found.controls)))
+        if len(found.controls) > 4:
+            told = f"{ratio(min(found.controls))} to {ratio(max(found.controls))}"
         lines.append(
-            f"{few} results have fewer than {FEWEST} launches: that launches differ by "
-            f"{LAUNCH:.0%} is assumed."
+            f"The machine alone (EnvPool, a copy) was {told} times as fast in B; the ratios of a "
+            "task are over its own."
         )
+    elif speeds:
+        lines.append("Nothing of the machine alone is divided out: more drift is in every ratio.")
+    lines += _doubts(found)
     lines += [f"mismatch: {line}" for line in found.mismatch]
-    lines += [f"only in A: {name_of(row.a)}" for row in found.having(NOT_MEASURED)]
     lines += [f"only in B: {name_of(entry)}" for entry in found.only_b]
-    for name, run in (("A", found.a), ("B", found.b)):
-        lines += [
-            f"not measured in {name}: {f['impl']} on {f['id']}: {f['reason']}" for f in run.failures
-        ]
+    lines += [
+        f"not measured in A: {f['impl']} on {f['id']}: {f['reason']}" for f in found.a.failures
+    ]
     versions = [run.record["versions"] for run in (found.a, found.b)]
     moved = [k for k in {**versions[0], **versions[1]} if versions[0].get(k) != versions[1].get(k)]
     lines += [f"version of {k}: {versions[0].get(k)} and {versions[1].get(k)}" for k in moved]
     return lines
 
 
-def name_of(entry: Entry) -> str:
-    clock = "" if entry.clock == "wall" else f" ({entry.clock})"
-    return f"{entry.impl} on {entry.id}{clock}"
+def _of_learning(row: Row) -> bool:
+    return row.a is not None and row.a.kind == "learn"
+
+
+def _doubts(found: Comparison) -> list[str]:
+    """Why rows have no interval, no verdict or no measurement."""
+    few = [row for row in found.rows if row.few]
+    seeds = sum(map(_of_learning, few))
+    lines = []
+    if launches := len(few) - seeds:
+        lines.append(
+            f"Fewer than {FEWEST} launches on a side, so no interval, in {launches} of "
+            f"{len(found.rows)} results: launches are taken to differ by {LAUNCH:.0%}, and only "
+            "what lies outside even so is told."
+        )
+    if seeds:
+        lines.append(
+            f"Fewer than {FEWEST_RUNS} seeds on a side, so no interval, in {seeds} of "
+            f"{len(found.rows)} results."
+        )
+    return lines + [
+        f"{'not measured in B' if row.verdict == NOT_MEASURED else 'cannot tell'}: "
+        f"{name_of(row)}: {row.remark}"
+        for row in found.rows
+        if row.remark
+    ]
+
+
+def name_of(one: Entry | Row) -> str:
+    clock = "" if one.clock == "wall" else f" ({one.clock})"
+    return f"{one.impl} on {one.id}{clock}"
 
 
 def markdown(found: Comparison) -> str:
     """For a pull request: the verdict, what is not a PASS, and the rest to unfold."""
-    loud = [row for row in found.rows if row.verdict not in (PASS, CONTROL)]
-    quiet = [row for row in found.rows if row.verdict in (PASS, CONTROL)]
+    loud = [row for row in found.rows if row.verdict not in QUIET]
+    quiet = [row for row in found.rows if row.verdict in QUIET]
     lines = [f"**{escape(sentence(found))}**", ""]
     if loud:
         lines += [*table(rows(loud)), ""]
@@ -137,29 +177,3 @@ def markdown(found: Comparison) -> str:
         ]
         lines += [f"{escape(facts['machine'])}: {code(facts['command'])}"]
     return "\n".join(lines) + "\n"
-
-
-def junit(found: Comparison) -> str:
-    """A test case per result of A: a regression or what B lacks fails, the undecided is skipped."""
-    root = xml.Element("testsuites", name="fastppo")
-    suite = xml.SubElement(root, "testsuite", name=f"compare {found.a.name} {found.b.name}")
-    reasons = {(f["id"], f["impl"]): str(f["reason"]) for f in found.b.failures}
-    cases = []
-    if found.void is not None:
-        cases.append(report_junit.named(suite, "controls", "machine"))
-        xml.SubElement(cases[0], "failure", message=sentence(found), type="Void")
-    for row in found.rows:
-        case = report_junit.named(suite, row.a.id, row.a.impl)
-        message = f"{row.verdict}: {with_ends(row.ratio)} times as good as before"
-        if row.verdict == NOT_MEASURED:
-            reason = reasons.get((row.a.id, row.a.impl), "it is in A alone")
-            xml.SubElement(case, "failure", message=reason, type="NotMeasured")
-        elif row.verdict == REGRESSION and found.void is None:
-            xml.SubElement(case, "failure", message=message, type="Regression")
-        elif row.verdict == INCONCLUSIVE or found.void is not None:
-            xml.SubElement(case, "skipped", message=message)
-        else:
-            xml.SubElement(case, "system-out").text = message
-        cases.append(case)
-    report_junit.count(suite, cases)
-    return report_junit.text(root)

@@ -184,13 +184,18 @@ def table_rows(timings: list[Timing]) -> list[tuple[str, ...]]:
     ]
 
 
-def failures(timings: list[Timing]) -> list[dict[str, str]]:
-    """Every way that could not be measured, as a result file holds it."""
-    return [
+def failures(timings: list[Timing], left_out: Sequence[Case] = ()) -> list[dict[str, str]]:
+    """What could not be measured, as a result file holds it.
+
+    Args:
+        left_out: cases that there was no time for.
+    """
+    failed = [
         {"id": timing.case.id, "impl": way, "reason": f"{timing.clock}: {reason}"}
         for timing in timings
         for way, reason in timing.failed.items()
     ]
+    return failed + [{"id": one.id, "impl": OURS, "reason": "out of time"} for one in left_out]
 
 
 def told(failed: Sequence[Mapping[str, str]]) -> list[str]:
@@ -266,10 +271,13 @@ def run_grid(
 
 
 def record_of(timings: list[Timing], left_out: Sequence[Case] = ()) -> dict[str, Any]:
-    """The result file of these timings, and of the cases that there was no time for."""
+    """The result file of these timings.
+
+    Args:
+        left_out: as for `failures`.
+    """
     entries = [entry for timing in timings for entry in timing.record()]
-    late = [{"id": case.id, "impl": OURS, "reason": "out of time"} for case in left_out]
-    failed = [*failures(timings), *late]
+    failed = failures(timings, left_out)
     return result.new("kernel", entries, failures=failed, threads=torch.get_num_threads())
 
 

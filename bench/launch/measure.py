@@ -104,7 +104,8 @@ class Measurement:
         self.runs: dict[str, list[Run]] = {one.name: [] for one in implementations}
         self.mismatch: dict[str, list[str]] = {}
         self.failures: dict[str, str] = {}
-        self.ceilings: dict[str, list[float]] = {name: [] for name in CEILINGS}
+        self.ceilings: dict[str, list[list[float]]] = {name: [] for name in CEILINGS}
+        """env steps/s by launch and, within one, by round."""
         self._implementations = list(implementations)
         self._allow_mismatch = allow_mismatch
         self._base_work: dict[str, Any] | None = None
@@ -163,6 +164,8 @@ class Measurement:
                 request = self.request | {"torch_threads": [self._ceiling_threads()]}
                 three = stack.enter_context(Launch(ours("ceilings", "ceilings"), request))
                 self._ceilings = three
+                for launches in self.ceilings.values():
+                    launches.append([])
                 self._ceiling_slice(keep=False)
             except Failed as failure:
                 self._drop("ceilings", str(failure))
@@ -266,7 +269,7 @@ class Measurement:
                 raise Failed("ceilings: an update that names none")
             # the first update after a resume may have begun before the pause
             if keep and event.at > previous:
-                self.ceilings[name].append(event.values["env_steps"] / (event.at - previous))
+                self.ceilings[name][-1].append(event.values["env_steps"] / (event.at - previous))
             seen.add(name)
             previous = event.at
         process.pause()

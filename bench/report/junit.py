@@ -28,10 +28,9 @@ def junit(runs: Sequence[Run]) -> str:
             cases.append(case)
         cases += [_check(suite, check) for check in run.checks]
         cases += [_parity(suite, told) for told in run.parity]
-        if not cases:  # CI systems show a suite of nothing as green
-            case = named(suite, run.kind, "fastppo")
-            xml.SubElement(case, "failure", message="nothing was measured", type="NotMeasured")
-            cases.append(case)
+        if not cases:
+            cases.append(named(suite, run.kind, "nothing"))
+            xml.SubElement(cases[0], "failure", message="nothing was measured", type="NotMeasured")
         count(suite, cases)
     return text(root)
 

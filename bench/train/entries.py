@@ -24,9 +24,8 @@ def entries(
     Args:
         learning: "verified" or "not verified" for an implementation's name.
     """
-    ceilings = {name: median(rates) for name, rates in measurement.ceilings.items() if rates}
     return [
-        _entry(measurement, name, ceilings, learning(name))
+        _entry(measurement, name, learning(name))
         for name, runs in measurement.runs.items()
         if name not in measurement.failures and any(run.slices for run in runs)
     ]
@@ -46,10 +45,17 @@ def entry_id(measurement: Measurement) -> str:
     return f"train/{measurement.config.env_id}/{recipes.label(measurement.config)}"
 
 
-def _entry(
-    measurement: Measurement, name: str, ceilings: dict[str, float], learning: str
-) -> dict[str, Any]:
+def _entry(measurement: Measurement, name: str, learning: str) -> dict[str, Any]:
     config = measurement.config
+    rates = {
+        which: [launch for launch in launches if launch]
+        for which, launches in measurement.ceilings.items()
+        if any(launches)
+    }
+    ceilings = {
+        which: median(rate for launch in launches for rate in launch)
+        for which, launches in rates.items()
+    }
     runs = [run for run in measurement.runs[name] if run.slices]
     rate = over_launches([[one.env_steps_per_s for one in run.slices] for run in runs])
     work = runs[0].work
@@ -73,6 +79,9 @@ def _entry(
         "frames_per_s": rate.value * frame_skip,
         "ratio": _ratio(measurement, name),
         "ceilings": ceilings,
+        "ceiling_launches": {
+            which: [median(launch) for launch in launches] for which, launches in rates.items()
+        },
         "shares": {which: rate.value / limit for which, limit in ceilings.items()},
         "phases": _phases(runs),
         "wall": {

@@ -104,6 +104,7 @@ def test_half_the_pace_is_the_ratio_one_half_and_the_record_is_valid(
     assert ours["id"] == "train/CartPole-v1/8x128"
     assert [launch["rounds"] for launch in ours["launches"]] == [[0, 2], [1, 3]]
     assert set(ours["train"]["ceilings"]) == {"envpool", "rollout", "update"}
+    assert [len(rates) for rates in ours["train"]["ceiling_launches"].values()] == [2, 2, 2]
     assert ours["train"]["work"]["flops_per_update"] == 8 * 20 * (1 + 3 * 2)
     assert ours["train"]["info"] == {"version": "1.2"}
     assert ours["train"]["learning"] == "not verified"
@@ -187,7 +188,7 @@ def test_the_ceilings_have_the_threads_that_were_found(child: Any) -> None:
     found.run()
 
     assert found.failures == {}
-    assert all(found.ceilings.values())
+    assert all(rates for (rates,) in found.ceilings.values())
 
 
 def test_without_its_base_there_are_rates_and_no_ratio(child: Any) -> None:
