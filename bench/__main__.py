@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 
-from fastppo import program, signals, streams
+from fastppo import paths, program, signals, streams
 
 COMMANDS = {
     "train": (
@@ -39,8 +39,6 @@ UPPER = {
     ),
 }
 """Commands of `fastppo` itself that are served from here."""
-OUTPUTS = ("json", "html", "md", "junit", "pictures")
-"""Options that name a file for a result."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,7 +88,9 @@ def serve(module: str, name: str, about: str, args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog=name, description=about)
     command.add_arguments(parser)
     parsed = parser.parse_args(args)
-    outputs = [value for name, value in vars(parsed).items() if name in OUTPUTS]
+    paths.check(parser, parsed)
+    writes = (action.dest for action in paths.actions(parser) if action.type in paths.WRITTEN)
+    outputs = [getattr(parsed, name, None) for name in writes]
     if any(outputs) or not outputs or module == UPPER["compare"][0]:
         streams.mirror()  # a file holds the result, the exit code is it, or it is what was done
     else:

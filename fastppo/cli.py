@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from fastppo import __version__, program, settings, streams
+from fastppo import __version__, paths, program, settings, streams
 from fastppo.config import Options, WandbMode
 from fastppo.errors import UserError
 
@@ -41,9 +41,9 @@ fastppo COMMAND --help explains a command."""
 class TrainArgs(Options):
     """Train PPO on an EnvPool task. Defaults are those of the preset that fits the environment."""
 
-    run_dir: Path | None = None
+    run_dir: Annotated[Path | None, paths.folder] = None
     """Folder of the run; None makes runs/<env>-<seed>-<stamp>."""
-    resume: Path | None = None
+    resume: Annotated[Path | None, paths.source] = None
     """Go on from the newest checkpoint of this run; takes no ENV_ID and no settings."""
     quiet: bool = False
     """Show no progress."""
@@ -55,7 +55,7 @@ class TrainArgs(Options):
 class EvalArgs:
     """Play whole episodes with a trained policy, with statistics frozen and raw returns."""
 
-    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    run_dir: Annotated[Path, paths.source, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """Folder of the run."""
     episodes: int = 20
     """Episodes to play, shared evenly over up to 16 environments."""
@@ -63,7 +63,7 @@ class EvalArgs:
     """Seed of the evaluation's environments; they differ from the training's at every value."""
     stochastic: bool = False
     """Draw actions instead of taking the most likely one."""
-    checkpoint: Path | None = None
+    checkpoint: Annotated[Path | None, paths.source] = None
     """Evaluate this checkpoint instead of the run's newest."""
     device: str = "cpu"
     """cpu, cuda or auto."""
@@ -133,6 +133,7 @@ def _train(args: list[str]) -> int:
         streams.needed()
         print(json.dumps(config.to_dict(), indent=2))
         return 0
+    paths.check_fields(typed)
     from fastppo.run import session
 
     session.start(config, typed.run_dir, quiet=typed.quiet)

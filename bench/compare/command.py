@@ -9,13 +9,12 @@ copy) tells when it was large, and the comparison is void then.
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
+from fastppo import paths
 from fastppo.bench.compare.verdicts import CONTROL, IMPROVED, REGRESSION, Row, judge, verdict
 from fastppo.bench.report.data import Entry, Run, read
-from fastppo.bench.results import result
 from fastppo.bench.results.statistics import Interval
 from fastppo.errors import UserError
 
@@ -163,8 +162,10 @@ def _drift(rows: Sequence[Row], tolerance: float) -> tuple[float | None, bool]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fastppo compare`."""
-    parser.add_argument("a", type=Path, metavar="A.json", help="the result file to compare with")
-    parser.add_argument("b", type=Path, metavar="B.json", help="the newer result file")
+    parser.add_argument(
+        "a", type=paths.source, metavar="A.json", help="the result file to compare with"
+    )
+    parser.add_argument("b", type=paths.source, metavar="B.json", help="the newer result file")
     parser.add_argument(
         "--tolerance", type=float, default=0.05, metavar="T",
         help="slow-downs up to this share are none (default 0.05)",
@@ -173,7 +174,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-mismatch", action="store_true",
         help="compare also across machines and different work, and spell the differences out",
     )  # fmt: skip
-    parser.add_argument("--md", type=Path, metavar="F", help="write the comparison as markdown")
+    parser.add_argument(
+        "--md", type=paths.output, metavar="F", help="write the comparison as markdown"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -191,7 +194,6 @@ def run(args: argparse.Namespace) -> int:
 
     if not (0 <= args.tolerance < 1):
         raise UserError(f"--tolerance: {args.tolerance} must be a number from 0 to below 1")
-    result.check_writable(args.md, "--md")
     a, b = (read([path])[0] for path in (args.a, args.b))
     found = compare(a, b, args.tolerance, allow_mismatch=args.allow_mismatch)
     report_compare.print_comparison(found)

@@ -8,9 +8,8 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from fastppo import signals, threads
+from fastppo import paths, signals, threads
 from fastppo.bench.env import table as env_table
 from fastppo.bench.env.rounds import Grid, config_of, measure, plan_of
 from fastppo.bench.launch.pools import Setting
@@ -66,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds", type=int, default=ROUNDS, metavar="R",
         help=f"turns of each setting (default {ROUNDS}; six or more give a 95%% interval)",
     )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="F", help="write the raw samples here")
+    parser.add_argument("--json", type=paths.output, metavar="F", help="write the raw samples here")
 
 
 def _numbers(text: str | None, option: str) -> list[int] | None:
@@ -98,7 +97,6 @@ def work_of(args: argparse.Namespace) -> Work:
         raise UserError(f"--seconds: {args.seconds} must be a finite number above 0")
     if args.rounds < 1:
         raise UserError(f"--rounds: {args.rounds} must be at least 1")
-    result.check_writable(args.json)
     work: Work = {}
     for env_id in args.env_ids:
         if env_id in work:

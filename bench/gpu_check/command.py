@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fastppo import files, program, signals, streams
+from fastppo import files, paths, program, signals, streams
 from fastppo.bench.gpu_check.correctness import checks
 from fastppo.bench.kernels import command as kernels
 from fastppo.bench.kernels.cases import cases
@@ -23,6 +23,7 @@ from fastppo.bench.results import result
 from fastppo.devices import resolve_device
 from fastppo.errors import MachineError, UserError
 
+RECORD, TABLES = "gpu-check.json", "gpu-check.md"
 SECONDS = 450.0
 """Of the whole command: under the eight minutes that it promises."""
 GRID_SHARE = 0.75
@@ -126,6 +127,15 @@ def markdown(record: dict[str, Any], timings: list[kernels.Timing]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of `fastppo gpu-check`."""
+    add = parser.add_argument
+    add("--out", type=paths.folder, required=True, metavar="DIR", help="results go here")
+    add("--device", default="cuda", help="cpu rehearses the command without a GPU")
+    add("--quick", action="store_true", help="the ends of the grid, fewer rounds")
+    add("--seconds", type=float, default=SECONDS, help=f"for all of it (default {SECONDS:.0f})")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the stages.
 
@@ -133,15 +143,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 all kernels are right, 1 one is not, 2 usage, 3 no GPU.
     """
     parser = argparse.ArgumentParser(prog="fastppo gpu-check", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results go here")
-    parser.add_argument("--device", default="cuda", help="cpu rehearses the command without a GPU")
-    parser.add_argument("--quick", action="store_true", help="the ends of the grid, fewer rounds")
-    parser.add_argument(
-        "--seconds", type=float, default=SECONDS, help=f"for all of it (default {SECONDS:.0f})"
-    )
+    add_arguments(parser)
 
     def command() -> int:
         args = parser.parse_args(argv)
+        paths.check(parser, args)
         streams.mirror()
         with signals.unwinding():
             return _run(args)
@@ -153,8 +159,7 @@ def _run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     if not args.seconds > 0:
         raise UserError(f"--seconds: {args.seconds} must be a number above 0")
-    if args.out.exists() and not args.out.is_dir():
-        raise UserError(f"--out: {args.out} is a file; name a folder")
+    paths.check_folder(args.out, "--out", (RECORD, TABLES))
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise MachineError("device: torch sees no GPU; --device cpu rehearses the command")
     device = resolve_device(args.device)
@@ -170,7 +175,7 @@ def _run(args: argparse.Namespace) -> int:
     text = markdown(check.record(), check.timings)
     print(text)
     seconds = time.monotonic() - start
-    print(f"results: {args.out / 'gpu-check.json'} and .md, in {seconds:.0f} s")
+    print(f"results: {args.out / RECORD} and .md, in {seconds:.0f} s")
     return 1 if check.wrong else 0
 
 
@@ -233,8 +238,8 @@ class Check:
         """Brings both files up to date."""
         with signals.held():
             record = self.record()
-            result.write(self._folder / "gpu-check.json", record)
-            files.write(self._folder / "gpu-check.md", markdown(record, self.timings))
+            result.write(self._folder / RECORD, record)
+            files.write(self._folder / TABLES, markdown(record, self.timings))
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from fastppo import machine, signals
+from fastppo import machine, paths, signals
 from fastppo.bench.kernels.cases import Case, Work, cases
 from fastppo.bench.kernels.clocks import (
     ColdClock,
@@ -261,8 +260,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, metavar="R", help="interleaved slices of each way")
     add("--threads", type=int, metavar="T", help="of torch; default: all cores")
     add("--device", default="auto", help="cpu, cuda or auto")
-    add("--json", type=Path, metavar="F", help="write the raw samples here")
-    add("--pictures", type=Path, metavar="DIR", help="draw time against size here")
+    add("--json", type=paths.output, metavar="F", help="write the raw samples here")
+    add("--pictures", type=paths.folder, metavar="DIR", help="draw time against size here")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -281,9 +280,6 @@ def run(args: argparse.Namespace) -> int:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     where = resolve_device(args.device)
-    result.check_writable(args.json)
-    if args.pictures is not None and args.pictures.exists() and not args.pictures.is_dir():
-        raise UserError(f"--pictures: {args.pictures} is a file; name a folder")
     facts = machine.machine()
     gpus = ", ".join(facts["gpus"]) or "no GPU"
     threads = torch.get_num_threads()

@@ -228,7 +228,7 @@ def test_a_bad_file_is_one_line(
 
 
 def test_nothing_in_common_and_bad_options_are_one_line(
-    run: Callable[..., int], train_record: Make, kernel_record: Make, tmp_path: Path
+    run: Callable[..., int], train_record: Make, kernel_record: Make
 ) -> None:
     record = train_record(names=SMALL)
     twice = deepcopy(record)
@@ -242,8 +242,6 @@ def test_nothing_in_common_and_bad_options_are_one_line(
     for tolerance in ("-0.1", "nan", "1"):
         with pytest.raises(UserError, match="--tolerance"):
             run(record, record, "--tolerance", tolerance)
-    with pytest.raises(UserError, match=r"--md: .* is no folder"):
-        run(record, record, "--md", str(tmp_path / "no" / "x.md"))
 
 
 def test_the_interval_does_not_depend_on_what_else_is_compared(train_record: Make) -> None:

@@ -122,7 +122,6 @@ def arguments(*words: str) -> argparse.Namespace:
         (["CartPole-v1", "--num-envs", "8", "--batch-sizes", "9"], "9 is more than the 8"),
         (["CartPole-v1", "--seconds", "nan"], "--seconds: nan"),
         (["CartPole-v1", "--rounds", "0"], "--rounds: 0"),
-        (["CartPole-v1", "--json", "/no/such/folder/x.json"], "--json: /no/such/folder"),
     ],
 )
 def test_bad_input_is_told_before_anything_is_measured(

@@ -284,4 +284,4 @@ def test_no_gpu_is_could_not_measure(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "file").touch()
     assert gpu_check.main(["--out", str(tmp_path / "file"), "--device", "cpu"]) == 2
     assert gpu_check.main(["--out", "/proc/nowhere", "--device", "cpu"]) == 2
-    assert "cannot make /proc/nowhere" in capsys.readouterr().err
+    assert "cannot write /proc/nowhere" in capsys.readouterr().err
