@@ -1,11 +1,12 @@
 """`fastppo bench train | learn | env | kernels | peers`, also `python -m fastppo.bench`."""
 
-import argparse
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
 
 from fastppo import paths, program, signals, streams
+from fastppo.parser import Parser
+from fastppo.text import print_err
 
 COMMANDS = {
     "train": (
@@ -69,7 +70,7 @@ def choose(group: str, commands: Mapping[str, tuple[str, str]], args: Sequence[s
         return 0 if args else 2
     if args[0] not in commands:
         known = ", ".join(commands)
-        print(f"fastppo: error: {group}: {args[0]!r} is unknown; use {known}", file=sys.stderr)
+        print_err(f"fastppo: error: {group}: {args[0]!r} is unknown; use {known}")
         return 2
     module, about = commands[args[0]]
     return serve(module, f"fastppo {group} {args[0]}", about, args[1:])
@@ -85,7 +86,7 @@ def serve(module: str, name: str, about: str, args: Sequence[str]) -> int:
         What `run` returns.
     """
     command = importlib.import_module(module)
-    parser = argparse.ArgumentParser(prog=name, description=about)
+    parser = Parser(prog=name, description=about)
     command.add_arguments(parser)
     parsed = parser.parse_args(args)
     paths.check(parser, parsed)

@@ -12,6 +12,7 @@ import tyro
 from fastppo import __version__, paths, program, settings, streams
 from fastppo.config import Options, WandbMode
 from fastppo.errors import UserError
+from fastppo.text import print_out
 
 USAGE = """\
 usage: fastppo COMMAND ...
@@ -112,11 +113,20 @@ def dispatch(args: list[str]) -> int:
         print(USAGE)
         return 0 if args else 2
     if args[0] in ("-V", "--version"):
-        print(f"fastppo {__version__}")
+        print_out(f"fastppo {__version__}")
         return 0
+    if args[0] in ("train", "eval", "doctor", "profile"):
+        _refuse_unprintable(args)
     if args[0] not in commands:
         raise UserError(f"command: {args[0]!r} is unknown; use {', '.join(commands)}")
     return commands[args[0]](args[1:])
+
+
+def _refuse_unprintable(args: list[str]) -> None:
+    # tyro shows what it refuses as it is; bytes that are no UTF-8 (half a pair) it cannot show
+    for arg in args:
+        if any(not (c.isprintable() or "\ud800" <= c <= "\udfff") for c in arg):
+            raise UserError(f"argument: {arg!r} holds characters that steer a terminal")
 
 
 def _train(args: list[str]) -> int:
@@ -176,7 +186,7 @@ def _eval(args: list[str]) -> int:
     if typed.json:
         print(json.dumps(result))
     else:
-        print(
+        print_out(
             f"{result['env_id']}: return {result['mean_return']:.2f} +- {result['std_return']:.2f}"
             f" over {result['episodes']} episodes (min {result['min_return']:.1f}, max"
             f" {result['max_return']:.1f}, mean length {result['mean_length']:.0f}),"

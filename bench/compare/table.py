@@ -8,7 +8,8 @@ from fastppo.bench.compare.command import Comparison
 from fastppo.bench.compare.verdicts import CONTROL, IMPROVED, INCONCLUSIVE, PASS, REGRESSION, Row
 from fastppo.bench.report.console import make_console
 from fastppo.bench.report.data import Entry
-from fastppo.bench.report.markdown import code, details, escape, table
+from fastppo.bench.report.escape import code, escape
+from fastppo.bench.report.markdown import details, table
 from fastppo.bench.report.numbers import amount, ratio, with_interval
 from fastppo.bench.report.tables import Table
 from fastppo.bench.report.terminal import NARROW, print_table, say

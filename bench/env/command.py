@@ -6,7 +6,6 @@ that what slows a shared machine slows them alike; settings are compared within 
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 
 from fastppo import paths, signals, threads
@@ -17,6 +16,7 @@ from fastppo.bench.results import result
 from fastppo.config import Config
 from fastppo.errors import Interrupted, UserError
 from fastppo.signals import StopRequest
+from fastppo.text import print_err, print_out
 
 SECONDS, ROUNDS = 30.0, 9
 WIDE = 64
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     with StopRequest() as stop:
         for env_id, (config, settings) in work.items():
             told = f"[{len(grids) + 1}/{len(work)}] {env_id}: {len(settings)} settings"
-            print(f"{told}, {args.seconds:g} s of slices ...", file=sys.stderr, flush=True)
+            print_err(f"{told}, {args.seconds:g} s of slices ...")
             grids.append(
                 measure(config, settings, seconds=args.seconds, rounds=args.rounds, stop=stop)
             )
@@ -149,4 +149,4 @@ def _publish(args: argparse.Namespace, grids: list[Grid]) -> None:
         result.write(args.json, result.new("env", entries, failures=failures))
     env_table.render(grids)
     if args.json is not None:
-        print(f"samples: {args.json}")
+        print_out(f"samples: {args.json}")

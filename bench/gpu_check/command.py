@@ -19,9 +19,12 @@ from fastppo import files, paths, program, signals, streams
 from fastppo.bench.gpu_check.correctness import checks
 from fastppo.bench.kernels import command as kernels
 from fastppo.bench.kernels.cases import cases
+from fastppo.bench.report.escape import code, escape
 from fastppo.bench.results import result
 from fastppo.devices import resolve_device
 from fastppo.errors import MachineError, UserError
+from fastppo.parser import Parser
+from fastppo.text import print_err, print_out
 
 RECORD, TABLES = "gpu-check.json", "gpu-check.md"
 SECONDS = 450.0
@@ -48,7 +51,7 @@ def correctness(device: torch.device, quick: bool, outcomes: list[dict[str, Any]
             check()
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-            print(f"WRONG {name}: {reason}", file=sys.stderr)
+            print_err(f"WRONG {name}: {reason}")
         outcomes.append({"name": name, "passed": reason is None, "reason": reason})
 
     for name, check in checks(device):
@@ -101,26 +104,26 @@ def markdown(record: dict[str, Any], timings: list[kernels.Timing]) -> str:
     passed = sum(outcome["passed"] for outcome in outcomes)
     lines = [
         *([] if record["complete"] else ["Incomplete: it was cut off, or is still running.", ""]),
-        f"Machine: {', '.join(facts['gpus']) or facts['cpu']}, {facts['cores']} cores, "
+        f"Machine: {escape(', '.join(facts['gpus']) or facts['cpu'])}, {facts['cores']} cores, "
         f"torch {versions['torch']}, triton {versions['triton']}; {record['created'][:10]}; "
-        f"`fastppo {' '.join(record['command'][1:])}`.",
+        f"{code('fastppo ' + ' '.join(record['command'][1:]))}.",
         "",
         f"Correctness against float64: {passed} of {len(outcomes)} checks passed.",
         "",
-        *(f"- {o['name']}: {o['reason']}" for o in outcomes if not o["passed"]),
+        *(f"- {escape(o['name'])}: {escape(o['reason'])}" for o in outcomes if not o["passed"]),
         "",
         f"| {' | '.join(kernels.HEADINGS)} |",
         f"|{'---|' * len(kernels.HEADINGS)}",
-        *(f"| {' | '.join(row)} |" for row in kernels.table_rows(timings)),
+        *(f"| {' | '.join(map(escape, row))} |" for row in kernels.table_rows(timings)),
         "",
-        *(f"- {line}" for line in kernels.failures(timings)),
+        *(f"- {escape(line)}" for line in kernels.failures(timings)),
         "",
         "| environment | env steps/s | where the time goes |",
         "|---|---|---|",
     ]
     for run in record["training"]:
         if "not_measured" in run:
-            lines.append(f"| {run['env_id']} | not measured: {run['not_measured']} | |")
+            lines.append(f"| {run['env_id']} | not measured: {escape(run['not_measured'])} | |")
         else:
             shares = ", ".join(f"{n} {100 * s:.0f}%" for n, s in run["phase_shares"].items())
             lines.append(f"| {run['env_id']} | {run['env_steps_per_s']:,.0f} | {shares} |")
@@ -142,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 all kernels are right, 1 one is not, 2 usage, 3 no GPU.
     """
-    parser = argparse.ArgumentParser(prog="fastppo gpu-check", description=__doc__)
+    parser = Parser(prog="fastppo gpu-check", description=__doc__)
     add_arguments(parser)
 
     def command() -> int:
@@ -175,7 +178,7 @@ def _run(args: argparse.Namespace) -> int:
     text = markdown(check.record(), check.timings)
     print(text)
     seconds = time.monotonic() - start
-    print(f"results: {args.out / RECORD} and .md, in {seconds:.0f} s")
+    print_out(f"results: {args.out / RECORD} and .md, in {seconds:.0f} s")
     return 1 if check.wrong else 0
 
 
@@ -212,7 +215,7 @@ class Check:
         correctness(device, args.quick, self._outcomes)
         self.write()
         checks = len(self._outcomes)
-        print(f"correctness: {checks - self.wrong} of {checks} checks passed", flush=True)
+        print_out(f"correctness: {checks - self.wrong} of {checks} checks passed")
         if not self.wrong:
             deadline = self._start + GRID_SHARE * args.seconds
             kernels.run_grid(device, self.timings, quick=args.quick, deadline=deadline)

@@ -6,7 +6,6 @@ copy as many bytes as the operation must move.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from fastppo.bench.kernels.clocks import (
 from fastppo.bench.results import result
 from fastppo.bench.results.paired import Ratio, interleave, speedup
 from fastppo.errors import MachineError, UserError
+from fastppo.text import print_err, print_out
 
 ROUNDS, QUICK_ROUNDS = 21, 9
 OURS, TEXTBOOK, COMPILED, COPY = "fastppo", "eager", "compile", "copy"
@@ -193,10 +193,11 @@ def failures(timings: list[Timing]) -> list[str]:
 def print_table(timings: list[Timing]) -> None:
     """The table on the terminal."""
     # here, because a GPU host without a package registry may lack rich
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from fastppo.console import PlainConsole
+
+    console = PlainConsole()
     # a narrow window keeps the numbers, and leaves out their intervals
     columns = [i for i, name in enumerate(HEADINGS) if name != "95%" or console.width >= WIDE]
     table = Table(box=None, pad_edge=False)
@@ -207,7 +208,7 @@ def print_table(timings: list[Timing]) -> None:
         table.add_row(*(row[i] for i in columns))
     console.print(table)
     for line in failures(timings):
-        print(line)
+        print_out(line)
 
 
 def run_grid(
@@ -239,9 +240,9 @@ def run_grid(
     chosen = _chosen(device, quick, operations or [])
     for done, case in enumerate(chosen):
         if deadline is not None and time.monotonic() > deadline:
-            print(f"out of time: {len(chosen) - done} of {len(chosen)} cases not measured")
+            print_out(f"out of time: {len(chosen) - done} of {len(chosen)} cases not measured")
             return False
-        print(f"[{done + 1}/{len(chosen)}] {case.id}", file=sys.stderr, flush=True)
+        print_err(f"[{done + 1}/{len(chosen)}] {case.id}")
         timings.extend(time_case(case, device, rounds))
     return True
 
@@ -283,7 +284,7 @@ def run(args: argparse.Namespace) -> int:
     facts = machine.machine()
     gpus = ", ".join(facts["gpus"]) or "no GPU"
     threads = torch.get_num_threads()
-    print(f"{facts['cpu']}, {facts['cores']} cores, {threads} threads, {gpus}")
+    print_out(f"{facts['cpu']}, {facts['cores']} cores, {threads} threads, {gpus}")
     timings: list[Timing] = []
     try:
         run_grid(where, timings, quick=args.quick, operations=args.operations, rounds=args.rounds)
@@ -299,9 +300,9 @@ def _publish(args: argparse.Namespace, timings: list[Timing]) -> None:
         result.write(args.json, record_of(timings))
     print_table(timings)
     if args.json is not None:
-        print(f"samples: {args.json}")
+        print_out(f"samples: {args.json}")
     if args.pictures is not None:
         from fastppo.bench.report.command import pictures
 
         for path in pictures([record_of(timings)], args.pictures):
-            print(f"picture: {path}")
+            print_out(f"picture: {path}")

@@ -4,7 +4,6 @@ A round is one slice of whole updates of each, taken next to each other, and wha
 machine hits both halves of a pair of rounds alike. Whoever does not have its turn is stopped.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from fastppo.bench.launch.steady import steady_index
 from fastppo.config import Config
 from fastppo.devices import resolve_device
 from fastppo.envs import spec_of
+from fastppo.text import print_err
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,4 +303,4 @@ def _expect(process: Launch, *kinds: str) -> Event:
 
 
 def _tell(text: str, mark: str = "") -> None:
-    print(f"{mark}{text}", file=sys.stderr, flush=True)
+    print_err(f"{mark}{text}")

@@ -23,6 +23,7 @@ from fastppo.bench.results import result
 from fastppo.config import Config
 from fastppo.errors import UserError
 from fastppo.presets import PRESETS
+from fastppo.text import print_out
 
 DEFAULT = "fastppo,reference"
 
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
                 if study.record["results"]:
                     render(study.record)
     if args.json is not None and study.record["results"]:
-        print(f"curves: {args.json}")
+        print_out(f"curves: {args.json}")
     return 3 if study.record["failures"] else 0
 
 

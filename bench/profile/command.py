@@ -17,6 +17,7 @@ from fastppo.bench.results import result
 from fastppo.config import Config, Options
 from fastppo.errors import Interrupted, MachineError, UserError, why
 from fastppo.signals import StopRequest
+from fastppo.text import print_out
 
 TRACE, RECORD = "trace.json.gz", "profile.json"
 
@@ -64,8 +65,9 @@ def main(argv: Sequence[str]) -> int:
         record = result.new("profile", [entry(profile)])
         write(folder, record, Path(scratch) / "trace.json")
         profile_table.render(profile)
-        print(f"\ntrace of the last update, for https://ui.perfetto.dev: {folder / TRACE}")
-        print(f"the rest: {folder / RECORD}")
+        print()
+        print_out(f"trace of the last update, for https://ui.perfetto.dev: {folder / TRACE}")
+        print_out(f"the rest: {folder / RECORD}")
         done = len(profile.plain)
         if done < typed.updates:
             signals.tell(f"fastppo: interrupted; {done} of {typed.updates} updates are kept")

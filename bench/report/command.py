@@ -13,6 +13,7 @@ from fastppo.bench.report.console import make_console
 from fastppo.bench.report.data import Run, read, run_of
 from fastppo.bench.report.terminal import print_results, print_runs
 from fastppo.errors import MachineError, why
+from fastppo.text import print_out
 
 __all__ = [
     "add_arguments",
@@ -92,10 +93,10 @@ def run(args: argparse.Namespace) -> int:
     runs = read(args.files)
     for name, path in asked.items():
         write(path, outputs[name](runs))
-        print(f"{name}: {path}")
+        print_out(f"{name}: {path}")
     if args.pictures is not None:
         for picture in _pictures(runs, args.pictures):
-            print(f"picture: {picture}")
+            print_out(f"picture: {picture}")
     if not asked and args.pictures is None:
         print_runs(runs, make_console())
     return 0

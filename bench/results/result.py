@@ -16,6 +16,7 @@ from fastppo import files, machine
 from fastppo.errors import MachineError, UserError, why
 from fastppo.redact import redact
 from fastppo.run.rundir import finite
+from fastppo.text import print_err
 
 SCHEMA = "fastppo.result/1"
 KINDS = ("kernel", "gpu-check", "train", "learn", "env", "profile")
@@ -88,7 +89,7 @@ def write(path: Path, record: dict[str, Any]) -> None:
     try:
         wrong = problem(plain)
     except ImportError:  # a GPU host without a package registry; reading validates it elsewhere
-        print(f"{path}: written without validation: jsonschema is missing", file=sys.stderr)
+        print_err(f"{path}: written without validation: jsonschema is missing")
         wrong = None
     if wrong is not None:
         raise AssertionError(f"a record of our own breaks {SCHEMA}: {wrong}")

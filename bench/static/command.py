@@ -25,6 +25,8 @@ from fastppo.bench.static import table as static_table
 from fastppo.bench.static.build import Build
 from fastppo.bench.static.gate import Row
 from fastppo.errors import MachineError, UserError
+from fastppo.parser import Parser
+from fastppo.text import print_err, print_out
 from fastppo.threads import available_cores
 
 Before = dict[str, dict[static_build.Key, static_build.Stats]]
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
 
     def command() -> int:
-        parser = argparse.ArgumentParser(
+        parser = Parser(
             prog="fastppo static",
             description=__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -164,7 +166,7 @@ def _check_request(compilers: Sequence[str], args: argparse.Namespace) -> None:
 
 
 def _build(tree: Path, compilers: Sequence[str], args: argparse.Namespace) -> dict[str, Build]:
-    print(f"compiling {' and '.join(compilers)} kernels ...", file=sys.stderr, flush=True)
+    print_err(f"compiling {' and '.join(compilers)} kernels ...")
     return static_build.build(
         tree,
         compilers=compilers,
@@ -216,7 +218,7 @@ def _conclude(
         for verdict in ("same", "moved", "new", "gone", "FAIL")
     }
     told = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
-    print(f"{sum(row.now is not None for row in rows)} compiled{': ' if told else ''}{told}")
+    print_out(f"{sum(row.now is not None for row in rows)} compiled{': ' if told else ''}{told}")
     if counts["FAIL"]:
         if args.check:
             print("if this is meant: fastppo static --update, and commit bench/expected")
@@ -227,7 +229,7 @@ def _conclude(
         for compiler, build in now.items():
             path = static_gate.expectation_path(compiler, build.versions)
             static_gate.write_expectation(path, build)
-            print(f"written: {path}")
+            print_out(f"written: {path}")
     if args.check and counts["new"]:
         print("what is new is not gated yet: fastppo static --update, and commit bench/expected")
     if unknown:

@@ -1,7 +1,6 @@
 """`fastppo track push | sync`: results and runs become W&B runs later, offline or online."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +12,7 @@ from fastppo.bench.track import sync as track_sync
 from fastppo.bench.track.runs import PlannedRun, planned
 from fastppo.errors import MachineError, UserError, why
 from fastppo.run.rundir import RunDir
+from fastppo.text import print_err, print_out
 from fastppo.tracking import trackers as tracking
 from fastppo.tracking import wandb_names
 from fastppo.tracking.wandb_process import WandbProcess
@@ -66,9 +66,9 @@ def run(args: argparse.Namespace) -> int:
         else:
             folders = _push(record, path, mode, args.project, base, ())
         for folder in folders:
-            print(f"{path}: {'sent' if mode == 'online' else 'recorded in'} {folder}")
+            print_out(f"{path}: {'sent' if mode == 'online' else 'recorded in'} {folder}")
         if mode == "offline":
-            print(f"next: fastppo track sync {path if record is None else path.parent}")
+            print_out(f"next: fastppo track sync {path if record is None else path.parent}")
     return 0
 
 
@@ -100,7 +100,7 @@ def push_record(
         return _push(record, path, mode, project, None, traces)
     except MachineError as error:
         remedy = f"the result is in {path}; try `fastppo track push {path}`"
-        print(f"fastppo: warning: {error}; {remedy}", file=sys.stderr)
+        print_err(f"fastppo: warning: {error}; {remedy}")
         return []
 
 

@@ -14,6 +14,7 @@ from fastppo.bench.recipes import workloads
 from fastppo.bench.results import result
 from fastppo.bench.train import entries
 from fastppo.errors import MachineError, UserError, why
+from fastppo.text import print_out
 from fastppo.tracking import wandb_names
 
 DEFAULT = ("fastppo", "reference", implementations.PEERS)
@@ -123,18 +124,18 @@ def _publish(args: argparse.Namespace, record: dict[str, Any]) -> None:
 
     report.print_results([record])
     if args.json is not None:
-        print(f"samples: {args.json}")
+        print_out(f"samples: {args.json}")
     for path, make in ((args.html, report.html), (args.md, report.markdown)):
         if path is not None:
             report.write(path, make([record]))
-            print(f"report: {path}")
+            print_out(f"report: {path}")
     if args.wandb is not None:
         from fastppo.bench.track.command import push_record
 
         folders = push_record(record, args.json, args.wandb)
         if folders:
-            print(f"W&B: {folders[-1]}")
-            print(f"  the comparison; {len(folders) - 1} runs beside it")
+            print_out(f"W&B: {folders[-1]}")
+            print_out(f"  the comparison; {len(folders) - 1} runs beside it")
 
 
 def _default_file() -> Path:

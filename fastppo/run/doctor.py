@@ -5,18 +5,19 @@ import shutil
 import sys
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from fastppo import machine, presets, threads
 from fastppo.config import Config
+from fastppo.console import PlainConsole
 from fastppo.envs import Refusal, all_env_ids, classify, describe
 from fastppo.kernels import api
+from fastppo.text import print_out
 
 
 def print_report(env_id: str) -> None:
     """Versions, kernel backends, machine, thread plan for one task, and warnings."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     facts = machine.machine()
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="cyan", no_wrap=True)
@@ -38,7 +39,7 @@ def print_report(env_id: str) -> None:
     table.add_row("kernels", serving)
     console.print(table)
     for warning in warnings():
-        console.print(f"[yellow]warning[/yellow] {warning}")
+        console.print(f"warning {warning}", style="yellow")
 
 
 def warnings() -> list[str]:
@@ -69,10 +70,10 @@ def print_envs() -> None:
             spec = classify(env_id)
         except Refusal as refusal:
             refused += 1
-            print(f"{env_id:44s} refused  {refusal}")
+            print_out(f"{env_id:44s} refused  {refusal}")
             continue
         served += 1
         kind = f"continuous {spec.action_dim}" if spec.nvec is None else f"discrete {spec.nvec}"
-        print(f"{env_id:44s} served   {spec.obs_dtype} {spec.obs_shape}, {kind}")
-    print(f"{served + refused} tasks: {served} served, {refused} refused")
+        print_out(f"{env_id:44s} served   {spec.obs_dtype} {spec.obs_shape}, {kind}")
+    print_out(f"{served + refused} tasks: {served} served, {refused} refused")
     sys.stdout.flush()

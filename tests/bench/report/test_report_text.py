@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from fastppo.bench.report import command as report
-from fastppo.bench.report.markdown import code, escape
+from fastppo.bench.report.escape import code, escape
 from fastppo.bench.report.numbers import count, ratio, seconds, share
 
 Record = dict[str, Any]

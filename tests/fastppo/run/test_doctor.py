@@ -95,3 +95,14 @@ def test_every_task_is_listed_on_one_line(command: Callable[..., Any]) -> None:
     assert all(line.split()[1] in ("served", "refused") for line in lines[:-1])
     assert all(len(line.split()) > 2 for line in lines[:-1])
     assert lines[-1].startswith("1651 tasks: ")
+
+
+def test_brackets_in_a_variable_reach_the_terminal_of_doctor(
+    command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "[/red][bold]2\x1b[2J")
+
+    outcome = command("doctor", "CartPole-v1")
+
+    assert outcome.code == 0
+    assert "OMP_NUM_THREADS=[/red][bold]2\\x1b[2J is set" in " ".join(outcome.out.split())
