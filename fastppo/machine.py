@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fastppo import __version__, threads
+from fastppo import __version__, cgroups
 from fastppo.redact import redact
 
 PACKAGES = ("torch", "triton", "numba", "numpy", "envpool", "gymnasium", "wandb")
@@ -57,7 +57,7 @@ def machine() -> dict[str, Any]:
     """Processor, cores, memory and GPUs."""
     return {
         "cpu": _cpu_model(),
-        "cores": threads.available_cores(),
+        "cores": cgroups.available_cores(),
         "memory_gb": round(_memory_bytes() / 2**30, 1),
         "os": platform.platform(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],

@@ -8,7 +8,7 @@ import argparse
 import math
 from collections.abc import Sequence
 
-from fastppo import paths, signals, threads
+from fastppo import cgroups, paths, signals
 from fastppo.bench.env import table as env_table
 from fastppo.bench.env.rounds import Grid, config_of, measure, plan_of
 from fastppo.bench.launch.pools import Setting
@@ -35,7 +35,7 @@ def make_grid(
         batch_sizes: None for N, N / 2 and N / 4.
         num_threads: None for the powers of two up to the cores, and the cores.
     """
-    cores = threads.available_cores()
+    cores = cgroups.available_cores()
     tried = num_threads or sorted({*(2**i for i in range(cores.bit_length())), cores})
     settings = set()
     for envs in num_envs:

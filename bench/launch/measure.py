@@ -15,6 +15,7 @@ from fastppo.bench.contract import CEILINGS, PHASES, manifest
 from fastppo.bench.launch.implementations import Implementation, ours
 from fastppo.bench.launch.process import SILENCE_S, Event, Failed, Launch
 from fastppo.bench.launch.steady import steady_index
+from fastppo.cgroups import available_cores
 from fastppo.config import Config
 from fastppo.devices import resolve_device
 from fastppo.envs import spec_of
@@ -111,7 +112,7 @@ class Measurement:
         self._open: dict[str, tuple[Launch, Run]] = {}
         spec = spec_of(config)
         self._plan = plan = threads.plan(config, spec)
-        cores = threads.available_cores()
+        cores = available_cores()
         torch_threads = sorted({1, cores}) if effort.tune else [plan.torch_threads]
         self._first_torch_threads = torch_threads[0]
         self.request: dict[str, Any] = {
@@ -275,7 +276,7 @@ class Measurement:
         """The torch threads fastppo has chosen in this launch, or would be given untuned."""
         run = self._open["fastppo"][1] if "fastppo" in self._open else None
         chosen = self._plan.torch_threads if run is None else run.torch_threads or 1
-        return min(chosen, threads.available_cores())
+        return min(chosen, available_cores())
 
     def _finish(self) -> None:
         for process, run in self._open.values():

@@ -24,10 +24,10 @@ from fastppo.bench.static import sass
 from fastppo.bench.static import table as static_table
 from fastppo.bench.static.build import Build
 from fastppo.bench.static.gate import Row
+from fastppo.cgroups import available_cores
 from fastppo.errors import MachineError, UserError
 from fastppo.parser import Parser
 from fastppo.text import print_err, print_out
-from fastppo.threads import available_cores
 
 Before = dict[str, dict[static_build.Key, static_build.Stats]]
 """Per compiler, what its kernels were."""

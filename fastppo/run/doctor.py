@@ -8,6 +8,7 @@ import torch
 from rich.table import Table
 
 from fastppo import machine, presets, threads
+from fastppo.cgroups import available_cores
 from fastppo.config import Config
 from fastppo.console import PlainConsole
 from fastppo.envs import Refusal, all_env_ids, classify, describe
@@ -45,7 +46,7 @@ def print_report(env_id: str) -> None:
 def warnings() -> list[str]:
     """What is likely to spoil a measurement or a run here."""
     found = []
-    cores = threads.available_cores()
+    cores = available_cores()
     load = os.getloadavg()[0]
     if load > 0.5 * cores:
         found.append(f"load is {load:.1f} on {cores} cores: rates measured now will be low")

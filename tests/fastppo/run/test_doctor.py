@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from fastppo import machine, threads
+from fastppo import machine
+from fastppo.cgroups import available_cores
 from fastppo.run import doctor
 
 
@@ -22,7 +23,7 @@ def test_report_names_versions_cores_backends_and_the_plan(command: Callable[...
 
     for name, version in machine.versions().items():
         assert f"{name} {version or 'not installed'}" in text
-    assert f"{threads.available_cores()} cores" in text
+    assert f"{available_cores()} cores" in text
     for name in ("triton", "numba", "torch"):
         assert f"backend {name} " in text
     assert "backend torch serves" in text
