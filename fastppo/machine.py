@@ -40,6 +40,8 @@ VARIABLES = (
     "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "PYTHONMALLOC", "PYTHONOPTIMIZE",
 )  # fmt: skip
 """Environment variables that can move a number (docs/surroundings.md); no other is kept."""
+NUMBA_FILE = ".numba_config.yaml"
+"""Read by numba in the working folder, as if it set NUMBA_* variables."""
 
 
 def versions() -> dict[str, str | None]:
@@ -75,8 +77,11 @@ def record() -> dict[str, Any]:
 
 
 def variables() -> dict[str, str]:
-    """Those of VARIABLES that are set, without secrets."""
-    return {name: redact(os.environ[name]) for name in VARIABLES if name in os.environ}
+    """Those of VARIABLES that are set, without secrets, and whether numba reads a file instead."""
+    found = {name: redact(os.environ[name]) for name in VARIABLES if name in os.environ}
+    if os.path.exists(NUMBA_FILE):
+        found[NUMBA_FILE] = "present"
+    return found
 
 
 def _cpu_model() -> str:

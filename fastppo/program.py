@@ -6,7 +6,7 @@ Imports nothing that takes time, for the handler must be there before what does.
 import signal
 from collections.abc import Callable
 
-from fastppo import faults, limits, signals, streams
+from fastppo import faults, limits, signals, streams, surroundings
 from fastppo.errors import Diverged, Interrupted, MachineError, UserError
 from fastppo.text import print_err
 
@@ -37,6 +37,7 @@ def run(command: Callable[[], int], *, is_process: bool = True) -> int:
 def _run(command: Callable[[], int], *, is_process: bool) -> int:
     try:
         if is_process:
+            surroundings.mend()
             limits.check_import_threads()
         return command()
     except (UserError, MachineError, Diverged) as error:

@@ -56,6 +56,10 @@ def warnings() -> list[str]:
         found.append(
             "TRITON_INTERPRET=1: Triton kernels run interpreted, thousands of times slower"
         )
+    if os.path.exists(machine.NUMBA_FILE):
+        found.append(f"{machine.NUMBA_FILE} is here: numba takes its settings from it")
+    if sys.flags.optimize or os.environ.get("PYTHONOPTIMIZE"):
+        found.append("python -O leaves out the checks of our own and of other libraries")
     if shutil.disk_usage(".").free < 2**30:
         found.append("less than 1 GB of disk is free here; checkpoints may not fit")
     if shutil.which("c++") is None and shutil.which("g++") is None:
