@@ -1,11 +1,12 @@
 """`fastppo bench train | learn | env | kernels | peers`, also `python -m fastppo.bench`."""
 
-import argparse
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
 
-from fastppo import program, signals, streams
+from fastppo import paths, program, signals, streams
+from fastppo.parser import Parser
+from fastppo.text import print_err
 
 COMMANDS = {
     "train": (
@@ -41,8 +42,6 @@ UPPER = {
     ),
 }
 """Commands of `fastppo` itself that are served from here."""
-OUTPUTS = ("json", "html", "md", "junit", "pictures")
-"""Options that name a file for a result."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +72,7 @@ def choose(group: str, commands: Mapping[str, tuple[str, str]], args: Sequence[s
         return 0 if args else 2
     if args[0] not in commands:
         known = ", ".join(commands)
-        print(f"fastppo: error: {group}: {args[0]!r} is unknown; use {known}", file=sys.stderr)
+        print_err(f"fastppo: error: {group}: {args[0]!r} is unknown; use {known}")
         return 2
     module, about = commands[args[0]]
     return serve(module, f"fastppo {group} {args[0]}", about, args[1:])
@@ -89,10 +88,12 @@ def serve(module: str, name: str, about: str, args: Sequence[str]) -> int:
         What `run` returns.
     """
     command = importlib.import_module(module)
-    parser = argparse.ArgumentParser(prog=name, description=about)
+    parser = Parser(prog=name, description=about)
     command.add_arguments(parser)
     parsed = parser.parse_args(args)
-    outputs = [value for name, value in vars(parsed).items() if name in OUTPUTS]
+    paths.check(parser, parsed)
+    writes = (action.dest for action in paths.actions(parser) if action.type in paths.WRITTEN)
+    outputs = [getattr(parsed, name, None) for name in writes]
     if any(outputs) or not outputs or module == UPPER["compare"][0]:
         streams.mirror()  # a file holds the result, the exit code is it, or it is what was done
     else:

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import tyro
 
-from fastppo import __version__, program, settings, streams
+from fastppo import __version__, paths, program, settings, streams
 from fastppo.config import Options, WandbMode
 from fastppo.errors import UserError
+from fastppo.text import print_out
 
 USAGE = """\
 usage: fastppo COMMAND ...
@@ -43,9 +44,9 @@ fastppo COMMAND --help explains a command."""
 class TrainArgs(Options):
     """Train PPO on an EnvPool task. Defaults are those of the preset that fits the environment."""
 
-    run_dir: Path | None = None
+    run_dir: Annotated[Path | None, paths.folder] = None
     """Folder of the run; None makes runs/<env>-<seed>-<stamp>."""
-    resume: Path | None = None
+    resume: Annotated[Path | None, paths.source] = None
     """Go on from the newest checkpoint of this run; takes no ENV_ID and no settings."""
     quiet: bool = False
     """Show no progress."""
@@ -57,7 +58,7 @@ class TrainArgs(Options):
 class EvalArgs:
     """Play whole episodes with a trained policy, with statistics frozen and raw returns."""
 
-    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    run_dir: Annotated[Path, paths.source, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """Folder of the run."""
     episodes: int = 20
     """Episodes to play, shared evenly over up to 16 environments."""
@@ -65,7 +66,7 @@ class EvalArgs:
     """Seed of the evaluation's environments; they differ from the training's at every value."""
     stochastic: bool = False
     """Draw actions instead of taking the most likely one."""
-    checkpoint: Path | None = None
+    checkpoint: Annotated[Path | None, paths.source] = None
     """Evaluate this checkpoint instead of the run's newest."""
     device: str = "cpu"
     """cpu, cuda or auto."""
@@ -114,11 +115,20 @@ def dispatch(args: list[str]) -> int:
         print(USAGE)
         return 0 if args else 2
     if args[0] in ("-V", "--version"):
-        print(f"fastppo {__version__}")
+        print_out(f"fastppo {__version__}")
         return 0
+    if args[0] in ("train", "eval", "doctor", "profile"):
+        _refuse_unprintable(args)
     if args[0] not in commands:
         raise UserError(f"command: {args[0]!r} is unknown; use {', '.join(commands)}")
     return commands[args[0]](args[1:])
+
+
+def _refuse_unprintable(args: list[str]) -> None:
+    # tyro shows what it refuses as it is; bytes that are no UTF-8 (half a pair) it cannot show
+    for arg in args:
+        if any(not (c.isprintable() or "\ud800" <= c <= "\udfff") for c in arg):
+            raise UserError(f"argument: {arg!r} holds characters that steer a terminal")
 
 
 def _train(args: list[str]) -> int:
@@ -135,6 +145,7 @@ def _train(args: list[str]) -> int:
         streams.needed()
         print(json.dumps(config.to_dict(), indent=2))
         return 0
+    paths.check_fields(typed)
     from fastppo.run import session
 
     session.start(config, typed.run_dir, quiet=typed.quiet)
@@ -177,7 +188,7 @@ def _eval(args: list[str]) -> int:
     if typed.json:
         print(json.dumps(result))
     else:
-        print(
+        print_out(
             f"{result['env_id']}: return {result['mean_return']:.2f} +- {result['std_return']:.2f}"
             f" over {result['episodes']} episodes (min {result['min_return']:.1f}, max"
             f" {result['max_return']:.1f}, mean length {result['mean_length']:.0f}),"

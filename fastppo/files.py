@@ -7,13 +7,12 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from fastppo import signals
-from fastppo.errors import UserError
 
 
 class Unreadable(ValueError):
@@ -122,39 +121,6 @@ def open_lock(path: Path) -> IO[bytes]:
         file.close()
         raise OSError(errno.EINVAL, "no regular file where a lock file belongs")
     return file
-
-
-def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path]) -> None:
-    """Refuses an output that is also an input, or that another option writes too.
-
-    Args:
-        outputs: paths by the option that names them; None where it was not given.
-        inputs: files that the command reads.
-
-    Raises:
-        UserError: names the option and the path.
-    """
-    taken: dict[str, Path] = {}
-    for option, path in outputs.items():
-        if path is None or is_stream(path):
-            continue
-        for other in inputs:
-            if _same(path, other):
-                raise UserError(f"{option}: {path} is an input; name another file")
-        for name, other in taken.items():
-            if _same(path, other):
-                raise UserError(
-                    f"{option}: {path} is named twice, for {name} too; give every output its own "
-                    "file"
-                )
-        taken[option] = path
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:  # not there yet
-        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def parse_json(text: str | bytes, *, constants: bool = False) -> Any:

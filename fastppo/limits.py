@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from fastppo import cgroups
 from fastppo.errors import MachineError
 
-PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60
 """Bytes from which on a limit is none; cgroup v1 writes a huge number."""
 
@@ -19,8 +19,8 @@ def available_bytes() -> int:
 
     What a cgroup holds as cache of files is free for the taking.
     """
-    status = _numbers(PROC / "self/status", 1024)
-    left = [_numbers(PROC / "meminfo", 1024).get("MemAvailable:", _UNLIMITED)]
+    status = _numbers(cgroups.PROC / "self/status", 1024)
+    left = [_numbers(cgroups.PROC / "meminfo", 1024).get("MemAvailable:", _UNLIMITED)]
     left += [limit - used for limit, used in _cgroups()]
     for kind, used in ((resource.RLIMIT_AS, "VmSize:"), (resource.RLIMIT_DATA, "VmData:")):
         limit, _ = resource.getrlimit(kind)
@@ -31,23 +31,14 @@ def available_bytes() -> int:
 
 def _cgroups() -> Iterator[tuple[int, int]]:
     """Limit and use in bytes of every memory cgroup around this process, v2 and v1."""
-    for line in _lines(PROC / "self/cgroup"):
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
+    for folder, version in cgroups.groups("memory"):
         names = ("memory.max", "memory.current", "inactive_file")
-        root = CGROUPS
-        if controllers:
+        if version == 1:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            root = CGROUPS / "memory"
-        inner = root / path.lstrip("/")
-        for folder in (inner, *inner.parents):
-            limit, used = (_lines(folder / name) for name in names[:2])
-            if limit and used and limit[0].isdigit():
-                cache = _numbers(folder / "memory.stat").get(names[2], 0)
-                yield int(limit[0]), int(used[0]) - cache
-            if folder == root:
-                break
+        limit, used = (cgroups.lines(folder / name) for name in names[:2])
+        if limit and used and limit[0].isdigit():
+            cache = _numbers(folder / "memory.stat").get(names[2], 0)
+            yield int(limit[0]), int(used[0]) - cache
 
 
 def check_threads(count: int, what: str) -> None:
@@ -93,15 +84,8 @@ def check_import_threads() -> None:
 def _numbers(path: Path, unit: int = 1) -> dict[str, int]:
     """The first number of every line, by the word before it."""
     found = {}
-    for line in _lines(path):
+    for line in cgroups.lines(path):
         words = line.split()
         if len(words) > 1 and words[1].isdigit():
             found[words[0]] = int(words[1]) * unit
     return found
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []  # not Linux, or no cgroup

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fastppo import __version__, threads
+from fastppo import __version__, cgroups
 from fastppo.redact import redact
 
 PACKAGES = ("torch", "triton", "numba", "numpy", "envpool", "gymnasium", "wandb")
@@ -40,6 +40,8 @@ VARIABLES = (
     "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "PYTHONMALLOC", "PYTHONOPTIMIZE",
 )  # fmt: skip
 """Environment variables that can move a number (docs/surroundings.md); no other is kept."""
+NUMBA_FILE = ".numba_config.yaml"
+"""Read by numba in the working folder, as if it set NUMBA_* variables."""
 
 
 def versions() -> dict[str, str | None]:
@@ -57,7 +59,7 @@ def machine() -> dict[str, Any]:
     """Processor, cores, memory and GPUs."""
     return {
         "cpu": _cpu_model(),
-        "cores": threads.available_cores(),
+        "cores": cgroups.available_cores(),
         "memory_gb": round(_memory_bytes() / 2**30, 1),
         "os": platform.platform(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
@@ -75,8 +77,11 @@ def record() -> dict[str, Any]:
 
 
 def variables() -> dict[str, str]:
-    """Those of VARIABLES that are set, without secrets."""
-    return {name: redact(os.environ[name]) for name in VARIABLES if name in os.environ}
+    """Those of VARIABLES that are set, without secrets, and whether numba reads a file instead."""
+    found = {name: redact(os.environ[name]) for name in VARIABLES if name in os.environ}
+    if os.path.exists(NUMBA_FILE):
+        found[NUMBA_FILE] = "present"
+    return found
 
 
 def _cpu_model() -> str:

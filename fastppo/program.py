@@ -4,11 +4,11 @@ Imports nothing that takes time, for the handler must be there before what does.
 """
 
 import signal
-import sys
 from collections.abc import Callable
 
-from fastppo import faults, limits, signals, streams
+from fastppo import faults, limits, signals, streams, surroundings
 from fastppo.errors import Diverged, Interrupted, MachineError, UserError
+from fastppo.text import print_err
 
 
 def run(command: Callable[[], int], *, is_process: bool = True) -> int:
@@ -37,16 +37,17 @@ def run(command: Callable[[], int], *, is_process: bool = True) -> int:
 def _run(command: Callable[[], int], *, is_process: bool) -> int:
     try:
         if is_process:
+            surroundings.mend()
             limits.check_import_threads()
         return command()
     except (UserError, MachineError, Diverged) as error:
-        print(f"fastppo: error: {error}", file=sys.stderr)
+        print_err(f"fastppo: error: {error}")
         return error.exit_code
     except (MemoryError, RuntimeError, OSError, ImportError) as error:
         fault = faults.told(error)
         if fault is None:
             raise
-        print(f"fastppo: error: {fault}", file=sys.stderr)
+        print_err(f"fastppo: error: {fault}")
         return MachineError.exit_code
     except Interrupted as interrupted:
         signals.tell_unless_told()

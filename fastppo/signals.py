@@ -9,7 +9,6 @@ SIGHUP that is ignored, as under nohup, stays ignored.
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
 from fastppo.errors import Interrupted
+from fastppo.text import print_err
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ECHO_S = 0.3
@@ -133,7 +133,7 @@ class StopRequest:
 def tell(text: str) -> None:
     """Says on stderr how the command stopped, in place of the usual word."""
     _state.told = True
-    print(text, file=sys.stderr, flush=True)
+    print_err(text)
 
 
 def tell_unless_told() -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal, TextIO
 
 from fastppo.errors import MachineError, why
+from fastppo.text import print_err
 
 _CLOSED = "it is closed"
 
@@ -137,10 +138,10 @@ def settle(out: Guard, code: int) -> int:
     reason = f"stdout: {why(out.lost)}"
     if out.role == "product" and not code:
         remedy = "not all was printed; free space, or send it elsewhere"
-        print(f"fastppo: error: {reason}; {remedy}", file=sys.stderr)
+        print_err(f"fastppo: error: {reason}; {remedy}")
         return 3
     told = "the run went on without it" if out.role == "run" else "not all was printed"
-    print(f"fastppo: warning: {reason}; {told}", file=sys.stderr)
+    print_err(f"fastppo: warning: {reason}; {told}")
     return code
 
 

@@ -1,5 +1,6 @@
 """Other people's text, from children and files, made safe to show."""
 
+import sys
 from typing import Any
 
 
@@ -19,6 +20,16 @@ def printable(value: Any) -> Any:
     if isinstance(value, list):
         return [printable(item) for item in value]
     return value
+
+
+def print_out(text: str) -> None:
+    """Prints one line on standard output, whatever the text holds."""
+    print(printable(text), flush=True)
+
+
+def print_err(text: str) -> None:
+    """Prints one line on standard error, beside what goes to standard output."""
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def _shown(character: str) -> str:

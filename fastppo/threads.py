@@ -1,8 +1,8 @@
 """How a run divides the cores between EnvPool and torch."""
 
-import os
 from dataclasses import dataclass
 
+from fastppo import cgroups
 from fastppo.config import Config
 from fastppo.envs import EnvSpec
 from fastppo.policy import is_image
@@ -16,21 +16,6 @@ class ThreadPlan:
     torch_threads: int
 
 
-def available_cores() -> int:
-    """Cores this process may run on: its affinity mask, lowered by a cgroup's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, _cgroup_quota()))
-
-
-def _cgroup_quota() -> int:
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-    except (OSError, ValueError):
-        return 1 << 30
-    return 1 << 30 if quota == "max" else max(1, int(quota) // int(period))
-
-
 def plan(config: Config, spec: EnvSpec) -> ThreadPlan:
     """The configured numbers, or a choice by the kind of work.
 
@@ -38,7 +23,7 @@ def plan(config: Config, spec: EnvSpec) -> ThreadPlan:
     out costs more (measured on two cores: acting on 8 rows 75 us on one thread, 600 us on two
     passively waiting ones). The step of classic control is as short, so one EnvPool thread does.
     """
-    cores = available_cores()
+    cores = cgroups.available_cores()
     image = is_image(spec.obs_shape) and config.network != "mlp"
     short_step = spec.family in ("classic_control", "toy_text")
     env_threads = config.env_threads or (1 if short_step else min(cores, config.num_envs))

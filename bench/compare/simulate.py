@@ -3,14 +3,15 @@
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from fastppo import paths
 from fastppo.bench.compare import drift
 from fastppo.bench.compare.drift import Array, Side
 from fastppo.bench.results import result
 from fastppo.errors import UserError
+from fastppo.text import print_out
 
 LAUNCHES = (1, 2, 4, 8)
 ROUNDS = 8
@@ -153,7 +154,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--trials", type=int, default=TRIALS, help="comparisons per cell (default %(default)s)")
     add("--tolerance", type=float, default=0.05, help="of compare (default %(default)s)")
     add("--seed", type=int, default=1, help="another one for other random numbers (default 1)")
-    add("--md", type=Path, metavar="F", help="write the table here, too")
+    add("--md", type=paths.output, metavar="F", help="write the table here, too")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -169,9 +170,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--tolerance: {args.tolerance} must be a number from 0 to below 1")
     if args.seed < 0:
         raise UserError(f"--seed: {args.seed} must be 0 or above")
-    result.check_writable(args.md, "--md")
     text = markdown(list(table(args.trials, args.tolerance, args.seed)))
-    print(f"x: REGRESSION where B takes so much longer, at {args.tolerance:.0%} tolerance\n")
+    print_out(f"x: REGRESSION where B takes so much longer, at {args.tolerance:.0%} tolerance\n")
     print(text, end="")
     if args.md is not None:
         result.write_text(args.md, text, "--md")

@@ -18,7 +18,8 @@ from fastppo.bench.compare.drift import (
 from fastppo.bench.compare.verdicts import CONTROL, NOT_MEASURED, Row
 from fastppo.bench.report.console import make_console
 from fastppo.bench.report.data import Entry
-from fastppo.bench.report.markdown import code, details, escape, table
+from fastppo.bench.report.escape import code, escape
+from fastppo.bench.report.markdown import details, table
 from fastppo.bench.report.numbers import amount, ratio, with_ends
 from fastppo.bench.report.tables import Table
 from fastppo.bench.report.terminal import NARROW, print_table, say

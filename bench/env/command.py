@@ -6,11 +6,9 @@ that what slows a shared machine slows them alike; settings are compared within 
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from fastppo import signals, threads
+from fastppo import cgroups, paths, signals
 from fastppo.bench.env import table as env_table
 from fastppo.bench.env.rounds import Grid, config_of, measure, plan_of
 from fastppo.bench.launch.pools import Setting
@@ -18,6 +16,7 @@ from fastppo.bench.results import result
 from fastppo.config import Config
 from fastppo.errors import Interrupted, UserError
 from fastppo.signals import StopRequest
+from fastppo.text import print_err, print_out
 
 SECONDS, ROUNDS = 30.0, 9
 WIDE = 64
@@ -36,7 +35,7 @@ def make_grid(
         batch_sizes: None for N, N / 2 and N / 4.
         num_threads: None for the powers of two up to the cores, and the cores.
     """
-    cores = threads.available_cores()
+    cores = cgroups.available_cores()
     tried = num_threads or sorted({*(2**i for i in range(cores.bit_length())), cores})
     settings = set()
     for envs in num_envs:
@@ -66,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds", type=int, default=ROUNDS, metavar="R",
         help=f"turns of each setting (default {ROUNDS}; fewer than six give a range only)",
     )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="F", help="write the raw samples here")
+    parser.add_argument("--json", type=paths.output, metavar="F", help="write the raw samples here")
 
 
 def _numbers(text: str | None, option: str) -> list[int] | None:
@@ -98,7 +97,6 @@ def work_of(args: argparse.Namespace) -> Work:
         raise UserError(f"--seconds: {args.seconds} must be a finite number above 0")
     if args.rounds < 1:
         raise UserError(f"--rounds: {args.rounds} must be at least 1")
-    result.check_writable(args.json)
     work: Work = {}
     for env_id in args.env_ids:
         if env_id in work:
@@ -130,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     with StopRequest() as stop:
         for env_id, (config, settings) in work.items():
             told = f"[{len(grids) + 1}/{len(work)}] {env_id}: {len(settings)} settings"
-            print(f"{told}, {args.seconds:g} s of slices ...", file=sys.stderr, flush=True)
+            print_err(f"{told}, {args.seconds:g} s of slices ...")
             grids.append(
                 measure(config, settings, seconds=args.seconds, rounds=args.rounds, stop=stop)
             )
@@ -151,4 +149,4 @@ def _publish(args: argparse.Namespace, grids: list[Grid]) -> None:
         result.write(args.json, result.new("env", entries, failures=failures))
     env_table.render(grids)
     if args.json is not None:
-        print(f"samples: {args.json}")
+        print_out(f"samples: {args.json}")

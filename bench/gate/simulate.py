@@ -5,10 +5,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from fastppo import paths
 from fastppo.bench.gate import rule
 from fastppo.bench.gate.noise import MACHINES, Machine, pairs
 from fastppo.bench.results import result
@@ -101,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, default=rule.ROUNDS, help="pairs of a run (default %(default)s)")
     add("--tolerance", type=float, default=0.05, help="of the gate (default %(default)s)")
     add("--seed", type=int, default=1, help="another one for other random numbers (default 1)")
-    add("--md", type=Path, metavar="F", help="write the table here, too")
+    add("--md", type=paths.output, metavar="F", help="write the table here, too")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,7 +121,6 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--tolerance: {args.tolerance} must lie between 0 and 1, such as 0.05")
     if args.seed < 0:
         raise UserError(f"--seed: {args.seed} must be 0 or above")
-    result.check_writable(args.md, "--md")
     text = markdown(list(table(args.trials, args.tolerance, args.rounds, args.seed)))
     print(text, end="")
     if args.md is not None:

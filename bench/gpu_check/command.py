@@ -15,14 +15,18 @@ from typing import Any
 
 import torch
 
-from fastppo import files, program, signals, streams
+from fastppo import files, paths, program, signals, streams
 from fastppo.bench.gpu_check.correctness import checks
 from fastppo.bench.kernels import command as kernels
 from fastppo.bench.kernels.cases import Case, cases
+from fastppo.bench.report.escape import code, escape
 from fastppo.bench.results import result
 from fastppo.devices import resolve_device
 from fastppo.errors import MachineError, UserError
+from fastppo.parser import Parser
+from fastppo.text import print_err, print_out
 
+RECORD, TABLES = "gpu-check.json", "gpu-check.md"
 SECONDS = 450.0
 """Of the whole command: under the eight minutes that it promises."""
 GRID_SHARE = 0.75
@@ -47,7 +51,7 @@ def correctness(device: torch.device, quick: bool, outcomes: list[dict[str, Any]
             check()
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-            print(f"WRONG {name}: {reason}", file=sys.stderr)
+            print_err(f"WRONG {name}: {reason}")
         outcomes.append({"name": name, "passed": reason is None, "reason": reason})
 
     for name, check in checks(device):
@@ -100,30 +104,39 @@ def markdown(record: dict[str, Any], timings: list[kernels.Timing]) -> str:
     passed = sum(outcome["passed"] for outcome in outcomes)
     lines = [
         *([] if record["complete"] else ["Incomplete: it was cut off, or is still running.", ""]),
-        f"Machine: {', '.join(facts['gpus']) or facts['cpu']}, {facts['cores']} cores, "
+        f"Machine: {escape(', '.join(facts['gpus']) or facts['cpu'])}, {facts['cores']} cores, "
         f"torch {versions['torch']}, triton {versions['triton']}; {record['created'][:10]}; "
-        f"`fastppo {' '.join(record['command'][1:])}`.",
+        f"{code('fastppo ' + ' '.join(record['command'][1:]))}.",
         "",
         f"Correctness against float64: {passed} of {len(outcomes)} checks passed.",
         "",
-        *(f"- {o['name']}: {o['reason']}" for o in outcomes if not o["passed"]),
+        *(f"- {escape(o['name'])}: {escape(o['reason'])}" for o in outcomes if not o["passed"]),
         "",
         f"| {' | '.join(kernels.HEADINGS)} |",
         f"|{'---|' * len(kernels.HEADINGS)}",
-        *(f"| {' | '.join(row)} |" for row in kernels.table_rows(timings)),
+        *(f"| {' | '.join(map(escape, row))} |" for row in kernels.table_rows(timings)),
         "",
-        *(f"- {line}" for line in kernels.told(record["failures"])),
+        *(f"- {escape(line)}" for line in kernels.told(record["failures"])),
         "",
         "| environment | env steps/s | where the time goes |",
         "|---|---|---|",
     ]
     for run in record["training"]:
         if "not_measured" in run:
-            lines.append(f"| {run['env_id']} | not measured: {run['not_measured']} | |")
+            lines.append(f"| {run['env_id']} | not measured: {escape(run['not_measured'])} | |")
         else:
             shares = ", ".join(f"{n} {100 * s:.0f}%" for n, s in run["phase_shares"].items())
             lines.append(f"| {run['env_id']} | {run['env_steps_per_s']:,.0f} | {shares} |")
     return "\n".join(lines) + "\n"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of `fastppo gpu-check`."""
+    add = parser.add_argument
+    add("--out", type=paths.folder, required=True, metavar="DIR", help="results go here")
+    add("--device", default="cuda", help="cpu rehearses the command without a GPU")
+    add("--quick", action="store_true", help="the ends of the grid, fewer rounds")
+    add("--seconds", type=float, default=SECONDS, help=f"for all of it (default {SECONDS:.0f})")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,16 +145,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 all kernels are right, 1 one is not, 2 usage, 3 no GPU, or something was not measured.
     """
-    parser = argparse.ArgumentParser(prog="fastppo gpu-check", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results go here")
-    parser.add_argument("--device", default="cuda", help="cpu rehearses the command without a GPU")
-    parser.add_argument("--quick", action="store_true", help="the ends of the grid, fewer rounds")
-    parser.add_argument(
-        "--seconds", type=float, default=SECONDS, help=f"for all of it (default {SECONDS:.0f})"
-    )
+    parser = Parser(prog="fastppo gpu-check", description=__doc__)
+    add_arguments(parser)
 
     def command() -> int:
         args = parser.parse_args(argv)
+        paths.check(parser, args)
         streams.mirror()
         with signals.unwinding():
             return _run(args)
@@ -153,8 +162,7 @@ def _run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     if not args.seconds > 0:
         raise UserError(f"--seconds: {args.seconds} must be a number above 0")
-    if args.out.exists() and not args.out.is_dir():
-        raise UserError(f"--out: {args.out} is a file; name a folder")
+    paths.check_folder(args.out, "--out", (RECORD, TABLES))
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise MachineError("device: torch sees no GPU; --device cpu rehearses the command")
     device = resolve_device(args.device)
@@ -170,7 +178,7 @@ def _run(args: argparse.Namespace) -> int:
     text = markdown(check.record(), check.timings)
     print(text)
     seconds = time.monotonic() - start
-    print(f"results: {args.out / 'gpu-check.json'} and .md, in {seconds:.0f} s")
+    print_out(f"results: {args.out / RECORD} and .md, in {seconds:.0f} s")
     if check.wrong:
         return 1
     return 3 if check.unseen else 0
@@ -216,7 +224,7 @@ class Check:
         correctness(device, args.quick, self._outcomes)
         self.write()
         checks = len(self._outcomes)
-        print(f"correctness: {checks - self.wrong} of {checks} checks passed", flush=True)
+        print_out(f"correctness: {checks - self.wrong} of {checks} checks passed")
         if not self.wrong:
             deadline = self._start + GRID_SHARE * args.seconds
             self._left_out = kernels.run_grid(
@@ -244,8 +252,8 @@ class Check:
         """Brings both files up to date."""
         with signals.held():
             record = self.record()
-            result.write(self._folder / "gpu-check.json", record)
-            files.write(self._folder / "gpu-check.md", markdown(record, self.timings))
+            result.write(self._folder / RECORD, record)
+            files.write(self._folder / TABLES, markdown(record, self.timings))
 
 
 if __name__ == "__main__":

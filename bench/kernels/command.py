@@ -6,18 +6,16 @@ copy as many bytes as the operation must move.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from fastppo import machine, signals
+from fastppo import machine, paths, signals
 from fastppo.bench.kernels.cases import Case, Work, cases
 from fastppo.bench.kernels.clocks import (
     ColdClock,
@@ -31,6 +29,7 @@ from fastppo.bench.results import result
 from fastppo.bench.results.intervals import Interval, heading
 from fastppo.bench.results.paired import interleave, speedup
 from fastppo.errors import MachineError, UserError
+from fastppo.text import print_err, print_out
 
 ROUNDS, QUICK_ROUNDS = 21, 9
 OURS, TEXTBOOK, COMPILED, COPY = "fastppo", "eager", "compile", "copy"
@@ -206,10 +205,11 @@ def told(failed: Sequence[Mapping[str, str]]) -> list[str]:
 def print_table(timings: list[Timing]) -> None:
     """The table on the terminal."""
     # here, because a GPU host without a package registry may lack rich
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from fastppo.console import PlainConsole
+
+    console = PlainConsole()
     # a narrow window keeps the numbers, and leaves out their intervals
     columns = [i for i, name in enumerate(HEADINGS) if name != "interval" or console.width >= WIDE]
     ratios = [
@@ -227,11 +227,11 @@ def print_table(timings: list[Timing]) -> None:
         table.add_row(*(row[i] for i in columns))
     console.print(table)
     if ratios and console.width >= WIDE:
-        print(f"interval: {label}.")
+        print_out(f"interval: {label}.")
     if any(timing.copy_share > 1.0 for timing in timings):
-        print(ABOVE)
+        print_out(ABOVE)
     for line in told(failures(timings)):
-        print(line)
+        print_out(line)
 
 
 def run_grid(
@@ -263,9 +263,9 @@ def run_grid(
     chosen = _chosen(device, quick, operations or [])
     for done, case in enumerate(chosen):
         if deadline is not None and time.monotonic() > deadline:
-            print(f"out of time: {len(chosen) - done} of {len(chosen)} cases not measured")
+            print_out(f"out of time: {len(chosen) - done} of {len(chosen)} cases not measured")
             return chosen[done:]
-        print(f"[{done + 1}/{len(chosen)}] {case.id}", file=sys.stderr, flush=True)
+        print_err(f"[{done + 1}/{len(chosen)}] {case.id}")
         timings.extend(time_case(case, device, rounds))
     return []
 
@@ -289,8 +289,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, metavar="R", help="interleaved slices of each way")
     add("--threads", type=int, metavar="T", help="of torch; default: all cores")
     add("--device", default="auto", help="cpu, cuda or auto")
-    add("--json", type=Path, metavar="F", help="write the raw samples here")
-    add("--pictures", type=Path, metavar="DIR", help="draw time against size here")
+    add("--json", type=paths.output, metavar="F", help="write the raw samples here")
+    add("--pictures", type=paths.folder, metavar="DIR", help="draw time against size here")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -312,13 +312,10 @@ def run(args: argparse.Namespace) -> int:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     where = resolve_device(args.device)
-    result.check_writable(args.json)
-    if args.pictures is not None and args.pictures.exists() and not args.pictures.is_dir():
-        raise UserError(f"--pictures: {args.pictures} is a file; name a folder")
     facts = machine.machine()
     gpus = ", ".join(facts["gpus"]) or "no GPU"
     threads = torch.get_num_threads()
-    print(f"{facts['cpu']}, {facts['cores']} cores, {threads} threads, {gpus}")
+    print_out(f"{facts['cpu']}, {facts['cores']} cores, {threads} threads, {gpus}")
     timings: list[Timing] = []
     try:
         run_grid(where, timings, quick=args.quick, operations=args.operations, rounds=args.rounds)
@@ -334,9 +331,9 @@ def _publish(args: argparse.Namespace, timings: list[Timing]) -> None:
         result.write(args.json, record_of(timings))
     print_table(timings)
     if args.json is not None:
-        print(f"samples: {args.json}")
+        print_out(f"samples: {args.json}")
     if args.pictures is not None:
         from fastppo.bench.report.command import pictures
 
         for path in pictures([record_of(timings)], args.pictures):
-            print(f"picture: {path}")
+            print_out(f"picture: {path}")

@@ -4,7 +4,6 @@ A round is one slice of whole updates of each, taken next to each other, and wha
 machine hits both halves of a pair of rounds alike. Whoever does not have its turn is stopped.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,9 +15,11 @@ from fastppo.bench.contract import CEILINGS, PHASES, manifest
 from fastppo.bench.launch.implementations import Implementation, ours
 from fastppo.bench.launch.process import SILENCE_S, Event, Failed, Launch
 from fastppo.bench.launch.steady import steady_index
+from fastppo.cgroups import available_cores
 from fastppo.config import Config
 from fastppo.devices import resolve_device
 from fastppo.envs import spec_of
+from fastppo.text import print_err
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class Measurement:
         self._open: dict[str, tuple[Launch, Run]] = {}
         spec = spec_of(config)
         self._plan = plan = threads.plan(config, spec)
-        cores = threads.available_cores()
+        cores = available_cores()
         torch_threads = sorted({1, cores}) if effort.tune else [plan.torch_threads]
         self._first_torch_threads = torch_threads[0]
         self.request: dict[str, Any] = {
@@ -278,7 +279,7 @@ class Measurement:
         """The torch threads fastppo has chosen in this launch, or would be given untuned."""
         run = self._open["fastppo"][1] if "fastppo" in self._open else None
         chosen = self._plan.torch_threads if run is None else run.torch_threads or 1
-        return min(chosen, threads.available_cores())
+        return min(chosen, available_cores())
 
     def _finish(self) -> None:
         for process, run in self._open.values():
@@ -306,4 +307,4 @@ def _expect(process: Launch, *kinds: str) -> Event:
 
 
 def _tell(text: str, mark: str = "") -> None:
-    print(f"{mark}{text}", file=sys.stderr, flush=True)
+    print_err(f"{mark}{text}")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastppo import signals
+from fastppo import paths, signals
 from fastppo.bench.launch import implementations
 from fastppo.bench.learn import entries as learn_entries
 from fastppo.bench.learn.curves import THRESHOLDS
@@ -23,6 +23,7 @@ from fastppo.bench.results import result
 from fastppo.config import Config
 from fastppo.errors import UserError
 from fastppo.presets import PRESETS
+from fastppo.text import print_out
 
 DEFAULT = "fastppo,reference"
 
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threshold", type=float, metavar="X", help="return to be reached (default: a table)")
     add("--preset", metavar="LIST", help="paper, wide, or NxT such as 8x128 (default: paper)")
     add("--jobs", type=int, default=1, metavar="J", help="runs side by side; seconds suffer (1)")
-    add("--json", type=Path, metavar="F", help="keep the result file here, after every run")
+    add("--json", type=paths.output, metavar="F", help="keep the result file here, after every run")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,7 +61,6 @@ def run(args: argparse.Namespace) -> int:
     chosen = implementations.parse(args.impl or [DEFAULT])
     base = implementations.base_of(args.base, chosen, "trained")
     tasks = _tasks(args)
-    result.check_writable(args.json)
     seeds = range(1, args.seeds + 1)
     jobs = [job for task in tasks for job in interleaved(task, chosen, seeds)]
     study = Study(tasks, jobs, base=base, at_once=args.jobs, path=args.json)
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
                 if study.record["results"] or study.record["failures"]:
                     render(study.record)
     if args.json is not None and study.record["results"]:
-        print(f"curves: {args.json}")
+        print_out(f"curves: {args.json}")
     return 3 if study.record["failures"] else 0
 
 

@@ -1,6 +1,5 @@
 """Trains implementations over seeds, a fresh process per run, in an order that takes turns."""
 
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from fastppo.bench.learn.curves import Curve
 from fastppo.config import Config
 from fastppo.devices import resolve_device
 from fastppo.envs import spec_of
+from fastppo.text import print_err
 
 SHORT = 0.5
 """An implementation that ends before this part of its env steps has not trained.
@@ -196,7 +196,7 @@ def _told(curve: Curve, threshold: float | None) -> str:
 
 def tell(text: str) -> None:
     """Progress, beside the table that goes to standard output."""
-    print(text, file=sys.stderr, flush=True)
+    print_err(text)
 
 
 def warn(text: str) -> None:

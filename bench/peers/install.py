@@ -19,6 +19,7 @@ from fastppo import files
 from fastppo.bench.peers import registry
 from fastppo.bench.peers.registry import Peer
 from fastppo.errors import MachineError
+from fastppo.text import print_err, print_out
 
 LAST_LINE = 200
 """Characters of pip's last line that are shown."""
@@ -45,22 +46,23 @@ def run(args: argparse.Namespace) -> int:
         UserError: unknown peer.
     """
     if args.action == "list":
-        print("\n".join(table()))
+        for line in table():
+            print_out(line)
         return 0
     peers = [registry.find(name) for name in dict.fromkeys(args.peers)]
     failed = False
     for peer in peers or registry.PEERS.values():
         if registry.is_current(peer.name) and not args.again:
-            print(f"{peer.name}: already installed")
+            print_out(f"{peer.name}: already installed")
             continue
-        print(f"{peer.name}: installing {peer.alone or peer.requirements[0]} ...", flush=True)
+        print_out(f"{peer.name}: installing {peer.alone or peer.requirements[0]} ...")
         try:
             install(peer)
         except (MachineError, OSError) as error:
-            print(f"fastppo: error: {peer.name}: {error}", file=sys.stderr)
+            print_err(f"fastppo: error: {peer.name}: {error}")
             failed = True
         else:
-            print(f"{peer.name}: installed in {registry.root() / peer.name}")
+            print_out(f"{peer.name}: installed in {registry.root() / peer.name}")
     return 3 if failed else 0
 
 

@@ -4,20 +4,20 @@ Takes the settings of `fastppo train`. DIR/trace.json.gz opens in Perfetto or ch
 DIR/profile.json is the rest, as a result file.
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastppo import settings, signals, streams
+from fastppo import paths, settings, signals, streams
 from fastppo.bench.profile import verdict
 from fastppo.bench.results import result
 from fastppo.config import Config, Options
 from fastppo.errors import Interrupted, MachineError, UserError, why
 from fastppo.signals import StopRequest
+from fastppo.text import print_out
 
 TRACE, RECORD = "trace.json.gz", "profile.json"
 
@@ -28,7 +28,7 @@ class ProfileArgs(Options):
 
     updates: int = 3
     """Updates under the profiler, and as many without it."""
-    out: Path | None = None
+    out: Annotated[Path | None, paths.folder] = None
     """Folder of trace.json.gz and profile.json; None makes runs/profile-<env>-<stamp>."""
 
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"updates: {typed.updates} must be at least 1")
     streams.mirror()
     folder = typed.out or _default_folder(config)
-    check_folder(folder)
+    paths.check_folder(folder, "--out", (TRACE, RECORD))
     # imports torch.profiler and compiles kernels: not needed to refuse
     from fastppo.bench.profile import run as profile_run
     from fastppo.bench.profile import table as profile_table
@@ -65,8 +65,9 @@ def main(argv: Sequence[str]) -> int:
         record = result.new("profile", [entry(profile)])
         write(folder, record, Path(scratch) / "trace.json")
         profile_table.render(profile)
-        print(f"\ntrace of the last update, for https://ui.perfetto.dev: {folder / TRACE}")
-        print(f"the rest: {folder / RECORD}")
+        print()
+        print_out(f"trace of the last update, for https://ui.perfetto.dev: {folder / TRACE}")
+        print_out(f"the rest: {folder / RECORD}")
         done = len(profile.plain)
         if done < typed.updates:
             signals.tell(f"fastppo: interrupted; {done} of {typed.updates} updates are kept")
@@ -77,19 +78,6 @@ def main(argv: Sequence[str]) -> int:
 def _default_folder(config: Config) -> Path:
     name = config.env_id.replace("/", "_")
     return Path("runs") / f"profile-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def check_folder(folder: Path) -> None:
-    """Called before anything runs; makes nothing.
-
-    Raises:
-        UserError: the folder could not be made or written to.
-    """
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise UserError(f"out: {nearest} is a file; name a folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"out: no permission to write {folder}; name another folder")
 
 
 def write(folder: Path, record: dict[str, Any], trace: Path) -> None:

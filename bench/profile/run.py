@@ -18,6 +18,7 @@ from fastppo.bench.profile import trace as profile_trace
 from fastppo.bench.profile.session import Update, read_events, timed_update, traced_update
 from fastppo.bench.profile.trace import Event, Trace
 from fastppo.bench.profile.verdict import Facts, split_time
+from fastppo.cgroups import available_cores
 from fastppo.config import Config
 from fastppo.errors import Interrupted
 from fastppo.signals import StopRequest
@@ -75,7 +76,7 @@ class Profile:
         return Facts(
             env_id=config.env_id,
             on_gpu=on_gpu,
-            cores=threads.available_cores(),
+            cores=available_cores(),
             num_envs=config.num_envs,
             num_minibatches=config.num_minibatches,
             widths=None if self.uses_cnn else config.hidden_sizes,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+from matplotlib import style as mpl_style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
@@ -170,7 +170,8 @@ class Chart:
 
 def style() -> AbstractContextManager[None]:
     """The look; matplotlib reads some of it when an artist is made, the rest when it is saved."""
-    return mpl.rc_context(STYLE)
+    # from the defaults: a matplotlibrc of the user's would draw grids, or call LaTeX
+    return mpl_style.context(["default", STYLE])
 
 
 def slug(*parts: str) -> str:

@@ -5,15 +5,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastppo import files
+from fastppo import files, paths
 from fastppo.bench.report import html as report_html
 from fastppo.bench.report import junit as report_junit
 from fastppo.bench.report import markdown as report_markdown
 from fastppo.bench.report.console import make_console
 from fastppo.bench.report.data import Run, read, run_of
 from fastppo.bench.report.terminal import print_results, print_runs
-from fastppo.bench.results import result
-from fastppo.errors import MachineError, UserError, why
+from fastppo.errors import MachineError, why
+from fastppo.text import print_out
 
 __all__ = [
     "add_arguments",
@@ -67,11 +67,11 @@ def write(path: Path, text: str) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fastppo report`."""
     add = parser.add_argument
-    add("files", nargs="+", type=Path, metavar="FILES", help="result files of any kind")
-    add("--html", type=Path, metavar="F", help="write one page that opens offline")
-    add("--md", type=Path, metavar="F", help="write markdown for a pull-request comment")
-    add("--junit", type=Path, metavar="F", help="write JUnit XML, one testcase per result")
-    add("--pictures", type=Path, metavar="DIR", help="write every chart as PNG and SVG")
+    add("files", nargs="+", type=paths.source, metavar="FILES", help="result files of any kind")
+    add("--html", type=paths.output, metavar="F", help="write one page that opens offline")
+    add("--md", type=paths.output, metavar="F", help="write markdown for a pull-request comment")
+    add("--junit", type=paths.output, metavar="F", help="write JUnit XML, one testcase per result")
+    add("--pictures", type=paths.folder, metavar="DIR", help="write every chart as PNG and SVG")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,18 +90,13 @@ def run(args: argparse.Namespace) -> int:
         "junit": report_junit.junit,
     }
     asked = {name: path for name in outputs if (path := getattr(args, name)) is not None}
-    for name, path in asked.items():
-        result.check_writable(path, f"--{name}")
-    files.check_outputs({f"--{name}": path for name, path in asked.items()}, args.files)
-    if args.pictures is not None and args.pictures.exists() and not args.pictures.is_dir():
-        raise UserError(f"--pictures: {args.pictures} is a file; name a folder")
     runs = read(args.files)
     for name, path in asked.items():
         write(path, outputs[name](runs))
-        print(f"{name}: {path}")
+        print_out(f"{name}: {path}")
     if args.pictures is not None:
         for picture in _pictures(runs, args.pictures):
-            print(f"picture: {picture}")
+            print_out(f"picture: {picture}")
     if not asked and args.pictures is None:
         print_runs(runs, make_console())
     return 0

@@ -6,12 +6,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fastppo.console import PlainConsole
+
 WIDTH = 80
 
 
 def make_console() -> Console:
     """Standard output, cut to WIDTH columns."""
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = PlainConsole()
     console.width = min(WIDTH, console.width)
     return console
 

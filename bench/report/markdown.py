@@ -1,32 +1,12 @@
 """Markdown for a pull-request comment: verdict first, the table, and the rest to unfold."""
 
-import re
 from collections.abc import Iterable, Sequence
 
 from fastppo.bench.report import tables as report_tables
 from fastppo.bench.report.data import Run
+from fastppo.bench.report.escape import code, escape
 from fastppo.bench.report.notes import notes, reservations, sentences
 from fastppo.bench.report.tables import Table
-
-# What means something to markdown or HTML; underscores within a word mean nothing.
-_MARKUP = re.compile(r"[\\`*{}|~$#]|](?=[(\[:])|(?<!\w)_|_(?!\w)")
-_HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@<!-- -->", "://": "&#58;//"}
-
-
-def escape(text: str) -> str:
-    """Text that stays text, also within a table: no markup, no link, nobody called by name."""
-    text = _MARKUP.sub(r"\\\g<0>", text)
-    for mark, harmless in _HTML.items():
-        text = text.replace(mark, harmless)
-    return text
-
-
-def code(text: str) -> str:
-    """A code span, whatever backticks and bars the text holds."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * (longest + 1)
-    pad = " " if longest else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
 
 
 def table(content: Table) -> list[str]:

@@ -12,6 +12,7 @@ from fastppo.bench.report import tables as report_tables
 from fastppo.bench.report.console import make_console
 from fastppo.bench.report.data import Run, run_of
 from fastppo.bench.report.notes import notes
+from fastppo.text import printable
 
 NARROW = 76
 """Below so many columns intervals and minor columns are left out."""
@@ -56,7 +57,9 @@ def print_table(table: report_tables.Table, console: Console, *, red: Sequence[s
         drawn.add_column(column, justify="right", overflow="fold")
     for row in table.rows:
         style = "bold" if len(row) == 1 else ""
-        drawn.add_row(*(Text(cell, "bold red" if cell in red else style) for cell in row))
+        drawn.add_row(
+            *(Text(printable(cell), "bold red" if cell in red else style) for cell in row)
+        )
     console.print(drawn)
     if not framed:
         console.print()
@@ -65,4 +68,4 @@ def print_table(table: report_tables.Table, console: Console, *, red: Sequence[s
 def say(console: Console, *lines: str) -> None:
     """Lines of text, wrapped at the width of the console."""
     for line in lines:
-        console.print(Text(line))
+        console.print(Text(printable(line)))

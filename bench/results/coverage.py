@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastppo import paths
+from fastppo.bench.results import result
 from fastppo.bench.results.intervals import COVERS, over_launches
 from fastppo.errors import UserError
 
@@ -55,12 +57,12 @@ def simulate(
     return Cell(rounds, launches, spread, tail, label, covered / studies)
 
 
-def cells(studies: int) -> Iterator[Cell]:
+def cells(studies: int, seed: int = 0) -> Iterator[Cell]:
     """Every plan on every machine."""
     for rounds, launches in PLANS:
         for tail in TAILS:
             for spread in SPREADS:
-                yield simulate(rounds, launches, spread, tail, studies)
+                yield simulate(rounds, launches, spread, tail, studies, seed)
 
 
 def markdown(found: list[Cell]) -> str:
@@ -88,18 +90,25 @@ def lowest(found: list[Cell]) -> float:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fastppo bench coverage`."""
-    parser.add_argument(
-        "--studies", type=int, default=STUDIES, metavar="N", help=f"per cell (default {STUDIES})"
-    )
+    add = parser.add_argument
+    add("--trials", type=int, default=STUDIES, help="studies per cell (default %(default)s)")
+    add("--seed", type=int, default=0, help="another one for other random numbers (default 0)")
+    add("--md", type=paths.output, metavar="F", help="write the table here, too")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the table as markdown.
+    """Simulates and prints.
 
     Raises:
-        UserError: the number of studies is below 1.
+        UserError: a number is off, or the file cannot be written.
+        MachineError: the disk refuses.
     """
-    if args.studies < 1:
-        raise UserError(f"--studies: {args.studies} must be 1 or more")
-    print(markdown(list(cells(args.studies))), end="")
+    if args.trials < 1:
+        raise UserError(f"--trials: {args.trials} must be 1 or above")
+    if args.seed < 0:
+        raise UserError(f"--seed: {args.seed} must be 0 or above")
+    text = markdown(list(cells(args.trials, args.seed)))
+    print(text, end="")
+    if args.md is not None:
+        result.write_text(args.md, text, "--md")
     return 0

@@ -1,12 +1,10 @@
 """Result files, `fastppo.result/1`: made, validated, written whole or not at all, and read back."""
 
-import errno
 import hashlib
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,6 +16,7 @@ from fastppo import files, machine
 from fastppo.errors import MachineError, UserError, why
 from fastppo.redact import redact
 from fastppo.run.rundir import finite
+from fastppo.text import print_err
 
 SCHEMA = "fastppo.result/1"
 KINDS = ("kernel", "gpu-check", "train", "learn", "env", "profile")
@@ -90,7 +89,7 @@ def write(path: Path, record: dict[str, Any]) -> None:
     try:
         wrong = problem(plain)
     except ImportError:  # a GPU host without a package registry; reading validates it elsewhere
-        print(f"{path}: written without validation: jsonschema is missing", file=sys.stderr)
+        print_err(f"{path}: written without validation: jsonschema is missing")
         wrong = None
     if wrong is not None:
         raise AssertionError(f"a record of our own breaks {SCHEMA}: {wrong}")
@@ -145,29 +144,6 @@ def read(path: Path) -> dict[str, Any]:
             "the line out to vouch for it yourself"
         )
     return dict(record)
-
-
-def check_writable(path: Path | None, option: str = "--json") -> None:
-    """Called before anything is measured.
-
-    Raises:
-        UserError: the file could not be written there.
-    """
-    if path is None:
-        return
-    if path.is_dir():
-        raise UserError(f"{option}: {path} is a folder; name a file")
-    if not path.parent.is_dir():
-        raise UserError(f"{option}: {path.parent} is no folder; make it first")
-    try:
-        # asking for permission is not enough: /proc and a full disk refuse all the same
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name):
-            pass
-        if path.exists() and not os.access(path, os.W_OK):
-            raise PermissionError(errno.EACCES, "permission denied")
-    except OSError as error:
-        reason = why(error)
-        raise UserError(f"{option}: cannot write {path} ({reason}); name another file") from None
 
 
 def problem(record: Any) -> str | None:

@@ -17,15 +17,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import fastppo
-from fastppo import files, program, signals, streams
+from fastppo import files, paths, program, signals, streams
 from fastppo.bench.static import build as static_build
 from fastppo.bench.static import gate as static_gate
 from fastppo.bench.static import sass
 from fastppo.bench.static import table as static_table
 from fastppo.bench.static.build import Build
 from fastppo.bench.static.gate import Row
+from fastppo.cgroups import available_cores
 from fastppo.errors import MachineError, UserError
-from fastppo.threads import available_cores
+from fastppo.parser import Parser
+from fastppo.text import print_err, print_out
 
 Before = dict[str, dict[static_build.Key, static_build.Stats]]
 """Per compiler, what its kernels were."""
@@ -45,7 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
 
     def command() -> int:
-        args = _parse(argv)
+        parser = Parser(
+            prog="fastppo static",
+            description=__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        add_arguments(parser)
+        args = _parse(parser, argv)
+        paths.check(parser, args)
         streams.mirror()  # of the exit code
         with signals.unwinding():  # which kills the workers
             return run(args)
@@ -53,13 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return program.run(command, is_process=argv is None)
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="fastppo static",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of `fastppo static`."""
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="compare with bench/expected/")
     mode.add_argument("--update", action="store_true", help="write bench/expected/; commit it")
@@ -84,10 +89,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="PART",
         help="part by which a kernel's instructions may grow (default %(default)s)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every count here")
+    parser.add_argument("--json", type=paths.output, metavar="FILE", help="write every count here")
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="processes (default: the cores of this process)"
     )
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not (args.tolerance >= 0 and math.isfinite(args.tolerance)):
         parser.error(f"--tolerance: {args.tolerance} must be a finite number, 0 or above")
@@ -110,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     compilers = [args.compiler] if args.compiler else list(static_build.COMPILERS)
     if args.arch and not args.compiler:
         compilers = ["triton"]
-    _check_request(compilers, args.json)
+    _check_request(compilers, args)
     with ExitStack() as stack:
         # first, for a mistyped name is told at once
         base = None if args.base is None else _check_out(args.base, stack)
@@ -142,13 +150,11 @@ def run(args: argparse.Namespace) -> int:
     return _conclude([row for rows in results.values() for row in rows], now, unknown, args)
 
 
-def _check_request(compilers: Sequence[str], json_path: Path | None) -> None:
-    if json_path is not None and (
-        json_path.is_dir() or not os.access(json_path.resolve().parent, os.W_OK)
-    ):
-        raise UserError(
-            f"--json: {str(json_path)!r} cannot be written; name a file in a folder that can"
-        )
+def _check_request(compilers: Sequence[str], args: argparse.Namespace) -> None:
+    if args.json is not None:
+        paths.check_apart([("--json", args.json)], static_gate.EXPECTED.glob("*.json"))
+    if args.update:
+        paths.check_folder(static_gate.EXPECTED, "--update")
     interpret = os.environ.get("TRITON_INTERPRET", "0")
     if "triton" in compilers and interpret not in ("", "0"):
         raise UserError(
@@ -160,7 +166,7 @@ def _check_request(compilers: Sequence[str], json_path: Path | None) -> None:
 
 
 def _build(tree: Path, compilers: Sequence[str], args: argparse.Namespace) -> dict[str, Build]:
-    print(f"compiling {' and '.join(compilers)} kernels ...", file=sys.stderr, flush=True)
+    print_err(f"compiling {' and '.join(compilers)} kernels ...")
     return static_build.build(
         tree,
         compilers=compilers,
@@ -212,7 +218,7 @@ def _conclude(
         for verdict in ("same", "moved", "new", "gone", "FAIL")
     }
     told = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
-    print(f"{sum(row.now is not None for row in rows)} compiled{': ' if told else ''}{told}")
+    print_out(f"{sum(row.now is not None for row in rows)} compiled{': ' if told else ''}{told}")
     if counts["FAIL"]:
         if args.check:
             print("if this is meant: fastppo static --update, and commit bench/expected")
@@ -223,7 +229,7 @@ def _conclude(
         for compiler, build in now.items():
             path = static_gate.expectation_path(compiler, build.versions)
             static_gate.write_expectation(path, build)
-            print(f"written: {path}")
+            print_out(f"written: {path}")
     unseen = list(map(str, unknown))
     if not rows:
         unseen.append("no kernel was found: nothing was gated")

@@ -8,6 +8,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from fastppo.errors import MachineError
+
 TARGET_CPU = "x86-64-v3"
 """LLVM's name for AVX2 with FMA: what any x86 server of the last ten years has."""
 
@@ -113,7 +115,8 @@ def analyse(assembly: str) -> AsmStats:
             scalar += 1
         calls += opcode.startswith("call")
         stack_stores += _STACK_STORE.search(operands) is not None
-    assert opcodes, "no instruction found"
+    if not opcodes:  # no assertion: python -O would count nothing and pass
+        raise MachineError("numba: its assembly holds no instruction; install it anew")
     return AsmStats(
         instructions=len(opcodes),
         packed=packed,

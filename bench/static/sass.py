@@ -12,6 +12,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from fastppo.errors import MachineError
+
 SHARED_PER_SM = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}
 """Bytes of shared memory of one multiprocessor, per compute capability."""
 
@@ -123,7 +125,8 @@ def analyse(
     # what the assembler fills the last cache line with
     while opcodes and opcodes[-1] == "NOP":
         opcodes.pop()
-    assert opcodes, "nvdisasm printed no instruction"
+    if not opcodes:  # no assertion: python -O would count nothing and pass
+        raise MachineError("nvdisasm: printed no instruction; install it anew")
     names = Counter(opcode.partition(".")[0] for opcode in opcodes)
     return CubinStats(
         registers=registers,

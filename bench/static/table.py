@@ -9,6 +9,7 @@ from rich.table import Table
 from fastppo.bench.static.gate import Row
 from fastppo.bench.static.numba_asm import AsmStats
 from fastppo.bench.static.sass import CubinStats, share_of_128, widths
+from fastppo.console import PlainConsole
 
 # More columns than any table needs: a narrower terminal wraps lines, cutting would hide counts.
 _WIDTH = 200
@@ -32,7 +33,7 @@ def render(rows: Sequence[Row], compiler: str, title: str, console: Console | No
         title: versions, and what is compared with what.
         console: where to; standard output by default.
     """
-    console = console or Console(highlight=False)
+    console = console or PlainConsole()
     console.width = max(_WIDTH, console.width)
     framed = console.is_terminal
     table = Table(
@@ -63,7 +64,8 @@ def render(rows: Sequence[Row], compiler: str, title: str, console: Console | No
         previous = row.kernel
     console.print(title, markup=False)
     console.print(table)
-    console.print(_NOTES[compiler], markup=False)
+    for line in _NOTES[compiler].split("\n"):
+        console.print(line, markup=False)
     for row in rows:
         for problem in row.problems:
             console.print(f"FAIL {row.kernel}, {row.target}: {problem}", markup=False, style="red")

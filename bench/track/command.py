@@ -1,18 +1,18 @@
 """`fastppo track push | sync`: results and runs become W&B runs later, offline or online."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from fastppo import files
+from fastppo import files, paths
 from fastppo.bench.results import result
 from fastppo.bench.track import sync as track_sync
 from fastppo.bench.track.runs import PlannedRun, planned
 from fastppo.errors import MachineError, UserError, why
 from fastppo.run.rundir import RunDir
+from fastppo.text import print_err, print_out
 from fastppo.tracking import trackers as tracking
 from fastppo.tracking import wandb_names
 from fastppo.tracking.wandb_process import WandbProcess
@@ -27,12 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `fastppo track`."""
     commands = parser.add_subparsers(dest="action", required=True)
     push = commands.add_parser("push", help="turn result files and run directories into W&B runs")
-    push.add_argument("files", nargs="+", type=Path, metavar="FILE", help="result file or RUN_DIR")
+    push.add_argument(
+        "files", nargs="+", type=paths.source, metavar="FILE", help="result file or RUN_DIR"
+    )
     push.add_argument("--online", action="store_true", help="send at once; default: offline")
     push.add_argument("--project", default="fastppo", help="W&B project of result files")
-    push.add_argument("--against", type=Path, metavar="F", help="result file they are compared to")
+    push.add_argument(
+        "--against", type=paths.source, metavar="F", help="result file they are compared to"
+    )
     sync = commands.add_parser("sync", help="upload offline runs, the parts of each in order")
-    sync.add_argument("dirs", nargs="*", type=Path, metavar="DIR", help="default: runs and here")
+    sync.add_argument(
+        "dirs", nargs="*", type=paths.source, metavar="DIR", help="default: runs and here"
+    )
     sync.add_argument("--dry-run", action="store_true", help="only tell what would be done")
     sync.add_argument("--timeout", type=float, default=SYNC_SECONDS, metavar="S", help="per part")
 
@@ -60,9 +66,9 @@ def run(args: argparse.Namespace) -> int:
         else:
             folders = _push(record, path, mode, args.project, base, ())
         for folder in folders:
-            print(f"{path}: {'sent' if mode == 'online' else 'recorded in'} {folder}")
+            print_out(f"{path}: {'sent' if mode == 'online' else 'recorded in'} {folder}")
         if mode == "offline":
-            print(f"next: fastppo track sync {path if record is None else path.parent}")
+            print_out(f"next: fastppo track sync {path if record is None else path.parent}")
     return 0
 
 
@@ -94,7 +100,7 @@ def push_record(
         return _push(record, path, mode, project, None, traces)
     except MachineError as error:
         remedy = f"the result is in {path}; try `fastppo track push {path}`"
-        print(f"fastppo: warning: {error}; {remedy}", file=sys.stderr)
+        print_err(f"fastppo: warning: {error}; {remedy}")
         return []
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastppo import files
 from fastppo.errors import MachineError, UserError
+from fastppo.text import print_out
 from fastppo.tracking import wandb_names
 from fastppo.tracking.wandb_process import FOREIGN
 from fastppo.tracking.wandb_run import MARKER
@@ -92,7 +93,7 @@ def sync(folders: Sequence[Path], *, dry_run: bool, timeout_s: float) -> None:
     if not parts:
         print("nothing to upload: no offline runs of fastppo here")
     if foreign:
-        print(f"{foreign} offline runs of other programs left alone; `wandb sync` uploads those")
+        print_out(f"{foreign} offline runs of other programs left alone; `wandb sync` sends those")
     if failed:
         raise MachineError(f"sync: {failed} runs could not be uploaded; try again later")
 
@@ -140,4 +141,4 @@ def _last_line(lines: Iterable[str]) -> str | None:
 
 
 def _tell(what: str, part: Part) -> None:
-    print(f"{part.run_id} part {part.number}  {what}  {part.folder}", flush=True)
+    print_out(f"{part.run_id} part {part.number}  {what}  {part.folder}")

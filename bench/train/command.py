@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fastppo import signals
+from fastppo import paths, signals
 from fastppo.bench.launch import implementations
 from fastppo.bench.launch.measure import BRIEF, FULL, Effort, Measurement
 from fastppo.bench.recipes import workloads
 from fastppo.bench.results import result
 from fastppo.bench.train import entries
 from fastppo.errors import MachineError, UserError, why
+from fastppo.text import print_out
 from fastppo.tracking import wandb_names
 
 DEFAULT = ("fastppo", "reference", implementations.PEERS)
@@ -43,15 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--allow-mismatch", action="store_true", help="measure different work, too, spelled out")
     add(
         "--parity",
-        type=Path,
+        type=paths.source,
         nargs="+",
         default=[],
         metavar="F",
         help="results of `bench learn`: rates whose learning passed there are marked verified",
     )
-    add("--json", type=Path, metavar="F", help="write the result file here")
-    add("--html", type=Path, metavar="F", help="write the report here, one page that opens offline")
-    add("--md", type=Path, metavar="F", help="write the report here, for a pull request")
+    add("--json", type=paths.output, metavar="F", help="write the result file here")
+    add(
+        "--html",
+        type=paths.output,
+        metavar="F",
+        help="write the report here, one page that opens offline",
+    )
+    add("--md", type=paths.output, metavar="F", help="write the report here, for a pull request")
     add(
         "--wandb",
         choices=("auto", "offline", "online"),
@@ -72,8 +78,7 @@ def run(args: argparse.Namespace) -> int:
     parity = [result.read(path) for path in args.parity]
     if args.wandb is not None and args.json is None:
         args.json = _default_file()
-    for option in ("json", "html", "md"):
-        result.check_writable(getattr(args, option), f"--{option}")
+        paths.check_output(args.json, "--wandb")
     if args.wandb is not None:
         wandb_names.mode_for(args.wandb)  # a missing key is told before anything is measured
     _pin(args.cores)
@@ -119,18 +124,18 @@ def _publish(args: argparse.Namespace, record: dict[str, Any]) -> None:
 
     report.print_results([record])
     if args.json is not None:
-        print(f"samples: {args.json}")
+        print_out(f"samples: {args.json}")
     for path, make in ((args.html, report.html), (args.md, report.markdown)):
         if path is not None:
             report.write(path, make([record]))
-            print(f"report: {path}")
+            print_out(f"report: {path}")
     if args.wandb is not None and record["results"]:
         from fastppo.bench.track.command import push_record
 
         folders = push_record(record, args.json, args.wandb)
         if folders:
-            print(f"W&B: {folders[-1]}")
-            print(f"  the comparison; {len(folders) - 1} runs beside it")
+            print_out(f"W&B: {folders[-1]}")
+            print_out(f"  the comparison; {len(folders) - 1} runs beside it")
 
 
 def _default_file() -> Path:

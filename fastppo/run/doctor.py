@@ -5,18 +5,20 @@ import shutil
 import sys
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from fastppo import machine, presets, threads
+from fastppo.cgroups import available_cores
 from fastppo.config import Config
+from fastppo.console import PlainConsole
 from fastppo.envs import Refusal, all_env_ids, classify, describe
 from fastppo.kernels import api
+from fastppo.text import print_out
 
 
 def print_report(env_id: str) -> None:
     """Versions, kernel backends, machine, thread plan for one task, and warnings."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     facts = machine.machine()
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="cyan", no_wrap=True)
@@ -38,13 +40,13 @@ def print_report(env_id: str) -> None:
     table.add_row("kernels", serving)
     console.print(table)
     for warning in warnings():
-        console.print(f"[yellow]warning[/yellow] {warning}")
+        console.print(f"warning {warning}", style="yellow")
 
 
 def warnings() -> list[str]:
     """What is likely to spoil a measurement or a run here."""
     found = []
-    cores = threads.available_cores()
+    cores = available_cores()
     load = os.getloadavg()[0]
     if load > 0.5 * cores:
         found.append(f"load is {load:.1f} on {cores} cores: rates measured now will be low")
@@ -54,6 +56,10 @@ def warnings() -> list[str]:
         found.append(
             "TRITON_INTERPRET=1: Triton kernels run interpreted, thousands of times slower"
         )
+    if os.path.exists(machine.NUMBA_FILE):
+        found.append(f"{machine.NUMBA_FILE} is here: numba takes its settings from it")
+    if sys.flags.optimize or os.environ.get("PYTHONOPTIMIZE"):
+        found.append("python -O leaves out the checks of our own and of other libraries")
     if shutil.disk_usage(".").free < 2**30:
         found.append("less than 1 GB of disk is free here; checkpoints may not fit")
     if shutil.which("c++") is None and shutil.which("g++") is None:
@@ -69,10 +75,10 @@ def print_envs() -> None:
             spec = classify(env_id)
         except Refusal as refusal:
             refused += 1
-            print(f"{env_id:44s} refused  {refusal}")
+            print_out(f"{env_id:44s} refused  {refusal}")
             continue
         served += 1
         kind = f"continuous {spec.action_dim}" if spec.nvec is None else f"discrete {spec.nvec}"
-        print(f"{env_id:44s} served   {spec.obs_dtype} {spec.obs_shape}, {kind}")
-    print(f"{served + refused} tasks: {served} served, {refused} refused")
+        print_out(f"{env_id:44s} served   {spec.obs_dtype} {spec.obs_shape}, {kind}")
+    print_out(f"{served + refused} tasks: {served} served, {refused} refused")
     sys.stdout.flush()

@@ -1,7 +1,6 @@
 """Plays whole episodes with a saved policy, statistics frozen."""
 
 import dataclasses
-import sys
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from fastppo.config import Config
 from fastppo.devices import resolve_device
 from fastppo.envs import VecEnv, spec_of
 from fastppo.errors import MachineError, UserError
+from fastppo.text import print_err
 from fastppo.train import build_obs_normalizer, build_policy
 
 MAX_ENVS = 16
@@ -85,7 +85,7 @@ def evaluate(
                 lengths.append(length)
     env.close()
     if env.gate.rows.any():
-        print(f"fastppo: warning: {env.gate.told()}", file=sys.stderr)
+        print_err(f"fastppo: warning: {env.gate.told()}")
     all_returns = [total for done in returns for total in done]
     return {
         "env_id": config.env_id,

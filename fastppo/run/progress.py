@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from fastppo.config import Config
+from fastppo.console import PlainConsole
 from fastppo.timing import PHASES
 
 WINDOW = 100  # episodes behind the return shown
@@ -163,7 +164,7 @@ def make_progress(config: Config, *, quiet: bool) -> Progress:
     """The display that fits: none, live on a terminal, plain lines otherwise."""
     if quiet:
         return Quiet()
-    console = Console()
+    console = PlainConsole()
     if console.is_terminal and sys.stdout.isatty():
         return LiveDisplay(config, console)
     return PlainLines(config)

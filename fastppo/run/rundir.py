@@ -5,7 +5,6 @@ import json
 import math
 import os
 import stat
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import IO, Any
 from fastppo import checkpoint, files
 from fastppo.config import Config
 from fastppo.errors import MachineError, UserError, why
+from fastppo.text import print_err
 
 
 class RunDir:
@@ -112,7 +112,7 @@ class RunDir:
             if damaged:
                 aside = files.keep_aside(source, b"".join(damaged))
                 lines = "1 damaged line" if len(damaged) == 1 else f"{len(damaged)} damaged lines"
-                print(f"fastppo: {source}: {lines} moved to {aside.name}", file=sys.stderr)
+                print_err(f"fastppo: {source}: {lines} moved to {aside.name}")
             files.write(source, b"".join(kept))
         except OSError as error:
             self.close()

@@ -1,6 +1,5 @@
 """One `fastppo train`: a trainer, its run directory, its trackers, and how they end together."""
 
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from fastppo.errors import Diverged, Interrupted, MachineError, UserError
 from fastppo.run.progress import Progress, make_progress
 from fastppo.run.rundir import RunDir
 from fastppo.signals import StopRequest
+from fastppo.text import print_err, print_out
 from fastppo.tracking import trackers as tracking
 from fastppo.tracking.trackers import Tracker
 from fastppo.train import Trainer
@@ -46,11 +46,13 @@ def resume(run_dir: Path, *, quiet: bool) -> None:
     config = run.read_config()
     state = run.load()
     if state is None:
-        print(f"{run_dir} has no checkpoint yet: from the beginning", file=sys.stderr)
+        print_err(f"{run_dir} has no checkpoint yet: from the beginning")
     elif state["config"] != config.to_dict():
         raise UserError(f"checkpoint: {run.checkpoints} belongs to another run than config.json")
     if state is not None and state["update"] >= config.num_updates:
-        print(f"{run_dir} is complete: {state['update']} updates, {state['global_step']} env steps")
+        print_out(
+            f"{run_dir} is complete: {state['update']} updates, {state['global_step']} env steps"
+        )
         return
     tracking.check(config)
     stop = StopRequest()
@@ -115,8 +117,8 @@ def _train(
         if not quiet:
             lost = trainer.env.gate.rows.sum()
             left_out = f", {lost} that were not finite left out" if lost else ""
-            print(f"done: {trainer.global_step} env steps in {run.path}{left_out}")
-            print(f"next: fastppo eval {run.path} --episodes 20")
+            print_out(f"done: {trainer.global_step} env steps in {run.path}{left_out}")
+            print_out(f"next: fastppo eval {run.path} --episodes 20")
 
 
 def _loop(

@@ -1,12 +1,12 @@
 """Writes a run's metrics to a TensorBoard event file, under the names of metrics.jsonl."""
 
-import sys
 import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from fastppo.errors import why
+from fastppo.text import print_err
 
 
 class TensorBoardTracker:
@@ -61,8 +61,7 @@ class TensorBoardTracker:
 
     def _give_up(self, error: OSError) -> None:
         self._writer = None
-        print(
+        print_err(
             f"fastppo: warning: tensorboard: {why(error)}; this run is "
-            "no longer written for TensorBoard (metrics.jsonl is complete)",
-            file=sys.stderr,
+            "no longer written for TensorBoard (metrics.jsonl is complete)"
         )

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from fastppo.config import Config
 from fastppo.errors import UserError
-from fastppo.text import printable
+from fastppo.text import print_err
 from fastppo.tracking import wandb_names, wandb_settings
 from fastppo.tracking.wandb_part import next_part
 from fastppo.tracking.wandb_process import WandbProcess
@@ -186,11 +186,10 @@ def make_tracker(
 
 
 def _warn_failed(name: str, error: Exception) -> None:
-    reason = printable(str(error).strip().partition("\n")[0][:200] or type(error).__name__)
-    print(
+    reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+    print_err(
         f"fastppo: warning: {name.removesuffix('Tracker').lower()}: {reason}; this run is no "
-        "longer mirrored there (metrics.jsonl is complete)",
-        file=sys.stderr,
+        "longer mirrored there (metrics.jsonl is complete)"
     )
 
 
@@ -202,7 +201,7 @@ def _tell_mode(mode: str, run_dir: Path) -> None:
         "offline": f"recording offline ({by}); upload later with `fastppo track sync {run_dir}`",
         "disabled": f"recording nothing ({by})",
     }
-    print(printable(f"fastppo: wandb: {said[mode]}"), file=sys.stderr)
+    print_err(f"fastppo: wandb: {said[mode]}")
 
 
 def start_message(
@@ -272,8 +271,7 @@ def _peak_memory() -> dict[str, int]:
 
 
 def _warn(reason: str, run_dir: Path) -> None:
-    print(
+    print_err(
         f"fastppo: warning: wandb: {reason}; this run is no longer mirrored to W&B (metrics.jsonl "
-        f"is complete; `fastppo track push {run_dir}` mirrors it later)",
-        file=sys.stderr,
+        f"is complete; `fastppo track push {run_dir}` mirrors it later)"
     )

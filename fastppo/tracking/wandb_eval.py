@@ -1,13 +1,13 @@
 """Records one `fastppo eval` in W&B: a run of its own, which names the checkpoint as its input."""
 
 import secrets
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fastppo import machine
 from fastppo.config import Config
+from fastppo.text import print_err
 from fastppo.tracking import trackers as tracking
 from fastppo.tracking import wandb_names
 from fastppo.tracking.wandb_process import WandbProcess
@@ -71,4 +71,4 @@ def record_eval(
 
 
 def _warn(reason: str) -> None:
-    print(f"fastppo: warning: wandb: {reason}; the evaluation is not recorded", file=sys.stderr)
+    print_err(f"fastppo: warning: wandb: {reason}; the evaluation is not recorded")

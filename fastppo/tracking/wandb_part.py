@@ -9,12 +9,12 @@ later one with the same id, so the part uploaded last is the whole run, with eac
 import json
 import os
 import secrets
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fastppo import files
+from fastppo.text import print_err
 
 FILE = "wandb.json"
 SCHEMA = "fastppo.wandb/1"
@@ -56,5 +56,5 @@ def _read(path: Path) -> dict[str, Any]:
             return {**known, "parts": list(known["parts"])}
     except (ValueError, KeyError, TypeError):
         pass
-    print(f"fastppo: warning: wandb: {path} is damaged; a new W&B run begins", file=sys.stderr)
+    print_err(f"fastppo: warning: wandb: {path} is damaged; a new W&B run begins")
     return fresh | {"parts": []}

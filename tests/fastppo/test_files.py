@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastppo import files
-from fastppo.errors import UserError
 from fastppo.text import printable
 
 
@@ -114,21 +113,6 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="neither a file nor a pipe"):
         files.write(tmp_path / "folder", "x")
-
-
-def test_an_output_is_never_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.json").write_text("{}")
-    (tmp_path / "link").symlink_to(tmp_path)
-    os.link("a.json", "hard.json")
-    read = [Path("a.json")]
-
-    for spelled in ("a.json", "./a.json", "link/a.json", "hard.json", str(tmp_path / "a.json")):
-        with pytest.raises(UserError, match=r"--md: .* is an input; name another file"):
-            files.check_outputs({"--html": None, "--md": Path(spelled)}, read)
-    with pytest.raises(UserError, match=r"--md: link/b is named twice, for --html too"):
-        files.check_outputs({"--html": Path("b"), "--md": Path("link/b")}, read)
-    files.check_outputs({"--html": Path("/dev/null"), "--md": Path("/dev/null")}, read)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastppo import faults, limits, memory, program
+from fastppo import cgroups, faults, limits, memory, program
 from fastppo.config import Config
 from fastppo.envs import make_pool, spec_of
 from fastppo.errors import MachineError
@@ -118,8 +118,11 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int
     def ask(groups: str = "", **files: str) -> int:
         proc = {"meminfo": "MemTotal: 90 kB\nMemAvailable:   64000000 kB\n", "self/cgroup": groups,
                 "self/status": "VmSize: 1000 kB\nVmData: 500 kB\n"}  # fmt: skip
-        monkeypatch.setattr(limits, "PROC", tree(tmp_path / "proc", proc))
-        monkeypatch.setattr(limits, "CGROUPS", tmp_path / "cgroup")
+        mounted = ((tmp_path / "cgroup", "cgroup2"), (tmp_path / "cgroup/memory", "cgroup"))
+        proc["self/mountinfo"] = "".join(
+            f"31 23 0:28 / {point} rw - {kind} {kind} rw,memory\n" for point, kind in mounted
+        )
+        monkeypatch.setattr(cgroups, "PROC", tree(tmp_path / "proc", proc))
         tree(tmp_path / "cgroup", files)
         return limits.available_bytes()
 

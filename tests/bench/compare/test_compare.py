@@ -285,7 +285,7 @@ def test_a_bad_file_is_one_line(
 
 
 def test_nothing_in_common_and_bad_options_are_one_line(
-    run: Compare, train_record: Make, kernel_record: Make, tmp_path: Path
+    run: Compare, train_record: Make, kernel_record: Make
 ) -> None:
     record = train_record(names=SMALL)
     twice = deepcopy(record)
@@ -299,8 +299,6 @@ def test_nothing_in_common_and_bad_options_are_one_line(
     for tolerance in ("-0.1", "nan", "1"):
         with pytest.raises(UserError, match="--tolerance"):
             run(record, record, "--tolerance", tolerance)
-    with pytest.raises(UserError, match=r"--md: .* is no folder"):
-        run(record, record, "--md", str(tmp_path / "no" / "x.md"))
 
 
 def test_the_interval_does_not_depend_on_what_else_is_compared(

@@ -8,8 +8,6 @@ from xml.etree import ElementTree as xml
 
 import pytest
 
-from fastppo.errors import UserError
-
 Record = dict[str, Any]
 Make = Callable[..., Record]
 Compare = Callable[..., int]
@@ -143,11 +141,3 @@ def test_junit_fails_where_the_exit_code_does(
     assert kinds(record) == (0, [], "4")
     assert kinds(record, "--strict") == (5, ["Inconclusive"] * 4, "0")
     assert kinds(record, *WIDE) == (0, [], "0")
-
-
-def test_outputs_are_no_inputs_and_differ(run: Compare, record: Record, tmp_path: Path) -> None:
-    same = str(tmp_path / "x")
-    with pytest.raises(UserError, match=r"--junit: .* is an input"):
-        run(record, record, "--junit", str(tmp_path / "." / "b.json"))
-    with pytest.raises(UserError, match="named twice"):
-        run(record, record, "--md", same, "--junit", same)

@@ -65,7 +65,7 @@ def grid_of(rates: dict[Setting, float], env_id: str = "HalfCheetah-v4") -> Grid
 def test_a_plan_that_is_not_the_best_is_told_with_its_loss_and_the_flag(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fastppo.threads.available_cores", lambda: 4)
+    monkeypatch.setattr("fastppo.cgroups.available_cores", lambda: 4)
     grid = grid_of({Setting(8, 8, 4): 1000, Setting(8, 8, 2): 1250, Setting(8, 4, 2): 2500})
 
     (advice,) = grid.advice()
@@ -79,7 +79,7 @@ def test_a_plan_that_is_not_the_best_is_told_with_its_loss_and_the_flag(
 
 
 def test_noise_is_not_called_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastppo.threads.available_cores", lambda: 4)
+    monkeypatch.setattr("fastppo.cgroups.available_cores", lambda: 4)
     grid = grid_of({Setting(8, 8, 4): 1000, Setting(8, 8, 2): 1001})
     grid.slices[Setting(8, 8, 2)].reverse()
 
@@ -90,7 +90,7 @@ def test_noise_is_not_called_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_the_table_fits_80_columns(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastppo.threads.available_cores", lambda: 128)
+    monkeypatch.setattr("fastppo.cgroups.available_cores", lambda: 128)
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=200, color_system=None)
     settings = {
@@ -122,7 +122,6 @@ def arguments(*words: str) -> argparse.Namespace:
         (["CartPole-v1", "--num-envs", "8", "--batch-sizes", "9"], "9 is more than the 8"),
         (["CartPole-v1", "--seconds", "nan"], "--seconds: nan"),
         (["CartPole-v1", "--rounds", "0"], "--rounds: 0"),
-        (["CartPole-v1", "--json", "/no/such/folder/x.json"], "--json: /no/such/folder"),
     ],
 )
 def test_bad_input_is_told_before_anything_is_measured(

@@ -230,10 +230,7 @@ def test_a_gpu_check_that_did_not_see_everything_is_exit_code_3(
     assert gpu_check.main([*check, "1e-6"]) == 3
     (late,) = json.loads((tmp_path / "gpu-check.json").read_text())["failures"]
     assert late == {"id": "gae[T=128 N=8]", "impl": "fastppo", "reason": "out of time"}
-    assert (
-        "gae[T=128 N=8]: fastppo not measured: out of time"
-        in (tmp_path / "gpu-check.md").read_text()
-    )
+    assert ": fastppo not measured: out of time" in (tmp_path / "gpu-check.md").read_text()
 
 
 @pytest.mark.usefixtures("small_gpu_check")
@@ -322,4 +319,4 @@ def test_no_gpu_is_could_not_measure(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "file").touch()
     assert gpu_check.main(["--out", str(tmp_path / "file"), "--device", "cpu"]) == 2
     assert gpu_check.main(["--out", "/proc/nowhere", "--device", "cpu"]) == 2
-    assert "cannot make /proc/nowhere" in capsys.readouterr().err
+    assert "cannot write /proc/nowhere" in capsys.readouterr().err

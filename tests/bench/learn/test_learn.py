@@ -218,7 +218,6 @@ def test_the_same_runs_give_the_same_intervals(bench_learn: Callable[..., Outcom
         (["CartPole-v1", "--base", "sb3"], "--base: 'sb3' is not trained"),
         (["CartPole-v1", "--impl", "nonsense"], "--impl: 'nonsense' is unknown"),
         (["NoSuchEnv-v1"], "NoSuchEnv-v1"),
-        (["CartPole-v1", "--json", "no/such/folder.json"], "--json: no/such is no folder"),
     ],
 )
 def test_a_mistake_is_told_before_anything_runs(arguments: list[str], complaint: str) -> None:

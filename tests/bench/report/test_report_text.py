@@ -12,9 +12,10 @@ from rich.console import Console
 
 from fastppo.bench.report import command as report
 from fastppo.bench.report.data import run_of
+from fastppo.bench.report.escape import code, escape
 from fastppo.bench.report.html import html
 from fastppo.bench.report.junit import junit
-from fastppo.bench.report.markdown import code, escape, markdown
+from fastppo.bench.report.markdown import markdown
 from fastppo.bench.report.numbers import count, ratio, seconds, share
 
 Record = dict[str, Any]

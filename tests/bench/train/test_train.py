@@ -239,15 +239,6 @@ def test_a_stopped_run_leaves_a_valid_file(number: int, tmp_path: Path) -> None:
         assert "CartPole-v1" in ended.stdout or ""
 
 
-def test_a_file_that_cannot_be_written_is_told_before(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    with pytest.raises(UserError, match="is a folder; name a file"):
-        result.check_writable(folder)
-    result.check_writable(folder / "x.json")
-    result.check_writable(None)
-
-
 @pytest.mark.parametrize(
     ("text", "told"),
     [

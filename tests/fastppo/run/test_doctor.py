@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from fastppo import machine, threads
+from fastppo import machine
+from fastppo.cgroups import available_cores
 from fastppo.run import doctor
 
 
@@ -22,7 +23,7 @@ def test_report_names_versions_cores_backends_and_the_plan(command: Callable[...
 
     for name, version in machine.versions().items():
         assert f"{name} {version or 'not installed'}" in text
-    assert f"{threads.available_cores()} cores" in text
+    assert f"{available_cores()} cores" in text
     for name in ("triton", "numba", "torch"):
         assert f"backend {name} " in text
     assert "backend torch serves" in text
@@ -95,3 +96,14 @@ def test_every_task_is_listed_on_one_line(command: Callable[..., Any]) -> None:
     assert all(line.split()[1] in ("served", "refused") for line in lines[:-1])
     assert all(len(line.split()) > 2 for line in lines[:-1])
     assert lines[-1].startswith("1651 tasks: ")
+
+
+def test_brackets_in_a_variable_reach_the_terminal_of_doctor(
+    command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "[/red][bold]2\x1b[2J")
+
+    outcome = command("doctor", "CartPole-v1")
+
+    assert outcome.code == 0
+    assert "OMP_NUM_THREADS=[/red][bold]2\\x1b[2J is set" in " ".join(outcome.out.split())

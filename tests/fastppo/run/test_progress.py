@@ -150,7 +150,7 @@ def test_return_is_the_mean_over_the_last_hundred_episodes(tiny: Callable[..., C
 def test_plain_lines_where_no_terminal_is_and_nothing_when_quiet(
     tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "Console", lambda: console())
+    monkeypatch.setattr(progress, "PlainConsole", lambda: console())
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False, raising=False)
     assert isinstance(make_progress(tiny(), quiet=False), PlainLines)
 
