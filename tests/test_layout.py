@@ -22,6 +22,16 @@ MAY_IMPORT = {
     "bench": {"bench", "fastppo", "kernels"},
     "tests": {"bench", "fastppo", "kernels"},
 }
+FOLDERS = ("kernels", "fastppo", "bench")
+BENCH = tuple(
+    f"bench/{name}"
+    for name in (
+        "contract", "peers", "results", "report", "launch", "track", "kernels", "env", "profile",
+        "static", "gate", "compare", "learn", "train", "gpu_check",
+    )
+)  # fmt: skip
+"""Lowest first: results <- report <- commands."""
+TRAINER = ("fastppo/tracking", "fastppo/run")
 
 
 def layer(module: str) -> str | None:
@@ -60,6 +70,86 @@ def test_imports_point_one_way(folder: str) -> None:
     }
 
     assert wrong == set()
+
+
+def module_of(path: Path) -> str:
+    """The name that a file is imported by."""
+    folder, *parts = path.relative_to(ROOT).with_suffix("").parts
+    start = ["fastppo"] if folder == "fastppo" else ["fastppo", folder]
+    return ".".join([*start, *parts]).removesuffix(".__init__")
+
+
+def arrows() -> dict[Path, set[Path]]:
+    """Who imports whom, file by file, imports inside functions included."""
+    files = {module_of(path): path for folder in FOLDERS for path in sources(folder)}
+    found: dict[Path, set[Path]] = {}
+    for path in files.values():
+        targets = found.setdefault(path, set())
+        for name in imported(path):
+            while name and name not in files:
+                name = name.rpartition(".")[0]
+            if name and files[name] != path:
+                targets.add(files[name])
+    return found
+
+
+def room(path: Path) -> str:
+    """The folder of a file; a file at the top of one of FOLDERS is a room of its own."""
+    parts = path.relative_to(ROOT).parts
+    return "/".join(parts[:2])
+
+
+def cycles(graph: dict[Any, set[Any]]) -> list[Any]:
+    """What is left once everything without an import is taken away, again and again."""
+    left = {node: set(targets) for node, targets in graph.items()}
+    while free := [node for node, targets in left.items() if not targets & left.keys()]:
+        for node in free:
+            del left[node]
+    return sorted(left)
+
+
+def by_room() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for path, targets in arrows().items():
+        found.setdefault(room(path), set()).update(map(room, targets))
+    return {name: targets - {name} for name, targets in found.items()}
+
+
+def test_no_import_leads_back_to_where_it_began() -> None:
+    assert cycles(arrows()) == []
+    assert cycles(by_room()) == []
+    # red where there is one
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": set()}) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("order", [BENCH, TRAINER])
+def test_a_room_imports_only_what_is_below_it(order: tuple[str, ...]) -> None:
+    found = by_room()
+    upward = {
+        (name, target)
+        for name in order
+        for target in found[name] & set(order)
+        if order.index(target) > order.index(name)
+    }
+
+    assert set(order) == {name for name in found if name.startswith(order[0].split("/")[0] + "/")
+                          and not name.endswith(".py")}  # fmt: skip
+    assert upward == set()
+
+
+@pytest.mark.parametrize("folder", ["fastppo", "kernels"])
+def test_only_the_command_line_reaches_into_the_rooms_above(folder: str) -> None:
+    """The trainer's own files know no run, no mirror; an operation's shared files, no operation."""
+    allowed = {"fastppo/cli.py", "fastppo/__main__.py", "kernels/api.py", "kernels/aot.py"}
+    reaching = {
+        (name, target)
+        for name, targets in by_room().items()
+        if name.startswith(f"{folder}/") and name.endswith(".py") and name not in allowed
+        for target in targets
+        if target.startswith(f"{folder}/") and not target.endswith(".py")
+    }
+
+    assert {one for one in reaching if one[1] != "kernels/tools"} == set()
 
 
 def test_every_package_is_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
