@@ -1,4 +1,4 @@
-"""What the lines of an implementation may hold: the parent's side of `contract.py`.
+"""What the lines of an implementation may hold: the parent's side of `fastppo.bench.contract`.
 
 LINES is the one table of it. Every line is checked against it, and docs/implementations.md holds it
 (tests/bench/contract/test_lines.py compares the two).

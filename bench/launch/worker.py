@@ -1,7 +1,7 @@
 """The children of `fastppo bench` that are ours: `python -m fastppo.bench.launch.worker WHAT`.
 
 WHAT is fastppo, fastppo-mlp (with `--engine mlp`), reference, ceilings, or the `module:function` of
-a user, called with the request and a Reporter. They speak the contract of `contract.py`.
+a user, called with the request and a Reporter. They speak the contract of `fastppo.bench.contract`.
 """
 
 import importlib

@@ -1,7 +1,7 @@
 """`fastppo bench learn`: does it learn, in how many env steps and how many seconds, over seeds.
 
 Speed without learning is worth nothing, so `bench train --parity` takes its word from here
-(`parity`). Each run is a fresh process that speaks the contract of `contract.py` and ends by itself
+(`parity`). Each run is a fresh process that speaks `fastppo.bench.contract` and ends by itself
 after `--total-timesteps`; the parent holds the clock.
 """
 
