@@ -53,6 +53,10 @@ static: $(STAMP)  ## compile every kernel without a GPU and compare with bench/s
 test-slow: $(STAMP)  ## only the tests marked slow
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
+.PHONY: faults
+faults: $(STAMP)  ## kill, stop, fill the disk, damage every file (minutes); table in docs/reliability.md
+	$(BIN)/pytest -m slow tests/faults $(PYTEST_ARGS)
+
 .PHONY: lint
 lint: $(STAMP)  ## ruff check, ruff format --check, mypy strict
 	$(BIN)/ruff check

@@ -123,6 +123,17 @@ def open_lock(path: Path) -> IO[bytes]:
     return file
 
 
+def finite(value: Any) -> Any:
+    """Plain values as JSON has them: null for what is not finite, lists for tuples."""
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
 def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
     """JSON as every program reads it alike: Unicode, with numbers that a double can hold.
 

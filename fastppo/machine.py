@@ -7,8 +7,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fastppo import __version__, cgroups
 from fastppo.redact import redact
 
@@ -57,6 +55,8 @@ def versions() -> dict[str, str | None]:
 
 def machine() -> dict[str, Any]:
     """Processor, cores, memory and GPUs."""
+    import torch  # what only reads result files does without it
+
     return {
         "cpu": _cpu_model(),
         "cores": cgroups.available_cores(),

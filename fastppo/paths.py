@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from fastppo import files
-from fastppo.errors import UserError, why
+from fastppo.errors import MachineError, UserError, why
 
 Named = tuple[str, Path]
 """A path, and the option that names it."""
@@ -37,6 +37,8 @@ def folder(text: str) -> Path:
 
 
 Role = Callable[[str], Path]
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What the system says where the machine, and not the request, is at fault."""
 WRITTEN: tuple[Role, ...] = (output, folder)
 
 
@@ -84,7 +86,7 @@ def check_output(path: Path, option: str) -> None:
     """Refuses a file that could not be written.
 
     Raises:
-        UserError: names the option, the path and the reason.
+        UserError, MachineError: names the option, the path and the reason.
     """
     try:
         if files.is_stream(path):
@@ -102,9 +104,7 @@ def check_output(path: Path, option: str) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise UserError(
-            f"{option}: cannot write {path} ({why(error)}); name another file"
-        ) from None
+        raise _cannot_write(option, path, error, "file") from None
 
 
 def check_folder(path: Path, option: str, names: Iterable[str] = ()) -> None:
@@ -114,7 +114,7 @@ def check_folder(path: Path, option: str, names: Iterable[str] = ()) -> None:
         names: of the files that will be written there, where they are known.
 
     Raises:
-        UserError: names the option, the path and the reason.
+        UserError, MachineError: names the option, the path and the reason.
     """
     try:
         nearest = path.absolute()
@@ -127,9 +127,7 @@ def check_folder(path: Path, option: str, names: Iterable[str] = ()) -> None:
         with tempfile.TemporaryDirectory(dir=nearest):
             pass
     except OSError as error:
-        raise UserError(
-            f"{option}: cannot write {path} ({why(error)}); name another folder"
-        ) from None
+        raise _cannot_write(option, path, error, "folder") from None
     if path.is_dir():
         for name in names:
             check_output(path / name, option)
@@ -170,6 +168,13 @@ def _check(told: Iterable[tuple[Any, str, Any]]) -> None:
         check_output(path, option)
     for option, path in by_role[folder]:
         check_folder(path, option)
+
+
+def _cannot_write(option: str, path: Path, error: OSError, what: str) -> Exception:
+    """A mistake in the request, unless the path is right and the machine refuses."""
+    kind = MachineError if error.errno in REFUSED else UserError
+    remedy = "free space, make it writable, or " if error.errno in REFUSED else ""
+    return kind(f"{option}: cannot write {path} ({why(error)}); {remedy}name another {what}")
 
 
 def _need(path: Path, mode: int) -> None:

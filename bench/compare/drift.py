@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 IMPROVED, PASS, REGRESSION = "IMPROVED", "PASS", "REGRESSION"
 INCONCLUSIVE = "INCONCLUSIVE"
@@ -96,6 +95,8 @@ def change(a: Side, b: Side, controls: tuple[Side, Side] | None) -> Change:
     variance = known + sum(variances)
     # a normal's tail is that of so many degrees of freedom to nine digits
     freedom = variance**2 / np.maximum(sum(squares), 1e-9 * variance**2)
+    from scipy import special  # slow to import, and no --help needs it
+
     half = -special.stdtrit(freedom, TAIL) * np.sqrt(variance)
     return Change(value, value - half, value + half, a.few or b.few)
 

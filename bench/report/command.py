@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from fastppo import files, paths
-from fastppo.bench.report import html as report_html
 from fastppo.bench.report import junit as report_junit
 from fastppo.bench.report import markdown as report_markdown
 from fastppo.bench.report.console import make_console
@@ -29,7 +28,7 @@ __all__ = [
 
 def html(records: Sequence[dict[str, Any]]) -> str:
     """One page that opens offline."""
-    return report_html.html(_runs(records))
+    return _page(_runs(records))
 
 
 def markdown(records: Sequence[dict[str, Any]]) -> str:
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         MachineError: an output cannot be written.
     """
     outputs = {
-        "html": report_html.html,
+        "html": _page,
         "md": report_markdown.markdown,
         "junit": report_junit.junit,
     }
@@ -106,7 +105,15 @@ def _runs(records: Sequence[dict[str, Any]]) -> list[Run]:
     return [run_of(record) for record in records]
 
 
+def _page(runs: Sequence[Run]) -> str:
+    from fastppo.bench.report import html  # takes matplotlib, which a table does without
+
+    return html.html(runs)
+
+
 def _pictures(runs: Sequence[Run], folder: Path) -> Iterator[Path]:
+    from fastppo.bench.report import html as report_html
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for chart in report_html.charts(runs):

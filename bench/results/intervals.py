@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
-from scipy import special
-
 CONFIDENCE = 0.95
 COVERS = "95%"
 """Label of an interval that covers the true value of the program in 95% of measurements."""
@@ -59,6 +57,8 @@ def over_launches(launches: Sequence[Sequence[float]]) -> Interval:
 
 def quantile(freedom: float) -> float:
     """Of Student's distribution: how many standard errors an interval of CONFIDENCE reaches."""
+    from scipy import special  # slow to import, and no --help needs it
+
     return float(special.stdtrit(min(freedom, 1e9), 0.5 + CONFIDENCE / 2))
 
 

@@ -15,7 +15,6 @@ from typing import Any
 from fastppo import files, machine
 from fastppo.errors import MachineError, UserError, why
 from fastppo.redact import redact
-from fastppo.run.rundir import finite
 from fastppo.text import print_err
 
 SCHEMA = "fastppo.result/1"
@@ -85,7 +84,7 @@ def write(path: Path, record: dict[str, Any]) -> None:
     Raises:
         MachineError: the disk refuses.
     """
-    plain = redact(finite(record))
+    plain = redact(files.finite(record))
     try:
         wrong = problem(plain)
     except ImportError:  # a GPU host without a package registry; reading validates it elsewhere

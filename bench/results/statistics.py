@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from fastppo.bench.results.intervals import CONFIDENCE, COVERS, Interval, spread
 
@@ -140,6 +139,8 @@ def percentiles(
     """
     tail = (1.0 - CONFIDENCE) / 2
     if expand:
+        from scipy import special  # slow to import, and no --help needs it
+
         sizes = [len(np.asarray(runs)) for group in groups for runs in group]
         freedom = max(1, sum(sizes) - len(sizes))
         short = (sum(sizes) / freedom) ** 0.5

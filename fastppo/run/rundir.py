@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import math
 import os
 import stat
 import time
@@ -10,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from fastppo import checkpoint, files
+from fastppo import files
 from fastppo.config import Config
 from fastppo.errors import MachineError, UserError, why
 from fastppo.text import print_err
@@ -140,6 +139,8 @@ class RunDir:
         Raises:
             MachineError: the disk is full or gone.
         """
+        from fastppo import checkpoint  # takes torch, which `fastppo track` does without
+
         self._check_there()
         path = self.checkpoints / f"{update:08d}.pt"
         checkpoint.save(path, state)
@@ -152,6 +153,8 @@ class RunDir:
         Raises:
             UserError: it is damaged, or there is none any more.
         """
+        from fastppo import checkpoint
+
         paths = checkpoint.find(self.checkpoints)
         if paths:
             return checkpoint.load(paths[-1])
@@ -246,15 +249,4 @@ def _unused(path: Path) -> Path:
 
 
 def _to_json(values: dict[str, Any]) -> str:
-    return json.dumps(finite(values), default=str, allow_nan=False)
-
-
-def finite(value: Any) -> Any:
-    """Plain values as JSON has them: null for what is not finite, lists for tuples."""
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return json.dumps(files.finite(values), default=str, allow_nan=False)
