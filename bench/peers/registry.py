@@ -115,10 +115,11 @@ def stamp(name: str) -> dict[str, Any] | None:
     """What was installed (requirements, version, packages); None where nothing whole is."""
     folder = root() / name
     try:
-        found: dict[str, Any] = files.parse_json((folder / STAMP).read_bytes())
+        found = files.parse_json((folder / STAMP).read_bytes())
     except (OSError, ValueError):
         return None
-    return found if (folder / "bin" / "python").exists() else None
+    whole = isinstance(found, dict) and isinstance(found.get("version"), str)
+    return found if whole and (folder / "bin" / "python").exists() else None
 
 
 def is_current(name: str) -> bool:

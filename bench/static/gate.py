@@ -5,9 +5,9 @@ import json
 import subprocess
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from fastppo import files
 from fastppo.bench.static.build import Build, Key, Stats
@@ -130,18 +130,41 @@ def read_expectation(path: Path, compiler: str, chosen: Callable[[Key], bool]) -
             f"{path.name}: nothing is expected of this version of {compiler}; install the pinned "
             f"one, or run {remedy}"
         ) from None
-    except ValueError as error:  # a merge conflict, say
+    except (OSError, ValueError) as error:  # a merge conflict, say
         raise MachineError(f"{path.name}: {error}; restore it, or run {remedy}") from None
-    if record["schema"] != SCHEMA:
-        raise MachineError(
-            f"{path.name}: schema {record['schema']!r} is not {SCHEMA!r}; run {remedy}"
-        )
+    found = record.get("schema") if isinstance(record, dict) else None
+    if found != SCHEMA:
+        raise MachineError(f"{path.name}: schema {found!r} is not {SCHEMA!r}; run {remedy}")
+    kernels = record.get("kernels")
     expected: dict[Key, Stats] = {}
-    for key, values in record["kernels"].items():
+    nothing: dict[str, Any] = {"kernels": {}}
+    for key, values in (kernels if isinstance(kernels, dict) else nothing).items():
         kernel, _, target = key.rpartition(" | ")
+        try:
+            stats: Any = _READ[compiler](values)
+            whole = all(_has_its_type(stats, field) for field in fields(stats))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            whole = False
+        if not whole:
+            raise MachineError(
+                f"{path.name}: {key[:80]!r} does not hold a kernel's counts; restore it, or run "
+                f"{remedy}"
+            )
         if chosen((kernel, target)):
-            expected[kernel, target] = _READ[compiler](values)
+            expected[kernel, target] = stats
     return expected
+
+
+def _has_its_type(stats: Any, field: Field[Any]) -> bool:
+    """Counts are whole and not below 0, also those by width."""
+    value = getattr(stats, field.name)
+    if field.type is str:
+        return isinstance(value, str)
+    counts = value.values() if isinstance(value, dict) else [value]
+    is_by_width = get_origin(field.type) is dict
+    return isinstance(value, dict) == is_by_width and all(
+        isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts
+    )
 
 
 def check_out(ref: str, repository: Path, target: Path) -> str:

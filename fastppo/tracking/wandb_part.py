@@ -52,9 +52,10 @@ def _read(path: Path) -> dict[str, Any]:
         return fresh | {"parts": []}
     try:
         known = files.parse_json(path.read_bytes())
-        if known["schema"] == SCHEMA and isinstance(known["id"], str):
-            return {**known, "parts": list(known["parts"])}
-    except (ValueError, KeyError, TypeError):
+        named = known["schema"] == SCHEMA and isinstance(known["id"], str) and known["id"]
+        if named and isinstance(known["parts"], list):
+            return dict(known)
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     print_err(f"fastppo: warning: wandb: {path} is damaged; a new W&B run begins")
     return fresh | {"parts": []}
