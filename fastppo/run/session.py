@@ -161,7 +161,7 @@ def _save_last(save: Callable[[], None], trainer: Trainer, run: RunDir, end: Bas
     except MachineError as error:
         if isinstance(end, Interrupted | Diverged):
             raise
-        if str(error) != str(end):
+        if not isinstance(end, MachineError):  # whose line says as much: a disk that is full, say
             signals.tell(f"fastppo: warning: {error}")
         return
     signals.tell(
