@@ -34,7 +34,7 @@ def loaded(*args: str) -> set[str]:
 @pytest.mark.parametrize(
     "command",
     ["", "--version", "compare", "report", "track", "track push", "static", "bench", "train",
-     "eval", "doctor"],
+     "eval", "doctor", "profile", "bench peers", "bench coverage", "bench compare"],
 )  # fmt: skip
 def test_help_loads_nothing_heavy(command: str) -> None:
     assert loaded(*command.split(), *([] if command == "--version" else ["--help"])) == set()
