@@ -66,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fastppo static`."""
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--check", action="store_true", help="compare with bench/expected/")
-    mode.add_argument("--update", action="store_true", help="write bench/expected/; commit it")
+    mode.add_argument("--check", action="store_true", help="compare with bench/static/expected")
+    mode.add_argument("--update", action="store_true", help="write that; commit it")
     mode.add_argument("--base", metavar="REF", help="compare with another revision of this clone")
     parser.add_argument(
         "--compiler", choices=static_build.COMPILERS, help="only the kernels of this one"
@@ -143,7 +143,8 @@ def run(args: argparse.Namespace) -> int:
     }
     for compiler, rows in results.items():
         versions = ", ".join(f"{k} {v}" for k, v in now[compiler].versions.items())
-        beside = f", compared with {args.base or 'bench/expected'}" if compiler in before else ""
+        over = args.base or "bench/static/expected"
+        beside = f", compared with {over}" if compiler in before else ""
         static_table.render(rows, compiler, versions + beside)
     if args.json is not None:
         _write_record(args.json, now, results)
@@ -221,9 +222,9 @@ def _conclude(
     print_out(f"{sum(row.now is not None for row in rows)} compiled{': ' if told else ''}{told}")
     if counts["FAIL"]:
         if args.check:
-            print("if this is meant: fastppo static --update, and commit bench/expected")
+            print("if this is meant: fastppo static --update, and commit bench/static/expected")
         elif args.update:
-            print("bench/expected is as it was: repair the kernel first")
+            print("bench/static/expected is as it was: repair the kernel first")
         return 1
     if args.update:
         for compiler, build in now.items():
