@@ -17,8 +17,8 @@ from fastppo.bench.env.args import Args
 from fastppo.bench.env.rounds import Grid, config_of, plan_of
 from fastppo.bench.launch.pools import Setting, Slice, Stepper
 from fastppo.bench.results import result
-from fastppo.envs import spec_of
 from fastppo.errors import UserError
+from fastppo.tasks import spec_of
 
 
 def test_the_grid_has_the_plan_and_no_impossible_setting() -> None:

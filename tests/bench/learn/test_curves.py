@@ -54,7 +54,7 @@ def test_a_count_of_games_without_their_mean_counts_nothing() -> None:
 
 
 def test_every_threshold_is_of_an_environment_that_exists() -> None:
-    from fastppo.envs import describe
+    from fastppo.tasks import describe
 
     for env_id in THRESHOLDS:
         assert describe(env_id).env_id == env_id
