@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 from numpy.typing import NDArray
 
 from fastppo.config import Config
+from fastppo.envs import VecEnv
 from fastppo.errors import UserError
 from fastppo.frames import stacks_frames
 from fastppo.kernels.mlp.records import MAX_WIDTH
@@ -13,6 +14,7 @@ from fastppo.policy import ActorCritic, reads_images
 from fastppo.ppo import EagerEngine, FlatAdam, UpdateStats
 from fastppo.rollout import Rollout
 from fastppo.tasks import EnvSpec
+from fastppo.timing import PhaseTimer
 
 
 class Engine(Protocol):
@@ -24,6 +26,14 @@ class Engine(Protocol):
 
     def act(self, rollout: Rollout, t: int, step: int) -> NDArray[Any]:
         """Decides on row t of the rollout; the actions on the host, [N, ...]."""
+        ...
+
+    def play(self, env: VecEnv, rollout: Rollout, t: int, step: int, timer: PhaseTimer) -> int:
+        """Fills rows of the rollout from t on; how many, at least one."""
+        ...
+
+    def stepping(self, env: VecEnv) -> str:
+        """How these environments are stepped, for the record of a run."""
         ...
 
     def bootstrap(self, rollout: Rollout) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastppo.config import Config
 from fastppo.episodes import EpisodeTracker
 from fastppo.finite import FiniteGate
-from fastppo.pools import Array, Flags, TimeLimit, any_of, direct_step, make_pool
+from fastppo.pools import Answer, Array, Flags, TimeLimit, any_of, direct_step, make_pool
 from fastppo.tasks import describe, has_own_flag
 
 
@@ -39,25 +39,32 @@ class VecEnv:
 
     def __init__(self, config: Config, env_seeds: Sequence[int], *, num_threads: int = 0) -> None:
         self.num_envs = len(env_seeds)
-        self._time_limit, options = TimeLimit.of(config, self.num_envs)
+        self.time_limit, options = TimeLimit.of(config, self.num_envs)
         self.pool = make_pool(config, env_seeds, num_threads=num_threads, options=options)
         self._step = direct_step(self.pool)
         self.episodes = EpisodeTracker(self.num_envs)
         self.gate = FiniteGate(self.num_envs)
         self._sign_reward = config.sign_reward
-        self._has_own_flag = has_own_flag(config.env_id)
+        self.has_own_flag = has_own_flag(config.env_id)
         action = self.pool.action_space
         dtype = self.pool.spec.action_array_spec["action"].dtype
         self._actions: Array = np.zeros((self.num_envs, *action.shape), dtype)
-        self._low: Any = getattr(action, "low", getattr(action, "start", 0))
-        self._high: Any = getattr(action, "high", None)
-        self._is_discrete = describe(config.env_id).is_discrete
+        self.action_dtype = np.dtype(dtype)
+        self.low: Any = getattr(action, "low", getattr(action, "start", 0))
+        self.high: Any = getattr(action, "high", None)
+        self.is_discrete = describe(config.env_id).is_discrete
         self._all: Flags = np.ones(self.num_envs, np.bool_)
+        self.none: Flags = np.zeros(self.num_envs, np.bool_)
+
+    @property
+    def stepping(self) -> str:
+        """How EnvPool is stepped from Python."""
+        return "step" if self._step is None else "send/recv"
 
     def reset(self) -> Array:
         """First observations, [N, ...]; call once."""
         obs, _ = self.pool.reset()
-        self._time_limit.reset()
+        self.time_limit.reset()
         return self.gate.reset(np.asarray(obs))
 
     def step(self, actions: Array) -> StepResult:
@@ -67,10 +74,19 @@ class VecEnv:
             actions: [N] or [N, heads] int choices from 0, or [N, D] floats, clipped to the bounds.
         """
         self._to_env(actions)
-        reset = self._time_limit.done
-        obs, raw_rewards, terminated, truncated, info = self._time_limit.step(
-            self.pool, self._actions, whole=self._step
-        )
+        reset = self.time_limit.done
+        answer = self.time_limit.step(self.pool, self._actions, whole=self._step)
+        return self._conclude(answer, reset)
+
+    def settle(self, answer: Answer) -> StepResult:
+        """A row that somebody else stepped, as `step` would have returned it."""
+        reset = self.time_limit.done
+        obs, rewards, terminated, truncated, info = answer
+        truncated = self.time_limit.mark(terminated, truncated)
+        return self._conclude((obs, rewards, terminated, truncated, info), reset)
+
+    def _conclude(self, answer: Answer, reset: Flags) -> StepResult:
+        obs, raw_rewards, terminated, truncated, info = answer
         obs, raw_rewards, lost = self.gate.step(obs, raw_rewards, reset)
         valid = self._all
         if lost is not None:
@@ -78,9 +94,9 @@ class VecEnv:
         elif any_of(reset):
             valid = ~reset
         game_over = terminated
-        if self._has_own_flag and any_of(self._time_limit.done):
+        if self.has_own_flag and any_of(self.time_limit.done):
             # it tells a lost life from a lost game, too
-            game_over = info["terminated"].astype(np.bool_) & self._time_limit.done
+            game_over = info["terminated"].astype(np.bool_) & self.time_limit.done
             terminated = terminated | game_over
             truncated = truncated & ~game_over
         self.episodes.add(raw_rewards, valid, game_over | truncated, lost)
@@ -95,7 +111,7 @@ class VecEnv:
         """Writes the actions as EnvPool takes them."""
         out = self._actions
         actions = actions.reshape(out.shape)
-        if self._is_discrete:
-            np.add(actions, self._low, out=out, casting="unsafe")
+        if self.is_discrete:
+            np.add(actions, self.low, out=out, casting="unsafe")
         else:
-            np.minimum(np.maximum(actions, self._low), self._high, out=out, casting="same_kind")
+            np.minimum(np.maximum(actions, self.low), self.high, out=out, casting="same_kind")

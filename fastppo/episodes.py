@@ -38,6 +38,16 @@ class EpisodeTracker:
             lost: [N] the row was a step and is invalid because a number in it was not finite.
         """
         closes = ended & (valid if lost is None else valid | lost)
+        self.add_rows(rewards[None], valid[None], closes[None])
+
+    def add_rows(
+        self, rewards: NDArray[Any], valid: NDArray[np.bool_], closes: NDArray[np.bool_]
+    ) -> None:
+        """Adds rows [K, N] at once; the arrays must not change afterwards.
+
+        Args:
+            closes: [K, N] the episode ended there, and the row counts.
+        """
         self._rows.append((rewards, valid, closes))
         if len(self._rows) >= MOST_ROWS:
             self._sum_up()
@@ -51,7 +61,7 @@ class EpisodeTracker:
     def _sum_up(self) -> None:
         if not self._rows:
             return
-        rewards, valid, closes = map(np.stack, zip(*self._rows, strict=True))  # [T, N] each
+        rewards, valid, closes = map(np.concatenate, zip(*self._rows, strict=True))  # [T, N]
         self._rows = []
         # sums since the first of these rows, with what was open before
         returns = self._returns + np.cumsum(np.where(valid, rewards, 0), 0, dtype=np.float64)

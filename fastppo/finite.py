@@ -54,6 +54,11 @@ class FiniteGate:
         self.rows += lost
         return obs, _selected(rewards, finite), lost
 
+    @property
+    def is_blind(self) -> bool:
+        """Whether an environment's newest observation was not finite."""
+        return self._any_blind
+
     def told(self) -> str:
         """What is said, once, where a step was left out."""
         envs = np.flatnonzero(self.rows)

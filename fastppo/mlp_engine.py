@@ -16,14 +16,18 @@ from torch import Tensor, nn
 
 from fastppo import flat, randomness
 from fastppo.config import Config
+from fastppo.envs import VecEnv
 from fastppo.kernels.mlp import numba_cpu as numba_mlp
 from fastppo.kernels.mlp import numba_layers
 from fastppo.kernels.mlp.records import Adam, Loss, Network, Normal, Rows, empty
+from fastppo.mlp_player import Player, can_play
 from fastppo.normalize import EPSILON
 from fastppo.observations import PlainStore
+from fastppo.playing import play_one
 from fastppo.policy import ActorCritic, Mlp
 from fastppo.ppo import STATS_NAMES, FlatAdam, UpdateStats, with_rollout_stats
 from fastppo.rollout import Rollout
+from fastppo.timing import PhaseTimer
 
 Table = NDArray[np.int64]
 NOT_NORMALISED = Normal(np.zeros(0), np.zeros(0), 0.0, 0.0)
@@ -57,6 +61,7 @@ class MlpEngine:
             0 if policy.nvec is not None else self._start(policy.log_std),
         )
         self._bound: Rollout | None = None
+        self._player: Player | None = None
 
     def _start(self, parameter: Tensor) -> int:
         """Where a parameter begins in the flat buffer."""
@@ -81,6 +86,21 @@ class MlpEngine:
         numba_mlp.act_kernel(self._network, self._rows, self._normal, t, self.act_key, step, 0)
         actions: NDArray[Any] = self._acted[t]
         return actions
+
+    def play(self, env: VecEnv, rollout: Rollout, t: int, step: int, timer: PhaseTimer) -> int:
+        """Fills rows of the rollout from t on, in compiled code where the environments allow it."""
+        if t == 0 or self._bound is not rollout:
+            self._bind(rollout)
+        if self._player is None or self._player.env is not env:
+            self._player = Player(env) if can_play(env) else None
+        if self._player is None or self._cast is not None or not self._player.is_ready:
+            return play_one(self, env, rollout, t, step, timer)
+        views = (self._network, self._rows, self._normal)
+        return self._player.play(*views, self.act_key, rollout, t, step, timer)
+
+    def stepping(self, env: VecEnv) -> str:
+        """How these environments are stepped, for the record of a run."""
+        return "compiled" if can_play(env) else env.stepping
 
     def bootstrap(self, rollout: Rollout) -> None:
         """Writes the values of all rows, row T among them: one product for all instead of T + 1."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastppo import limits
 from fastppo.config import Config, Options
 from fastppo.errors import UserError
+from fastppo.kernels.mlp.records import Ends
 from fastppo.tasks import describe, has_own_flag, quietly
 
 with warnings.catch_warnings():
@@ -101,6 +102,22 @@ def any_of(flags: Flags) -> bool:
     return 1 in flags.tobytes()
 
 
+def obs_key(pool: Any) -> str:
+    """EnvPool's name of the observation."""
+    (key,) = [key for key in pool._state_keys if key.partition(":")[0] == "obs"]
+    return str(key)
+
+
+def is_known(pool: Any) -> bool:
+    """Whether the private methods of this pool are known."""
+    if envpool.__version__ not in DRIVEN or not hasattr(pool, "_state_keys"):
+        return False
+    keys = [key.partition(":")[0] for key in pool._state_keys]
+    actions = ["env_id", "players.env_id", "action"]
+    known = keys.count("obs") == 1 and {"reward", "done", "trunc"} <= set(keys)
+    return known and list(pool._action_keys) == actions
+
+
 def direct_step(pool: Any) -> Callable[[Array], Answer] | None:
     """A function that steps every environment of a synchronous pool as `pool.step`, in less time.
 
@@ -111,13 +128,10 @@ def direct_step(pool: Any) -> Callable[[Array], Answer] | None:
         It takes the actions in the pool's dtype and shape, [N, ...]. None for a version of EnvPool
         whose private methods are not known.
     """
-    keys = list(getattr(pool, "_state_keys", ()))
-    obs_keys = [key for key in keys if key.partition(":")[0] == "obs"]
-    known = len(obs_keys) == 1 and {"reward", "done", "trunc"} <= set(keys)
-    known = known and list(pool._action_keys) == ["env_id", "players.env_id", "action"]
-    if envpool.__version__ not in DRIVEN or not known:
+    if not is_known(pool):
         return None
-    obs, reward, done, trunc = map(keys.index, (*obs_keys, "reward", "done", "trunc"))
+    keys = list(pool._state_keys)
+    obs, reward, done, trunc = map(keys.index, (obs_key(pool), "reward", "done", "trunc"))
     own = keys.index("info:terminated") if "info:terminated" in keys else None
     env_ids = np.ascontiguousarray(pool.all_env_ids, np.int32)
     send, recv = pool._send, pool._recv
@@ -203,12 +217,34 @@ class TimeLimit:
             answer = (whole or pool.step)(actions)
         obs, rewards, terminated, truncated, info = answer
         if env_ids is None:
-            truncated = self._mark(terminated, truncated)
+            truncated = self.mark(terminated, truncated)
         else:
             truncated = self._mark_some(terminated, truncated, env_ids)
         return obs, rewards, terminated, truncated, info
 
-    def _mark(self, terminated: Flags, truncated: Flags) -> Flags:
+    @property
+    def resets_by_force(self) -> bool:
+        """Whether an environment was cut, so that its next row is not a plain step."""
+        return self._any_cut
+
+    def ends(self) -> Ends:
+        """Copies of what is counted, for compiled code to go on with."""
+        return Ends(self.done.copy(), self._steps.copy(), self.limit or 0)
+
+    def go_on(self, ends: Ends, truncated: Flags) -> None:
+        """Takes over what compiled code counted.
+
+        Args:
+            truncated: [N] which of them its last row cut.
+        """
+        self.done, self._steps = ends.done, ends.steps
+        self._any_done = any_of(self.done)
+        if self.limit is not None:
+            self._cut = truncated
+            self._any_cut = any_of(truncated)
+            self._rows_left = 0
+
+    def mark(self, terminated: Flags, truncated: Flags) -> Flags:
         """Counts one row of all environments; which of them are cut."""
         if self.limit is not None:
             self._steps += 1

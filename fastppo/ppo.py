@@ -13,9 +13,12 @@ from torch import Tensor
 
 from fastppo import flat, randomness
 from fastppo.config import Config
+from fastppo.envs import VecEnv
 from fastppo.kernels import api
+from fastppo.playing import play_one
 from fastppo.policy import ActorCritic
 from fastppo.rollout import Minibatch, Rollout
+from fastppo.timing import PhaseTimer
 
 LOSS_STATS = ("policy_loss", "value_loss", "entropy", "approx_kl", "old_approx_kl", "clip_frac")
 STATS_NAMES = ("loss", "grad_norm", *LOSS_STATS)
@@ -156,6 +159,14 @@ class EagerEngine:
         self.policy.act(obs, step, key=self.act_key, out=out, backend=backend)
         actions: NDArray[Any] = out.actions.cpu().numpy()
         return actions
+
+    def play(self, env: VecEnv, rollout: Rollout, t: int, step: int, timer: PhaseTimer) -> int:
+        """Fills row t of the rollout."""
+        return play_one(self, env, rollout, t, step, timer)
+
+    def stepping(self, env: VecEnv) -> str:
+        """How these environments are stepped, for the record of a run."""
+        return env.stepping
 
     def bootstrap(self, rollout: Rollout) -> None:
         """Writes the values that acting left out: those of row T."""

@@ -109,7 +109,7 @@ class Rollout:
 
         Rewards and flags stay on the host until `upload`.
         """
-        rewards, terminated, truncated, valid = self._host_rows
+        rewards, terminated, truncated, valid = self.host_rows
         rewards[t] = step.rewards
         terminated[t] = step.terminated
         truncated[t] = step.truncated
@@ -118,7 +118,7 @@ class Rollout:
         self.store.write(t + 1, step.obs, ~valid[t])
 
     @cached_property
-    def _host_rows(self) -> tuple[NDArray[Any], ...]:
+    def host_rows(self) -> tuple[NDArray[Any], ...]:
         """Rewards, terminated, truncated and valid as numpy has them: an assignment costs less."""
         return self._host_rewards.numpy(), *self._host_flags.numpy()
 

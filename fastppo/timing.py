@@ -69,6 +69,10 @@ class PhaseTimer:
         """Books the time of the block under `name`."""
         return self._blocks[name]
 
+    def now(self) -> float:
+        """The host's clock."""
+        return self._clock()
+
     def add(self, name: str, seconds: float) -> None:
         """Books host time."""
         self._seconds[name] += seconds

@@ -128,14 +128,10 @@ class Trainer:
         with timer.phase("policy"):
             rollout.open()
         first_step = self.update * self.config.num_steps
-        for t in range(self.config.num_steps):
+        t = 0
+        while t < self.config.num_steps:
             self._check_stop()
-            with timer.phase("policy"):
-                actions = self.engine.act(rollout, t, first_step + t)
-            with timer.phase("env"):
-                step = self.env.step(actions)
-            with timer.phase("copy"):
-                rollout.write(t, step)
+            t += self.engine.play(self.env, rollout, t, first_step + t, timer)
         with timer.phase("copy"):
             rollout.upload()
         with timer.phase("policy"):

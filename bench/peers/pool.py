@@ -106,7 +106,7 @@ class _PartlySteppedEnv(VecEnv):
     def begin_episodes(self, ended: NDArray[np.int32]) -> Array:
         """First observations, [E, ...], of the environments whose last step ended an episode."""
         ignored = np.zeros((len(ended), *self._actions.shape[1:]), self._actions.dtype)
-        obs, _, terminated, truncated, info = self._time_limit.step(self.pool, ignored, ended)
+        obs, _, terminated, truncated, info = self.time_limit.step(self.pool, ignored, ended)
         assert (info["env_id"] == ended).all()
         assert not (terminated | truncated).any()
         return self.gate.reset(np.asarray(obs), ended)

@@ -92,6 +92,7 @@ def _record(trainer: Trainer) -> dict[str, Any]:
     return machine.record() | {
         "backend": trainer.backend,
         "engine": trainer.engine.name,
+        "stepping": trainer.engine.stepping(trainer.env),
         "device": str(trainer.device),
         "threads": {
             "env": trainer.thread_plan.env_threads,

@@ -14,6 +14,9 @@ MAX_WIDTH = 128
 Floats = Annotated[NDArray[np.float32], "float32[::1]"]
 FloatRows = Annotated[NDArray[np.float32], "float32[:, ::1]"]
 FloatGrid = Annotated[NDArray[np.float32], "float32[:, :, ::1]"]
+DoubleRows = Annotated[NDArray[np.float64], "float64[:, ::1]"]
+Flags = Annotated[NDArray[np.bool_], "boolean[::1]"]
+Int32Rows = Annotated[NDArray[np.int32], "int32[:, ::1]"]
 Doubles = Annotated[NDArray[np.float64], "float64[::1]"]
 Ints = Annotated[NDArray[np.int64], "int64[::1]"]
 IntRows = Annotated[NDArray[np.int64], "int64[:, ::1]"]
@@ -54,6 +57,46 @@ class Normal(NamedTuple):
     var: Doubles  # [D]
     clip: float
     epsilon: float
+
+
+class Stepper(NamedTuple):
+    """Two C functions that step N environments, and the buffers that they read and write.
+
+    Of the two buffers of observations, and of the three of actions, one is used.
+    """
+
+    send: int  # addresses: send(send_frame) and then recv(recv_frame) return 0
+    send_frame: int
+    recv: int
+    recv_frame: int
+    clock: int  # of clock_gettime
+    obs32: FloatRows  # [N, D], or [0, 0]
+    obs64: DoubleRows
+    rewards: Floats  # [N]
+    done: Flags  # [N] the episode ended or was cut
+    truncated: Flags  # [N] it was cut
+    choices: Int32Rows  # [N, H], or [0, 0]
+    actions32: FloatRows  # [N, A], or [0, 0]
+    actions64: DoubleRows
+    low: Doubles  # [H] what choices count from, or [A] the least action
+    high: Doubles  # [A]
+
+
+class Ends(NamedTuple):
+    """What is known of the episodes that run."""
+
+    done: Flags  # [N] whose last row ended an episode, updated
+    steps: Ints  # [N] of the episode, updated
+    limit: int  # of steps, or 0: the environments cut by themselves
+
+
+class Answers(NamedTuple):
+    """What a rollout keeps of the environments' answers, on the host."""
+
+    rewards: FloatRows  # [T, N]
+    terminated: FlagRows  # [T, N], as the next two
+    truncated: FlagRows
+    valid: FlagRows
 
 
 class Adam(NamedTuple):

@@ -117,6 +117,21 @@ def address_of(_context: Any, array: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def call_c(_context: Any, function: Any, first: Any, second: Any) -> Any:
+    """Calls the C function at an address with two integers or pointers; its integer result.
+
+    A function of one argument never looks at the second.
+    """
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:
+        number = ir.IntType(64)
+        kind = ir.FunctionType(number, [number, number]).as_pointer()
+        return builder.call(builder.inttoptr(arguments[0], kind), arguments[1:])
+
+    return types.int64(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def keep(_context: Any, array: Any) -> Any:
     """Nothing, but not before: numba frees an array after its last use, and its address is none."""
 

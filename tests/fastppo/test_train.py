@@ -175,7 +175,7 @@ def _poison(run: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_steps_are_counted_by_valid_rows() -> None:
     """An independent count from the environment's own flags."""
-    with trainer(small("CartPole-v1")) as run:
+    with trainer(small("CartPole-v1", engine="eager")) as run:
         counted = 0
         step = run.env.step
 
@@ -209,7 +209,7 @@ def test_phases_sum_to_the_total() -> None:
 
 
 def test_too_many_skipped_steps_stop_the_run_with_good_parameters() -> None:
-    with trainer(small("CartPole-v1", max_skipped_steps=5)) as run:
+    with trainer(small("CartPole-v1", engine="eager", max_skipped_steps=5)) as run:
         before = run.engine.optimizer.parameter.detach().clone()
         step = run.env.step
         run.env.step = lambda actions: step(actions)._replace(  # type: ignore[method-assign]
