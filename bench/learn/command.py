@@ -17,8 +17,8 @@ from fastppo.bench.launch import implementations
 from fastppo.bench.learn import entries as learn_entries
 from fastppo.bench.learn.curves import THRESHOLDS
 from fastppo.bench.learn.runs import Job, Task, Trainings, interleaved, tell
-from fastppo.bench.learn.table import render
 from fastppo.bench.recipes import with_steps, workloads
+from fastppo.bench.report.terminal import print_results
 from fastppo.bench.results import result
 from fastppo.config import Config
 from fastppo.errors import UserError
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
                 study.keep()
             finally:  # and so does a full disk
                 if study.record["results"] or study.record["failures"]:
-                    render(study.record)
+                    print_results([study.record])
     if args.json is not None and study.record["results"]:
         print_out(f"curves: {args.json}")
     return 3 if study.record["failures"] else 0

@@ -14,7 +14,7 @@ from fastppo.bench.results import parity_records, statistics
 from fastppo.bench.results.intervals import Interval
 from fastppo.bench.results.parity import Runs
 from fastppo.bench.results.statistics import interquartile_mean
-from fastppo.bench.results.survival import median_time, restricted_mean, survival
+from fastppo.bench.results.survival import to_threshold
 
 TAUS = np.linspace(0.0, 1.5, 61)
 """Scores of the performance profile: 0 is the base untrained, 1 the threshold."""
@@ -78,40 +78,23 @@ def _entry(task: Task, name: str, curves: list[Curve]) -> dict[str, Any]:
             "final_part": FINAL_PART,
             "curves": told,
             "final_iqm": _plain(final),
-            "to_threshold": _to_threshold(task, name, told),
+            "to_threshold": _to_threshold(task, told),
         },
     }
 
 
-def _to_threshold(task: Task, name: str, told: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Steps and seconds to the threshold: restricted mean, median and survival curve of each."""
+def _to_threshold(task: Task, told: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """How many runs got there, and the median of their env steps and seconds; null: not reached."""
     if task.threshold is None:
         return None
     found: dict[str, Any] = {
         "reached": sum(one["steps_to_threshold"] is not None for one in told),
         "runs": len(told),
     }
-    for what, ends in (("steps", "total_steps"), ("seconds", "total_s")):
-        reached = np.array([one[f"{what}_to_threshold"] is not None for one in told])
-        times = np.array(
-            [one[ends if one[f"{what}_to_threshold"] is None else f"{what}_to_threshold"]
-             for one in told], np.float64
-        )  # fmt: skip
-        horizon = float(max(one[ends] for one in told))
-        rng = rng_for(task.id, name, what)
-        mean = statistics.interval(
-            lambda runs, end=horizon: restricted_mean(runs[0][..., 0], runs[0][..., 1] > 0, end),
-            [np.stack([times, reached], axis=-1)],
-            rng=rng,
-        )
-        curve = survival(times, reached)
-        found[what] = {
-            "restricted_mean": _plain(mean),
-            "horizon": horizon,
-            "median": median_time(times, reached),
-            "survival": {"at": curve.times.tolist(), "left": curve.fractions.tolist()},
-        }
-    return found
+    return found | {
+        f"median_{what}_to_threshold": _plain(to_threshold(told, what))
+        for what in ("steps", "seconds")
+    }
 
 
 def comparison(

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fastppo import files
 from fastppo.bench.report.numbers import command, count, with_ends
 from fastppo.bench.results import result
 from fastppo.bench.results.intervals import (
@@ -226,8 +227,8 @@ def read(paths: Sequence[Path]) -> list[Run]:
 
 
 def run_of(record: dict[str, Any], name: str = "") -> Run:
-    """A record as reports show it: no secrets, and no character that steers a terminal."""
-    return Run(printable(redact(record)), printable(name))
+    """A record as reports show it, just made or read: no secrets, no character that steers."""
+    return Run(printable(redact(files.finite(record))), printable(name))
 
 
 def implementations(runs: Iterable[Run]) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastppo.bench.report.data import CEILINGS, PHASES, Entry, Group, base_of
 from fastppo.bench.report.numbers import (
+    NOT_REACHED,
     amount,
     count,
     ends,
@@ -13,9 +14,10 @@ from fastppo.bench.report.numbers import (
     seconds,
     share,
     short,
+    until,
     with_ends,
 )
-from fastppo.bench.report.tables import Table, label_of
+from fastppo.bench.report.tables import WAITS, Table, label_of, until_threshold
 
 Cell = Callable[[Entry], str]
 MOST = 20
@@ -76,6 +78,9 @@ def _learning(group: Group) -> list[tuple[str, Cell]]:
     def middle(e: Entry) -> str:
         return with_ends(e.value)
 
+    def median(what: str) -> Cell:
+        return lambda e: until(until_threshold(e, what), WAITS[what])
+
     def seed(key: str, write: Callable[[float | None], str]) -> Cell:
         return lambda e: ", ".join(write(curve[key]) for curve in e.detail["curves"])
 
@@ -84,11 +89,17 @@ def _learning(group: Group) -> list[tuple[str, Cell]]:
         ("final return of each seed", lambda e: ", ".join(count(x) for x in e.samples)),
         ("seeds", seed("seed", count)),
         ("threshold", lambda e: count(e.detail["threshold"])),
-        ("environment steps to it (-: never)", seed("steps_to_threshold", count)),
-        ("wall time to it (-: never)", seed("seconds_to_threshold", seconds)),
+        ("median steps to threshold", median("steps")),
+        ("median time to threshold", median("seconds")),
+        ("steps to threshold of each seed", seed("steps_to_threshold", _or_not(count))),
+        ("time to threshold of each seed", seed("seconds_to_threshold", _or_not(seconds))),
         ("environment steps in all", seed("total_steps", count)),
         ("wall time in all", seed("total_s", seconds)),
     ]
+
+
+def _or_not(write: Callable[[float | None], str]) -> Callable[[float | None], str]:
+    return lambda value: NOT_REACHED if value is None else write(value)
 
 
 def _operators(entry: Entry) -> Table:

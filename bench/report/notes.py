@@ -1,7 +1,8 @@
 """What must be known to read a table: the verdict in a sentence, then the reservations."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastppo.bench.report.data import (
     CEILINGS,
@@ -12,6 +13,7 @@ from fastppo.bench.report.data import (
     parity_verdict,
 )
 from fastppo.bench.report.numbers import ABOVE, count, of_ceiling, ratio, with_ends
+from fastppo.bench.report.tables import until_threshold
 from fastppo.bench.results.intervals import COVERS, OLDER, heading
 
 OURS = "fastppo"
@@ -94,7 +96,8 @@ def _settings(runs: Sequence[Run]) -> str:
 
 def notes(run: Run) -> list[str]:
     """Definitions, then every reservation: work that differs, learning, threads, failures."""
-    lines = [*_definitions(run), *_peculiarities(run), *reservations(run)]
+    passed = [_parity(told) for told in run.parity if parity_verdict(told) == "passed"]
+    lines = [*_definitions(run), *_peculiarities(run), *passed, *reservations(run)]
     told = (entry.detail.get("verdict") for entry in run.entries)
     return [*lines, *(str(verdict) for verdict in told if verdict is not None)]
 
@@ -115,14 +118,47 @@ def _definitions(run: Run) -> list[str]:
             f"x eager, x compile: how many times less time fastppo takes; {middles}.",
             "of copy: time to copy the bytes that must move, over ours.",
         ]
-    if "learn" in kinds:
+    return lines + _of_learning(run, middles) if "learn" in kinds else lines
+
+
+def _of_learning(run: Run, middles: str) -> list[str]:
+    from fastppo.bench.results import parity  # takes scipy, which no --help needs
+
+    told = run.entries[0].detail
+    part = ""
+    if "final_part" in told:
+        part = f" of the games in the last {told['final_part']:.0%} of the env steps"
+    window = f" by the mean of the last {told['games']} games" if "games" in told else ""
+    waits = (until_threshold(entry, "steps") for entry in run.entries)
+    lines = [
+        f"final return: interquartile mean over seeds{part}; bootstrap, {middles}.",
+        f"median steps, time to threshold: when half of the seeds had reached it{window} "
+        f"(Kaplan-Meier), by order statistics, {heading(one.label for one in waits if one)}; time "
+        "includes the start of the process.",
+    ]
+    if run.comparison.get("profile"):
+        lines.append(
+            "performance profile: share of the runs that end above so much of the way. "
+            f"{run.comparison['profile']['scale']}."
+        )
+    if run.parity:
         lines += [
-            f"final return: interquartile mean over seeds; bootstrap, {middles}.",
-            "env steps, time: until half of the seeds had reached the threshold (Kaplan-Meier).",
             "there and stayed: share of the seeds that reached the threshold and ended above half "
             "of what the base learned, less the base's share, in percentage points; 95% interval.",
+            f"P(ends above the base): 0.50 is equal; base: {run.comparison.get('base', '-')}.",
+            f"verdict: passed if, with 95% confidence in each, that share is at most "
+            f"{100 * parity.SHARE_MARGIN:g} points below the base's, the return loses at most "
+            f"{parity.RETURN_MARGIN:.0%} of what the base learned, and the threshold takes at most "
+            f"{parity.STEPS_MARGIN:g} times the base's env steps. That takes {parity.MIN_SEEDS} "
+            "seeds without a failure, or more.",
         ]
     return lines
+
+
+def _parity(told: Mapping[str, Any]) -> str:
+    where = str(told.get("id", "")).removeprefix("learn/")
+    why = "; ".join(map(str, told.get("reasons", ())))
+    return f"learning parity of {told['impl']} {where}: {parity_verdict(told)}: {why}"
 
 
 def _peculiarities(run: Run) -> list[str]:
@@ -160,12 +196,7 @@ def reservations(run: Run) -> list[str]:
         lines.append(
             f"learning not verified, so a rate may be of a trainer that learns less: {who}"
         )
-    for told in run.parity:
-        verdict = parity_verdict(told)
-        if verdict != "passed":
-            where = str(told.get("id", "")).removeprefix("learn/")
-            why = "; ".join(map(str, told.get("reasons", ())))
-            lines.append(f"learning parity of {told['impl']} {where}: {verdict}: {why}")
+    lines += _of_runs(run)
     lines += [
         f"WRONG: {check['name']}: {check['reason']}" for check in run.checks if not check["passed"]
     ]
@@ -173,6 +204,24 @@ def reservations(run: Run) -> list[str]:
         f"{failure['impl']} on {failure['id']} could not be measured: {failure['reason']}"
         for failure in run.failures
     ]
+
+
+def _of_runs(run: Run) -> list[str]:
+    """Of a learning benchmark: verdicts that are not passed, odd runs, and what disturbed them."""
+    lines = [_parity(told) for told in run.parity if parity_verdict(told) != "passed"]
+    lines += [
+        f"{told['impl']} is too good to be the same work? compare the curves and the work manifests"
+        for told in run.parity
+        if told.get("too_fast")
+    ]
+    learned = [entry.detail for entry in run.entries if entry.kind == "learn"]
+    jobs = max((detail.get("jobs", 1) for detail in learned), default=1)
+    if jobs > 1:
+        lines.append(f"{jobs} processes ran side by side: seconds are not those of one alone")
+    cut = sum(not curve.get("finished", True) for detail in learned for curve in detail["curves"])
+    if cut:
+        lines.append(f"{cut} run{'s' * (cut > 1)} cut short: in steps and time to threshold only")
+    return lines
 
 
 def inconclusive(entry: Entry) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from fastppo.bench.report.data import (
@@ -22,11 +23,17 @@ from fastppo.bench.report.numbers import (
     ratio,
     seconds,
     share,
+    until,
     with_ends,
 )
-from fastppo.bench.results.intervals import heading, median_interval
+from fastppo.bench.results.intervals import Interval, heading, median_interval
 from fastppo.bench.results.paired import speedup
-from fastppo.bench.results.survival import median_time
+from fastppo.bench.results.survival import to_threshold
+
+WAITS = {"steps": count, "seconds": seconds}
+"""What is waited for until a threshold, and how it is written."""
+ABOVE = (0.5, 0.75, 0.9, 1.0)
+"""Scores of the performance profile that the table shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +60,9 @@ def tables(run: Run, *, narrow: bool = False) -> Iterable[Table]:
             yield from _phases(groups)
             yield _costs(groups, narrow)
         elif kind == "learn":
-            yield _learning(groups, narrow)
+            yield from _learning(groups, narrow)
             yield from _parity(run)
+            yield from _profile(run)
         elif kind == "kernel":
             yield _kernels(groups, narrow)
         else:
@@ -125,24 +133,48 @@ def _costs(groups: Sequence[Group], narrow: bool) -> Table:
     return Table("costs", columns, rows)
 
 
-def _learning(groups: Sequence[Group], narrow: bool) -> Table:
-    columns = [
-        "final return" + ("" if narrow else f" [{label_of(groups)}]"),
-        *(() if narrow else ("seeds",)),
-        "reached",
-        "env steps",
-        "time",
-    ]
+def _learning(groups: Sequence[Group], narrow: bool) -> Iterable[Table]:
+    waits = [until_threshold(e, what) for g in groups for e in g.entries for what in WAITS]
+    returns = "final return" + ("" if narrow else f" [{label_of(groups)}]")
     rows: list[tuple[str, ...]] = []
+    times: list[tuple[str, ...]] = []
     for group in groups:
-        rows.append((title(group),))
+        rows.append((_goal(group),))
+        times.append((title(group),))
         for entry in group.entries:
-            value, told = entry.value, threshold(entry)
-            text = count(value.value) if value else "-"
-            middle = text if narrow else with_ends(value, count)
-            rows.append((f"  {entry.impl}", middle, *told[narrow:]))
+            text = count(entry.value.value) if entry.value else "-"
+            steps, time = (
+                until(until_threshold(entry, what), write, narrow=narrow)
+                for what, write in WAITS.items()
+            )
+            middle = text if narrow else with_ends(entry.value, count)
+            rows.append((f"  {entry.impl}", middle, _reached(entry), steps))
+            whole = [curve["total_s"] for curve in entry.detail["curves"]]
+            times.append((f"  {entry.impl}", time, seconds(median(whole) if whole else None)))
         rows += [(f"  {failure['impl']}", "not measured") for failure in group.failures]
-    return Table("learning", columns, rows)
+    yield Table("learning", (returns, "reached", "median steps to threshold"), rows)
+    if any(waits):
+        yield Table("wall time", ("median time to threshold", "median time of a run"), times)
+
+
+def _goal(group: Group) -> str:
+    """The task and its threshold."""
+    goal = group.entries[0].detail.get("threshold") if group.entries else None
+    return title(group) if goal is None else f"{title(group)}, threshold {count(goal)}"
+
+
+def until_threshold(entry: Entry, what: str) -> Interval | None:
+    """Median steps or seconds to the threshold, from the curves; None where there is none."""
+    if entry.detail["threshold"] is None:
+        return None
+    return to_threshold(entry.detail["curves"], what)
+
+
+def _reached(entry: Entry) -> str:
+    """How many of the seeds."""
+    curves = entry.detail["curves"]
+    there = sum(curve["steps_to_threshold"] is not None for curve in curves)
+    return f"{'-' if entry.detail['threshold'] is None else there} of {len(curves)}"
 
 
 def _parity(run: Run) -> Iterable[Table]:
@@ -162,6 +194,19 @@ def _parity(run: Run) -> Iterable[Table]:
         yield Table("learning parity", columns, rows)
 
 
+def _profile(run: Run) -> Iterable[Table]:
+    """Shares of the runs above a few scores; the chart has the curve."""
+    told = run.comparison.get("profile") or {}
+    taus: Sequence[float] = told.get("taus", ())
+    places = [min(range(len(taus)), key=lambda i: abs(taus[i] - tau)) for tau in ABOVE if taus]
+    rows = [
+        (str(curve["impl"]), *(share(curve["fractions"][i]) for i in places))
+        for curve in told.get("curves", ())
+    ]
+    if rows:
+        yield Table("performance profile", [f">{share(tau)}" for tau in ABOVE], rows)
+
+
 def _points(told: Mapping[str, Any]) -> str:
     """The difference of the shares of seeds that succeed."""
     check = told.get("success_share")
@@ -177,24 +222,6 @@ def _points(told: Mapping[str, Any]) -> str:
 def _verdict(told: Mapping[str, Any]) -> str:
     """With a mark where the older rule gave it, which a reservation explains."""
     return str(told["verdict"]) + ("" if told.get("success_share") else "*")
-
-
-def threshold(entry: Entry) -> tuple[str, str, str, str]:
-    """Seeds; how many reached the threshold; env steps and time until half of them had.
-
-    By Kaplan-Meier, so that runs which never got there count.
-    """
-    curves = entry.detail["curves"]
-    if entry.detail["threshold"] is None or not curves:
-        return str(len(curves)), "-", "-", "-"
-    reached = [curve["steps_to_threshold"] is not None for curve in curves]
-
-    def middle(told: str, end: str) -> float | None:
-        return median_time([c[end] if c[told] is None else c[told] for c in curves], reached)
-
-    steps = count(middle("steps_to_threshold", "total_steps"))
-    time = seconds(middle("seconds_to_threshold", "total_s"))
-    return str(len(curves)), f"{sum(reached)} of {len(curves)}", steps, time
 
 
 def _gpu_training(run: Run) -> Table:

@@ -75,15 +75,21 @@ def median_interval(
         raise ValueError("values is empty: a median needs at least one")
     ordered = sorted(values)
     n = len(ordered)
-    cut, tail = 0, 0.0
-    for k in range(n // 2):
-        tail += math.comb(n, k) * 0.5**n
-        if 2.0 * tail > 1.0 - confidence:
-            break
-        cut = k + 1
+    cut = order_statistics(n, confidence)
     if not cut or launches > 1:
         return Interval(median(ordered), ordered[0], ordered[-1], spread(n))
     return Interval(median(ordered), ordered[cut - 1], ordered[n - cut], ONE_LAUNCH)
+
+
+def order_statistics(count: int, confidence: float = CONFIDENCE) -> int:
+    """Which value from either end bounds the median so surely; 0 where even the range does not."""
+    cut, tail = 0, 0.0
+    for k in range(count // 2):
+        tail += math.comb(count, k) * 0.5**count
+        if 2.0 * tail > 1.0 - confidence:
+            break
+        cut = k + 1
+    return cut
 
 
 def spread(count: int, of: str = "round") -> str:
