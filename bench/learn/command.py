@@ -15,7 +15,6 @@ from typing import Any
 from fastppo import paths, signals
 from fastppo.bench.launch import implementations
 from fastppo.bench.learn import entries as learn_entries
-from fastppo.bench.learn.curves import THRESHOLDS
 from fastppo.bench.learn.runs import Job, Task, Trainings, interleaved, tell
 from fastppo.bench.recipes import with_steps, workloads
 from fastppo.bench.report.terminal import print_results
@@ -23,6 +22,7 @@ from fastppo.bench.results import result
 from fastppo.config import Config
 from fastppo.errors import UserError
 from fastppo.presets import PRESETS
+from fastppo.returns import Threshold, threshold_of
 from fastppo.text import print_out
 
 DEFAULT = "fastppo,reference"
@@ -128,12 +128,15 @@ def _tasks(args: argparse.Namespace) -> list[Task]:
     recipes = args.preset.split(",") if args.preset else []
     tasks = []
     for config in workloads(args.env_ids, recipes):
-        threshold = args.threshold
-        if threshold is None:
-            threshold = THRESHOLDS.get(config.env_id)
-        if threshold is None:
+        config = _until_the_end(config, args.total_timesteps)
+        known = threshold_of(config.env_id)
+        if args.threshold is not None:
+            known = Threshold(args.threshold, "--threshold")
+        if known is None:
             tell(f"{config.env_id}: no threshold is known; --threshold X gives one")
-        tasks.append(Task(_until_the_end(config, args.total_timesteps), threshold))
+            tasks.append(Task(config, None))
+        else:
+            tasks.append(Task(config, known.value, known.source))
     return tasks
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from fastppo.bench.contract import manifest
-from fastppo.bench.learn.curves import FINAL_PART, GAMES, Curve
+from fastppo.bench.learn.curves import FINAL_PART, Curve
 from fastppo.bench.learn.runs import Task
 from fastppo.bench.results import parity_records, statistics
 from fastppo.bench.results.intervals import Interval
 from fastppo.bench.results.parity import Runs
 from fastppo.bench.results.statistics import interquartile_mean
 from fastppo.bench.results.survival import to_threshold
+from fastppo.returns import WINDOW
 
 TAUS = np.linspace(0.0, 1.5, 61)
 """Scores of the performance profile: 0 is the base untrained, 1 the threshold."""
@@ -74,7 +75,8 @@ def _entry(task: Task, name: str, curves: list[Curve]) -> dict[str, Any]:
             "work": curves[0].work,
             "info": curves[0].info,
             "threshold": task.threshold,
-            "games": GAMES,
+            "threshold_source": task.threshold_source,
+            "games": WINDOW,
             "final_part": FINAL_PART,
             "curves": told,
             "final_iqm": _plain(final),

@@ -29,6 +29,8 @@ class Task:
 
     config: Config
     threshold: float | None
+    threshold_source: str | None = None
+    """Who says that this return counts as solved."""
 
     @property
     def name(self) -> str:

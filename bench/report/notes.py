@@ -136,6 +136,12 @@ def _of_learning(run: Run, middles: str) -> list[str]:
         f"(Kaplan-Meier), by order statistics, {heading(one.label for one in waits if one)}; time "
         "includes the start of the process.",
     ]
+    sources = {
+        f"threshold of {entry.detail['env_id']}: {count(entry.detail['threshold'])}, by {source}."
+        for entry in run.entries
+        if (source := entry.detail.get("threshold_source"))
+    }
+    lines += sorted(sources)
     if run.comparison.get("profile"):
         lines.append(
             "performance profile: share of the runs that end above so much of the way. "

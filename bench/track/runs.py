@@ -207,7 +207,12 @@ def _times(launch: Record) -> Sequence[float]:
 def _learn_run(record: Record, entry: Record, curve: Record) -> PlannedRun:
     learn = entry["learn"]
     values = _values(record, learn["config"], learn["env_id"], curve["seed"])
-    values |= {"bench_id": entry["id"], "threshold": learn["threshold"]}
+    values |= {
+        "bench_id": entry["id"],
+        "threshold": learn["threshold"],
+        "threshold_source": learn.get("threshold_source"),
+        "threshold_window": learn.get("games"),
+    }
     rows = [
         {"global_step": steps, "wall_time": seconds, "episode/return": score}
         for steps, seconds, score in zip(

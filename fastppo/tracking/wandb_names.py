@@ -114,14 +114,6 @@ def hardware_class(values: Mapping[str, Any]) -> str:
     return f"cpu-{machine.get('cores', 'unknown')}c"
 
 
-def threshold_of(env_id: str) -> float | None:
-    """The return at which Gymnasium's registry calls a task solved; None where it says none."""
-    import gymnasium
-
-    spec = gymnasium.registry.get(env_id)
-    return None if spec is None else spec.reward_threshold
-
-
 def git_sha() -> str | None:
     """Revision of the running code; None outside a checkout of it."""
     folder = Path(__file__).resolve().parents[1]

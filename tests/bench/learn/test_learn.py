@@ -99,19 +99,20 @@ def test_two_equal_learners_end_to_end(bench_learn: Callable[..., Outcome]) -> N
     assert found.code == 0
     assert found.record["kind"] == "learn"
     assert mine["id"] == "learn/CartPole-v1/8x128"
-    # 60 updates of 1000 env steps; 475 is passed at update 24 - seed / 20, by the mean of two
+    # 60 updates of 1000 env steps and 10 games. The last ten updates of 29 and of 30 average
+    # 465.5 + seed and 474.6 + seed
     curve = mine["learn"]["curves"][0]
     assert curve["env_steps"][-1] == curve["total_steps"] == 60_000
-    assert curve["steps_to_threshold"] == 25_000
+    assert curve["steps_to_threshold"] == 30_000
     assert curve["wall_s"] == sorted(curve["wall_s"])
     assert [launch["samples"] for launch in mine["launches"]] == [[491.0 + s] for s in range(1, 21)]
     assert mine["learn"]["final_iqm"]["value"] == pytest.approx(501.5)
     told = mine["learn"]["to_threshold"]
     assert told["reached"] == 20
-    # from seed 5 on a whole update earlier than seed 1; the sixth seed from either end bounds it
+    # seeds 10 to 20 are an update earlier than 1 to 9; the sixth seed from either end bounds it
     median = told["median_steps_to_threshold"]
     assert (median["low"], median["value"], median["high"], median["label"]) == (
-        24_000, 24_000, 24_000, "95%",
+        29_000, 29_000, 30_000, "95%",
     )  # fmt: skip
     orders = sorted(one["order"] for entry in entries.values() for one in entry["launches"])
     assert orders == list(range(40))
