@@ -8,8 +8,9 @@ import numpy as np
 
 from fastppo import paths
 from fastppo.bench.compare import drift
-from fastppo.bench.compare.drift import Array, Side
+from fastppo.bench.compare.drift import Side
 from fastppo.bench.results import result
+from fastppo.bench.results.intervals import Array
 from fastppo.errors import UserError
 from fastppo.text import print_out
 

@@ -6,16 +6,14 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastppo.bench.compare import drift
 from fastppo.bench.compare.drift import INCONCLUSIVE, Side
 from fastppo.bench.report.data import Entry
 from fastppo.bench.results import statistics
-from fastppo.bench.results.intervals import COVERS, Interval
+from fastppo.bench.results.intervals import COVERS, Array, Interval
 
 CONTROL, NOT_MEASURED = "control", "NOT MEASURED"
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ from fastppo.redact import redact
 from fastppo.text import printable
 
 CEILINGS = {"envpool": "EnvPool alone", "rollout": "rollout only", "update": "update only"}
-PHASES = ("env", "policy", "copy", "gae", "update", "logging", "other")
 NOT_VERIFIED = "not verified"
 WITHOUT_SHARE = "judged without the share of seeds that got there"
 """Of the verdict in a file by the older rule of learning parity, which let failures pass."""

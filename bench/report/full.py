@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fastppo.bench.report.data import CEILINGS, PHASES, Entry, Group, base_of
+from fastppo.bench.contract import PHASES
+from fastppo.bench.report.data import CEILINGS, Entry, Group, base_of
 from fastppo.bench.report.numbers import (
     NOT_REACHED,
     amount,

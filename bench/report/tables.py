@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from fastppo.bench.contract import PHASES
 from fastppo.bench.report.data import (
     CEILINGS,
-    PHASES,
     Entry,
     Group,
     Run,

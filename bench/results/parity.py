@@ -32,9 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastppo.bench.results import parity_bounds as bounds
-from fastppo.bench.results.intervals import Interval
-from fastppo.bench.results.parity_bounds import TAIL, Bounds
-from fastppo.bench.results.statistics import Array, interquartile_mean
+from fastppo.bench.results.intervals import TAIL, Array, Bounds, Interval
+from fastppo.bench.results.statistics import interquartile_mean
 
 Verdict = Literal["passed", "failed", "cannot tell"]
 PASSED: Verdict = "passed"

@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastppo.bench.results.intervals import CONFIDENCE, COVERS, Interval, spread
-
-Array = NDArray[np.float64]
+from fastppo.bench.results.intervals import COVERS, TAIL, Array, Interval, spread
 
 NUM_RESAMPLES = 10_000
 FEWEST_RUNS = 5
@@ -137,7 +135,7 @@ def percentiles(
     Returns:
         Each [...].
     """
-    tail = (1.0 - CONFIDENCE) / 2
+    tail = TAIL
     if expand:
         from scipy import special  # slow to import, and no --help needs it
 

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastppo.bench.results.intervals import COVERS, Interval, order_statistics, spread
-from fastppo.bench.results.statistics import Array
+from fastppo.bench.results.intervals import COVERS, Array, Interval, order_statistics, spread
 
 _HALF = Fraction(1, 2)
 

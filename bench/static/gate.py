@@ -2,7 +2,6 @@
 
 import io
 import json
-import subprocess
 import tarfile
 from collections.abc import Callable
 from dataclasses import Field, dataclass, fields
@@ -14,6 +13,7 @@ from fastppo.bench.static.build import Build, Key, Stats
 from fastppo.bench.static.numba_asm import AsmStats
 from fastppo.bench.static.sass import CubinStats
 from fastppo.errors import MachineError, UserError
+from fastppo.revision import git
 
 SCHEMA = "fastppo.static/1"
 EXPECTED = Path(__file__).parent / "expected"
@@ -173,33 +173,24 @@ def check_out(ref: str, repository: Path, target: Path) -> str:
     Raises:
         UserError: no repository, no such revision, or one without kernels to compile.
     """
-    top = _git(repository, "rev-parse", "--show-toplevel")
+    top = git(repository, "rev-parse", "--show-toplevel")
     # a package installed below somebody's repository is none of its files
     if top is None or Path(top.decode().strip()).resolve() != repository.resolve():
         raise UserError(
             f"--base: {ref!r} cannot be looked up, {str(repository)!r} is no git repository; "
             "run from a clone of fastppo"
         )
-    commit = _git(repository, "rev-parse", "--verify", "--end-of-options", f"{ref}^{{commit}}")
+    commit = git(repository, "rev-parse", "--verify", "--end-of-options", f"{ref}^{{commit}}")
     if commit is None:
         raise UserError(
             f"--base: {ref!r} is no revision of {str(repository)!r}; name a branch, tag or commit, "
             "and in a shallow clone fetch it first"
         )
     sha = commit.decode().strip()
-    archive = _git(repository, "archive", "--format=tar", sha)
+    archive = git(repository, "archive", "--format=tar", sha, timeout_s=None)
     assert archive is not None, f"git archive {sha} failed"
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(target, filter="data")
     if not (target / "fastppo" / "kernels" / "aot.py").exists():
         raise UserError(f"--base: {ref!r} has no kernels/aot.py; name a later revision")
     return sha
-
-
-def _git(repository: Path, *arguments: str) -> bytes | None:
-    """What git prints, or None where it fails or is not installed."""
-    try:
-        done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True)
-    except FileNotFoundError:
-        return None
-    return done.stdout if done.returncode == 0 else None

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fastppo.bench.results import parity_bounds as bounds
+from fastppo.bench.results.intervals import TAIL, Bounds
 from fastppo.bench.results.parity import MIN_SEEDS, SHARE_MARGIN
-from fastppo.bench.results.parity_bounds import TAIL, Bounds
 from fastppo.bench.results.statistics import interquartile_mean
 
 
