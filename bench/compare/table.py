@@ -21,7 +21,7 @@ from fastppo.bench.report.data import Entry
 from fastppo.bench.report.escape import code, escape
 from fastppo.bench.report.markdown import details, table
 from fastppo.bench.report.numbers import amount, ratio, with_ends
-from fastppo.bench.report.tables import Table
+from fastppo.bench.report.table import Table
 from fastppo.bench.report.terminal import NARROW, print_table, say
 from fastppo.bench.results.intervals import COVERS
 from fastppo.bench.results.statistics import FEWEST_RUNS

@@ -10,7 +10,7 @@ from fastppo.bench.report.charts import FAINT, Chart, Palette, legend, panel, sl
 from fastppo.bench.report.charts_train import shorten, title_of
 from fastppo.bench.report.data import Entry, Group, Run, spoken
 from fastppo.bench.report.numbers import count, short
-from fastppo.bench.report.tables import label_of
+from fastppo.bench.report.table import label_of
 from fastppo.bench.results import statistics
 from fastppo.bench.results.survival import survival
 

@@ -18,7 +18,8 @@ from fastppo.bench.report.numbers import (
     until,
     with_ends,
 )
-from fastppo.bench.report.tables import WAITS, Table, label_of, until_threshold
+from fastppo.bench.report.table import Table, label_of
+from fastppo.bench.report.tables_learn import WAITS, until_threshold
 
 Cell = Callable[[Entry], str]
 MOST = 20

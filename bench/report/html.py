@@ -12,7 +12,8 @@ from fastppo.bench.report.data import NOT_VERIFIED, Group, Run, implementations
 from fastppo.bench.report.full import full_tables, sample_table
 from fastppo.bench.report.notes import notes, reservations, sentences
 from fastppo.bench.report.numbers import MISSING
-from fastppo.bench.report.tables import Table, tables
+from fastppo.bench.report.table import Table
+from fastppo.bench.report.tables import tables
 
 KINDS = {
     "train": "Training rates",

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from fastppo.bench.report import tables as report_tables
 from fastppo.bench.report.data import Run
 from fastppo.bench.report.escape import code, escape
 from fastppo.bench.report.notes import notes, reservations, sentences
-from fastppo.bench.report.tables import Table
+from fastppo.bench.report.table import Table
+from fastppo.bench.report.tables import tables
 
 
 def table(content: Table) -> list[str]:
@@ -34,7 +34,7 @@ def markdown(runs: Sequence[Run]) -> str:
     first_said, *then = sentences(runs)
     lines = [" ".join([f"**{escape(first_said)}**", *map(escape, then)])]
     for run in runs:
-        first, *others = list(report_tables.tables(run)) or [Table("", (), ())]
+        first, *others = list(tables(run)) or [Table("", (), ())]
         lines += ["", *table(first)] if first.rows else []
         doubts = reservations(run)
         if doubts:

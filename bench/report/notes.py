@@ -8,12 +8,14 @@ from fastppo.bench.report.data import (
     CEILINGS,
     NOT_VERIFIED,
     Entry,
+    Group,
     Run,
     mismatches,
     parity_verdict,
 )
 from fastppo.bench.report.numbers import ABOVE, count, of_ceiling, ratio, with_ends
-from fastppo.bench.report.tables import until_threshold
+from fastppo.bench.report.tables_kernels import cases, copy_share
+from fastppo.bench.report.tables_learn import until_threshold
 from fastppo.bench.results.intervals import COVERS, OLDER, heading
 
 OURS = "fastppo"
@@ -23,7 +25,9 @@ SURE = (COVERS, OLDER)
 
 def sentences(runs: Sequence[Run]) -> list[str]:
     """What came out, the most important first; never empty."""
-    parts = [_rates(runs), _learning(runs), _correctness(runs), _kernels(runs), _settings(runs)]
+    cut = any(run.record.get("complete") is False for run in runs)
+    parts = ["Incomplete: it was cut off, or is still running" if cut else ""]
+    parts += [_rates(runs), _learning(runs), _correctness(runs), _kernels(runs), _settings(runs)]
     parts += [
         f"{entry.detail['env_id']} is bound by {entry.detail['bound']}"
         for run in runs
@@ -117,8 +121,15 @@ def _definitions(run: Run) -> list[str]:
         lines += [
             f"x eager, x compile: how many times less time fastppo takes; {middles}.",
             "of copy: time to copy the bytes that must move, over ours.",
+            *([ABOVE] if any(map(_beats_copy, run.groups)) else []),
         ]
     return lines + _of_learning(run, middles) if "learn" in kinds else lines
+
+
+def _beats_copy(group: Group) -> bool:
+    """Whether a kernel of ours takes less time than the copy, its ceiling."""
+    found = cases(group).values() if group.kind == "kernel" else ()
+    return any((copy_share(ways) or 0.0) > 1.0 for ways in found)
 
 
 def _of_learning(run: Run, middles: str) -> list[str]:
