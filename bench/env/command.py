@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 
 from fastppo import cgroups, paths, signals
-from fastppo.bench.env import table as env_table
 from fastppo.bench.env.rounds import Grid, config_of, measure, plan_of
 from fastppo.bench.launch.pools import Setting
+from fastppo.bench.report.terminal import print_results
 from fastppo.bench.results import result
 from fastppo.config import Config
 from fastppo.errors import Interrupted, UserError
@@ -145,8 +145,9 @@ def run(args: argparse.Namespace) -> int:
 def _publish(args: argparse.Namespace, grids: list[Grid]) -> None:
     failures = [failure for grid in grids for failure in grid.failures]
     entries = [entry for grid in grids for entry in grid.entries()]
+    record = result.new("env", entries, failures=failures)
     if args.json is not None:
-        result.write(args.json, result.new("env", entries, failures=failures))
-    env_table.render(grids)
+        result.write(args.json, record)
+    print_results([record])
     if args.json is not None:
         print_out(f"samples: {args.json}")

@@ -83,8 +83,8 @@ class Grid:
 
     def entries(self) -> list[dict[str, Any]]:
         """Entries of a result file's `results`."""
-        plans = {advice.plan: advice.torch_threads for advice in self.advice()}
-        best = {advice.best for advice in self.advice()}
+        plans = {advice.plan: advice for advice in self.advice()}
+        best = {advice.best for advice in plans.values()}
         return [
             {
                 "id": f"env/{self.config.env_id}/{setting.name}",
@@ -109,8 +109,9 @@ class Grid:
                     "env_steps_per_s": asdict(self.rate(setting)),
                     "frames_per_s": self.rate(setting).value * self.spec.frame_skip,
                     "is_train_plan": setting in plans,
-                    "torch_threads": plans.get(setting),
+                    "torch_threads": plans[setting].torch_threads if setting in plans else None,
                     "is_best": setting in best,
+                    "advice": asdict(plans[setting]) if setting in plans else None,
                 },
             }
             for setting, slices in self.slices.items()

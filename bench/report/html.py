@@ -10,7 +10,7 @@ from fastppo.bench.report import charts_kernels, charts_learn, charts_train
 from fastppo.bench.report.charts import SERIES, Chart, Palette, unique
 from fastppo.bench.report.data import NOT_VERIFIED, Group, Run, implementations
 from fastppo.bench.report.full import full_tables, sample_table
-from fastppo.bench.report.notes import notes, reservations, sentences
+from fastppo.bench.report.notes import findings, notes, reservations, sentences
 from fastppo.bench.report.numbers import MISSING
 from fastppo.bench.report.table import Table
 from fastppo.bench.report.tables import tables
@@ -124,7 +124,6 @@ def _section(number: int, run: Run, drawn: Sequence[Sequence[Chart]]) -> Section
         # an operation has one chart or two: together they fill the page
         together = [chart for part in parts for chart in part.charts]
         parts = [Part("Time against size", together, [t for p in parts for t in p.tables], [], [])]
-    told = [str(run.record[name]) for name in ("verdict", "paragraph") if run.record.get(name)]
     return Section(
         f"run-{number + 1}",
         KINDS[run.kind],
@@ -132,7 +131,7 @@ def _section(number: int, run: Run, drawn: Sequence[Sequence[Chart]]) -> Section
         run.facts(),
         list(tables(run)),
         parts,
-        [*told, *reservations(run)],
+        [*findings(run), *reservations(run)],
         notes(run),
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from fastppo.bench.report.data import Run
 from fastppo.bench.report.escape import code, escape
-from fastppo.bench.report.notes import notes, reservations, sentences
+from fastppo.bench.report.notes import findings, notes, reservations, sentences
 from fastppo.bench.report.table import Table
 from fastppo.bench.report.tables import tables
 
@@ -36,6 +36,8 @@ def markdown(runs: Sequence[Run]) -> str:
     for run in runs:
         first, *others = list(tables(run)) or [Table("", (), ())]
         lines += ["", *table(first)] if first.rows else []
+        for finding in findings(run):
+            lines += ["", escape(finding)]
         doubts = reservations(run)
         if doubts:
             lines += ["", *(f"- {escape(line)}" for line in doubts)]

@@ -14,6 +14,7 @@ from fastppo.bench.report.data import (
     parity_verdict,
 )
 from fastppo.bench.report.numbers import ABOVE, count, of_ceiling, ratio, with_ends
+from fastppo.bench.report.tables_env import advice
 from fastppo.bench.report.tables_kernels import cases, copy_share
 from fastppo.bench.report.tables_learn import until_threshold
 from fastppo.bench.results.intervals import COVERS, OLDER, heading
@@ -98,12 +99,16 @@ def _settings(runs: Sequence[Run]) -> str:
     return f"EnvPool alone makes up to {rate} env steps/s ({best.id.rpartition('/')[2]})"
 
 
+def findings(run: Run) -> list[str]:
+    """What the numbers come to: the verdict of a profile, the best setting of EnvPool."""
+    verdicts = (entry.detail.get("verdict") for entry in run.entries)
+    return [*(str(told) for told in verdicts if told is not None), *advice(run.entries)]
+
+
 def notes(run: Run) -> list[str]:
     """Definitions, then every reservation: work that differs, learning, threads, failures."""
     passed = [_parity(told) for told in run.parity if parity_verdict(told) == "passed"]
-    lines = [*_definitions(run), *_peculiarities(run), *passed, *reservations(run)]
-    told = (entry.detail.get("verdict") for entry in run.entries)
-    return [*lines, *(str(verdict) for verdict in told if verdict is not None)]
+    return [*_definitions(run), *_peculiarities(run), *passed, *reservations(run)]
 
 
 def _definitions(run: Run) -> list[str]:
@@ -122,6 +127,11 @@ def _definitions(run: Run) -> list[str]:
             f"x eager, x compile: how many times less time fastppo takes; {middles}.",
             "of copy: time to copy the bytes that must move, over ours.",
             *([ABOVE] if any(map(_beats_copy, run.groups)) else []),
+        ]
+    if "env" in kinds:
+        lines += [
+            "env steps/s: EnvPool alone with random actions; no reset rows; median of rounds.",
+            "of best: of the best with as many environments. A batch below them is asynchronous.",
         ]
     return lines + _of_learning(run, middles) if "learn" in kinds else lines
 

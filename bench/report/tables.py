@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from fastppo.bench.report.data import Group, Run
 from fastppo.bench.report.numbers import amount, ends
 from fastppo.bench.report.table import Table, label_of
+from fastppo.bench.report.tables_env import environments
 from fastppo.bench.report.tables_kernels import gpu_training, kernels
 from fastppo.bench.report.tables_learn import learning
 from fastppo.bench.report.tables_train import training
@@ -24,6 +25,8 @@ def tables(run: Run, *, narrow: bool = False) -> Iterable[Table]:
             yield from learning(run, groups, narrow)
         elif kind == "kernel":
             yield kernels(groups, narrow)
+        elif kind == "env":
+            yield environments(groups, narrow)
         else:
             yield _others(groups, narrow)
 
@@ -36,9 +39,8 @@ def _others(groups: Sequence[Group], narrow: bool) -> Table:
         for entry in ranked:
             value, unit = entry.value, entry.unit
             reach = ends(value, lambda x, u=unit: amount(x, u))
-            name = entry.id.rpartition("/")[2] if entry.kind == "env" else entry.id
             text = f"{amount(value.value, unit)}" if value else "-"
-            rows.append((f"  {name} {entry.impl}", text, *([] if narrow else [reach]), unit))
+            rows.append((f"  {entry.id} {entry.impl}", text, *([] if narrow else [reach]), unit))
         rows += [(f"  {f['impl']}", "not measured") for f in group.failures]
     columns = ["median", *([] if narrow else [label_of(groups)]), "unit"]
     return Table("setting", columns, rows)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fastppo.bench.report.console import make_console
 from fastppo.bench.report.data import Run, run_of
-from fastppo.bench.report.notes import notes
+from fastppo.bench.report.notes import findings, notes
 from fastppo.bench.report.table import Table
 from fastppo.bench.report.tables import tables
 from fastppo.text import printable
@@ -39,6 +39,8 @@ def print_runs(runs: Sequence[Run], console: Console) -> None:
         say(console, f"{heading}: {facts['machine']}", f"{facts['date']}  $ {facts['command']}", "")
         for table in tables(run, narrow=console.width < NARROW):
             print_table(table, console)
+        for finding in findings(run):
+            say(console, finding, "")
         told = (f"versions: {facts['versions']}", f"load before: {facts['load before']}", "")
         say(console, *notes(run), *told)
 
