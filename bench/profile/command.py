@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 from fastppo import paths, settings, signals, streams
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     paths.check_folder(folder, "--out", (TRACE, RECORD))
     # imports torch.profiler and compiles kernels: not needed to refuse
     from fastppo.bench.profile import run as profile_run
-    from fastppo.bench.profile import table as profile_table
+    from fastppo.bench.report.terminal import print_results
 
     with StopRequest() as stop, tempfile.TemporaryDirectory() as scratch:
         try:
@@ -64,8 +65,7 @@ def main(argv: Sequence[str]) -> int:
             raise
         record = result.new("profile", [entry(profile)])
         write(folder, record, Path(scratch) / "trace.json")
-        profile_table.render(profile)
-        print()
+        print_results([record])
         print_out(f"trace of the last update, for https://ui.perfetto.dev: {folder / TRACE}")
         print_out(f"the rest: {folder / RECORD}")
         done = len(profile.plain)
@@ -122,8 +122,6 @@ def entry(profile: Any) -> dict[str, Any]:
 
 
 def _detail(profile: Any) -> dict[str, Any]:
-    from fastppo.bench.profile.table import overhead, phase_seconds
-
     config, facts, plan = profile.config, profile.facts(), profile.plan
     return {
         "env_id": config.env_id,
@@ -137,9 +135,10 @@ def _detail(profile: Any) -> dict[str, Any]:
         "verdict": verdict.paragraph(facts),
         "split": dict(facts.split),
         "facts": asdict(facts),
-        "phases": phase_seconds(profile),
+        "phases": profile.phase_seconds(),
         "profiled_env_steps_per_s": [update.env_steps_per_s for update in profile.profiled],
-        "profiler_overhead": overhead(profile),
+        "profiled_wall_s": fmean(update.wall_s for update in profile.profiled),
+        "profiler_overhead": profile.overhead(),
         "ceilings": profile.ceilings,
         "memory": profile.memory,
         **_counted(profile),

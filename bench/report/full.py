@@ -20,6 +20,7 @@ from fastppo.bench.report.numbers import (
 )
 from fastppo.bench.report.table import Table, label_of
 from fastppo.bench.report.tables_learn import WAITS, until_threshold
+from fastppo.bench.report.tables_profile import operators
 
 Cell = Callable[[Entry], str]
 MOST = 20
@@ -29,7 +30,7 @@ MOST = 20
 def full_tables(group: Group) -> Iterable[Table]:
     """All numbers, then the work manifests, of training or learning runs."""
     if group.kind == "profile":
-        yield from map(_operators, group.entries)
+        yield from (operators(one, MOST) for one in group.entries if "facts" in one.detail)
     if group.kind not in ("train", "learn") or not group.entries:
         return
     names = [entry.impl for entry in group.entries]
@@ -102,22 +103,6 @@ def _learning(group: Group) -> list[tuple[str, Cell]]:
 
 def _or_not(write: Callable[[float | None], str]) -> Callable[[float | None], str]:
     return lambda value: NOT_REACHED if value is None else write(value)
-
-
-def _operators(entry: Entry) -> Table:
-    ranked = entry.detail.get("operators", ())[:MOST]
-    columns = ("kind", "calls", "own time", "device time")
-    rows = [
-        (
-            str(told["name"]),
-            str(told["kind"]),
-            count(told["calls"]),
-            seconds(told["self_s"]),
-            seconds(told["device_s"]),
-        )
-        for told in ranked
-    ]
-    return Table(f"top {len(rows)} operators, per update", columns, rows)
 
 
 def _ratio(entry: Entry) -> str:

@@ -13,7 +13,7 @@ from fastppo.bench.report.data import (
     mismatches,
     parity_verdict,
 )
-from fastppo.bench.report.numbers import ABOVE, count, of_ceiling, ratio, with_ends
+from fastppo.bench.report.numbers import ABOVE, count, of_ceiling, ratio, share, with_ends
 from fastppo.bench.report.tables_env import advice
 from fastppo.bench.report.tables_kernels import cases, copy_share
 from fastppo.bench.report.tables_learn import until_threshold
@@ -128,12 +128,25 @@ def _definitions(run: Run) -> list[str]:
             "of copy: time to copy the bytes that must move, over ours.",
             *([ABOVE] if any(map(_beats_copy, run.groups)) else []),
         ]
+    for entry in run.entries:
+        lines += _of_profile(entry.detail)
     if "env" in kinds:
         lines += [
             "env steps/s: EnvPool alone with random actions; no reset rows; median of rounds.",
             "of best: of the best with as many environments. A batch below them is asynchronous.",
         ]
     return lines + _of_learning(run, middles) if "learn" in kinds else lines
+
+
+def _of_profile(detail: Mapping[str, Any]) -> list[str]:
+    if "profiler_overhead" not in detail:
+        return []
+    threads, longer = detail["threads"], share(detail["profiler_overhead"])
+    return [
+        f"under the profiler: an update takes {longer} longer; only the times of operators have "
+        f"it. kernels: {detail['backend']}; threads: EnvPool "
+        f"{threads['env']}, torch {threads['torch']}."
+    ]
 
 
 def _beats_copy(group: Group) -> bool:

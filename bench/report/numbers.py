@@ -103,7 +103,7 @@ def seconds(value: float | None) -> str:
 
 def mebibytes(value: float | None) -> str:
     """12 MiB."""
-    return MISSING if not value else f"{value / 2**20:,.0f} MiB"
+    return MISSING if not value else f"{count(value / 2**20)} MiB"
 
 
 def amount(value: float | None, unit: str) -> str:
