@@ -210,7 +210,7 @@ def group_key(entry: Entry) -> str:
         return str(entry.raw.get("operation", entry.id))
     if entry.kind in ("env", "profile"):
         return f"{entry.kind}/{entry.detail.get('env_id', entry.id)}"
-    return entry.id
+    return str(entry.detail["compiler"]) if entry.kind == "static" else entry.id
 
 
 def read(paths: Sequence[Path]) -> list[Run]:

@@ -22,6 +22,7 @@ KINDS = {
     "gpu-check": "GPU check",
     "env": "EnvPool alone",
     "profile": "Profile",
+    "static": "Compiled kernels",
 }
 
 

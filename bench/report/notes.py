@@ -1,6 +1,7 @@
 """What must be known to read a table: the verdict in a sentence, then the reservations."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from fastppo.bench.report.numbers import ABOVE, count, of_ceiling, ratio, share,
 from fastppo.bench.report.tables_env import advice
 from fastppo.bench.report.tables_kernels import cases, copy_share
 from fastppo.bench.report.tables_learn import until_threshold
+from fastppo.bench.report.tables_static import LEGENDS, problems
 from fastppo.bench.results.intervals import COVERS, OLDER, heading
 
 OURS = "fastppo"
@@ -29,6 +31,7 @@ def sentences(runs: Sequence[Run]) -> list[str]:
     cut = any(run.record.get("complete") is False for run in runs)
     parts = ["Incomplete: it was cut off, or is still running" if cut else ""]
     parts += [_rates(runs), _learning(runs), _correctness(runs), _kernels(runs), _settings(runs)]
+    parts += [_compiled(runs)]
     parts += [
         f"{entry.detail['env_id']} is bound by {entry.detail['bound']}"
         for run in runs
@@ -99,9 +102,16 @@ def _settings(runs: Sequence[Run]) -> str:
     return f"EnvPool alone makes up to {rate} env steps/s ({best.id.rpartition('/')[2]})"
 
 
+def _compiled(runs: Sequence[Run]) -> str:
+    entries = [entry for run in runs for entry in run.entries if entry.kind == "static"]
+    verdicts = Counter(str(entry.detail["verdict"]) for entry in entries)
+    told = ", ".join(f"{number} {name}" for name, number in verdicts.most_common() if name)
+    return f"{len(entries)} compiled kernels{': ' if told else ''}{told}" if entries else ""
+
+
 def findings(run: Run) -> list[str]:
     """What the numbers come to: the verdict of a profile, the best setting of EnvPool."""
-    verdicts = (entry.detail.get("verdict") for entry in run.entries)
+    verdicts = (e.detail.get("verdict") for e in run.entries if e.kind == "profile")
     return [*(str(told) for told in verdicts if told is not None), *advice(run.entries)]
 
 
@@ -128,6 +138,10 @@ def _definitions(run: Run) -> list[str]:
             "of copy: time to copy the bytes that must move, over ours.",
             *([ABOVE] if any(map(_beats_copy, run.groups)) else []),
         ]
+    for compiler, told in (run.record.get("compilers") or {}).items():
+        versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+        against = f", compared with {told['against']}" if told["against"] else ""
+        lines.append(f"{compiler}: {versions}{against}. {LEGENDS.get(compiler, '')}".rstrip())
     for entry in run.entries:
         lines += _of_profile(entry.detail)
     if "env" in kinds:
@@ -236,7 +250,7 @@ def reservations(run: Run) -> list[str]:
         lines.append(
             f"learning not verified, so a rate may be of a trainer that learns less: {who}"
         )
-    lines += _of_runs(run)
+    lines += [*_of_runs(run), *problems(run.entries)]
     lines += [
         f"WRONG: {check['name']}: {check['reason']}" for check in run.checks if not check["passed"]
     ]

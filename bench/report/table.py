@@ -16,6 +16,8 @@ class Table:
     rows: Sequence[tuple[str, ...]]
     marked: frozenset[tuple[int, int]] = frozenset()
     """Row and column, both from 0, of cells that differ from the base's."""
+    is_wide: bool = False
+    """Whether nothing may be folded: a narrower terminal wraps whole lines."""
 
 
 def label_of(groups: Iterable[Group]) -> str:

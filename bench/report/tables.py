@@ -8,6 +8,7 @@ from fastppo.bench.report.tables_env import environments
 from fastppo.bench.report.tables_kernels import gpu_training, kernels
 from fastppo.bench.report.tables_learn import learning
 from fastppo.bench.report.tables_profile import profiles
+from fastppo.bench.report.tables_static import compiled
 from fastppo.bench.report.tables_train import training
 
 
@@ -29,3 +30,5 @@ def tables(run: Run, *, narrow: bool = False) -> Iterable[Table]:
             yield environments(groups, narrow)
         elif kind == "profile":
             yield from profiles(groups, narrow)
+        elif kind == "static":
+            yield from compiled(groups)

@@ -13,10 +13,13 @@ from fastppo.bench.report.data import Run, run_of
 from fastppo.bench.report.notes import findings, notes
 from fastppo.bench.report.table import Table
 from fastppo.bench.report.tables import tables
+from fastppo.bench.report.tables_static import FAIL
 from fastppo.text import printable
 
 NARROW = 76
 """Below so many columns intervals and minor columns are left out."""
+WIDEST = 200
+"""More columns than any wide table needs."""
 LONGEST = 18
 """Characters of a name that are never folded."""
 
@@ -38,7 +41,7 @@ def print_runs(runs: Sequence[Run], console: Console) -> None:
         heading = f"{run.kind} {run.name}".rstrip()
         say(console, f"{heading}: {facts['machine']}", f"{facts['date']}  $ {facts['command']}", "")
         for table in tables(run, narrow=console.width < NARROW):
-            print_table(table, console)
+            print_table(table, console, red=(FAIL,))
         for finding in findings(run):
             say(console, finding, "")
         told = (f"versions: {facts['versions']}", f"load before: {facts['load before']}", "")
@@ -65,7 +68,11 @@ def print_table(table: Table, console: Console, *, red: Sequence[str] = ()) -> N
         drawn.add_row(
             *(Text(printable(cell), "bold red" if cell in red else style) for cell in row)
         )
+    width = console.width
+    if table.is_wide:
+        console.width = max(width, WIDEST)
     console.print(drawn)
+    console.width = width
     if not framed:
         console.print()
 

@@ -7,21 +7,22 @@ an SM, loses packed arithmetic, or grows in instructions beyond --tolerance.
 """
 
 import argparse
-import json
 import math
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import fastppo
-from fastppo import files, paths, program, signals, streams
+from fastppo import paths, program, signals, streams
+from fastppo.bench.report.terminal import print_results
+from fastppo.bench.results import result
 from fastppo.bench.static import build as static_build
 from fastppo.bench.static import gate as static_gate
 from fastppo.bench.static import sass
-from fastppo.bench.static import table as static_table
 from fastppo.bench.static.build import Build
 from fastppo.bench.static.gate import Row
 from fastppo.cgroups import available_cores
@@ -141,13 +142,11 @@ def run(args: argparse.Namespace) -> int:
         )
         for compiler in compilers
     }
-    for compiler, rows in results.items():
-        versions = ", ".join(f"{k} {v}" for k, v in now[compiler].versions.items())
-        over = args.base or "bench/static/expected"
-        beside = f", compared with {over}" if compiler in before else ""
-        static_table.render(rows, compiler, versions + beside)
+    against = {name: args.base or "bench/static/expected" for name in before}
+    record = record_of(now, results, against)
+    print_results([record])
     if args.json is not None:
-        _write_record(args.json, now, results)
+        result.write(args.json, record)
     return _conclude([row for rows in results.values() for row in rows], now, unknown, args)
 
 
@@ -249,18 +248,22 @@ def _conclude(
     return 0
 
 
-def _write_record(path: Path, now: dict[str, Build], results: dict[str, list[Row]]) -> None:
-    record = {
-        "schema": static_gate.SCHEMA,
-        "results": {
-            compiler: {
-                "versions": now[compiler].versions,
-                "kernels": [row.to_json() for row in rows],
-            }
-            for compiler, rows in results.items()
+def record_of(
+    now: Mapping[str, Build], results: Mapping[str, Sequence[Row]], against: Mapping[str, str]
+) -> dict[str, Any]:
+    """The result file.
+
+    Args:
+        against: what a compiler's kernels are compared with; absent: with nothing.
+    """
+    return result.new(
+        "static",
+        [row.entry(compiler) for compiler, rows in results.items() for row in rows],
+        compilers={
+            compiler: {"versions": now[compiler].versions, "against": against.get(compiler)}
+            for compiler in results
         },
-    }
-    files.write(path, json.dumps(record, indent=1) + "\n")
+    )
 
 
 if __name__ == "__main__":

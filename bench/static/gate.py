@@ -38,15 +38,27 @@ class Row:
     anything to compare with."""
     problems: list[str]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for the record."""
+    def entry(self, compiler: str) -> dict[str, Any]:
+        """One of `results` of a result file; a kernel that is gone has no sample."""
+        stats = self.now or self.before
+        assert stats is not None, self.kernel
         return {
-            "kernel": self.kernel,
-            "target": self.target,
-            "verdict": self.verdict,
-            "problems": self.problems,
-            "now": self.now and self.now.to_json(),
-            "before": self.before and self.before.to_json(),
+            "id": f"static/{compiler}/{self.target}/{self.kernel}",
+            "impl": "fastppo",
+            "unit": "instructions",
+            "better": "lower",
+            "clock": "none",
+            "launches": [{"order": 0, "samples": [self.now.instructions] if self.now else []}],
+            "static": {
+                "compiler": compiler,
+                "kernel": self.kernel,
+                "target": self.target,
+                "verdict": self.verdict,
+                "problems": self.problems,
+                "counts": stats.shown(),
+                "now": self.now and self.now.to_json(),
+                "before": self.before and self.before.to_json(),
+            },
         }
 
 
