@@ -52,14 +52,14 @@ def config_for(
         settings |= {"num_envs": int(size[1]), "num_steps": int(size[2])}
     elif recipe != "paper":
         known = f"{', '.join(RECIPES)}, and NxT such as 8x128"
-        raise UserError(f"--preset: {recipe!r} is unknown; there are {known}")
+        raise UserError(f"--recipe: {recipe!r} is unknown; there are {known}")
     if brief:
         settings |= BRIEF.get(env_id, {})
     settings |= {"total_timesteps": ENDLESS, "seed": seed, "device": device}
     try:
         return Config(env_id=env_id, **settings | {"preset": preset})
     except UserError as error:
-        raise UserError(f"--preset: {recipe}: {error}") from None
+        raise UserError(f"--recipe: {recipe}: {error}") from None
 
 
 def label(config: Config) -> str:

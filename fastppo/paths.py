@@ -1,18 +1,19 @@
 """Paths that a user names: what each is for, and one check of all of them before any work.
 
-An option says what its path is by `type=source`, `type=output` or `type=folder` (argparse), or by
-`Annotated[Path, source]` (a dataclass that tyro reads).
+A field of the dataclass of arguments says it by its annotation: a `Role`.
 """
 
-import argparse
 import errno
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from enum import Enum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
+
+import tyro
 
 from fastppo import files
 from fastppo.errors import MachineError, UserError, why
@@ -21,65 +22,53 @@ Named = tuple[str, Path]
 """A path, and the option that names it."""
 
 
-def source(text: str) -> Path:
-    """A file or folder that the command reads."""
-    return Path(text)
+class Role(Enum):
+    """What a path is to the command."""
+
+    OUTPUT = "a file that it writes"
+    FOLDER = "a folder that it writes into; it is made if need be"
+    SOURCE = "a file or folder that it reads"
 
 
-def output(text: str) -> Path:
-    """A file that the command writes."""
-    return Path(text)
+Output = Annotated[Path | None, Role.OUTPUT, tyro.conf.arg(metavar="F", help_behavior_hint="")]
+Folder = Annotated[Path | None, Role.FOLDER, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
 
-
-def folder(text: str) -> Path:
-    """A folder that the command writes into; it is made if need be."""
-    return Path(text)
-
-
-Role = Callable[[str], Path]
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 """What the system says where the machine, and not the request, is at fault."""
-WRITTEN: tuple[Role, ...] = (output, folder)
 
 
-def check(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
-    """Of the options of a parser; called before any work.
+def check(typed: Any) -> None:
+    """Of a dataclass of arguments; called before any work.
 
     Raises:
         UserError: an output cannot be written, is an input, or is named twice.
     """
-    told = [
-        (action.type, (action.option_strings or [str(action.metavar or action.dest)])[-1], value)
-        for action in actions(parser)
-        if (value := getattr(parsed, action.dest, None)) is not None
-    ]
-    _check(told)
+    named = list(_named(typed))
+    outputs, folders, sources = ([n for r, n in named if r is role] for role in Role)
+    check_apart(outputs + folders, [path for _, path in sources])
+    for option, path in outputs:
+        check_output(path, option)
+    for option, path in folders:
+        check_folder(path, option)
 
 
-def check_fields(typed: Any) -> None:
-    """Of a dataclass that tyro filled; called before any work.
+def outputs(typed: Any) -> list[Path]:
+    """The files and folders that a dataclass of arguments has the command write."""
+    return [path for role, (_, path) in _named(typed) if role is not Role.SOURCE]
 
-    Raises:
-        UserError: as `check`.
-    """
+
+def _named(typed: Any) -> Iterator[tuple[Role, Named]]:
+    """Every path of the arguments, with its role."""
     hints = get_type_hints(type(typed), include_extras=True)
-    told = [
-        (role, f"--{field.name.replace('_', '-')}", value)
-        for field in fields(typed)
-        if (value := getattr(typed, field.name)) is not None
-        for role in getattr(hints[field.name], "__metadata__", ())
-    ]
-    _check(told)
-
-
-def actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Every option and argument of a parser, those of its subcommands too."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for below in action.choices.values():
-                yield from actions(below)
-        else:
-            yield action
+    for field in fields(typed):
+        value = getattr(typed, field.name)
+        kinds = getattr(hints[field.name], "__metadata__", ())
+        option = f"--{field.name.replace('_', '-')}"
+        if tyro.conf.Positional in kinds:
+            option = next(k.metavar for k in kinds if hasattr(k, "metavar"))
+        values = value if isinstance(value, tuple) else () if value is None else (value,)
+        for role in (kind for kind in kinds if isinstance(kind, Role)):
+            yield from ((role, (option, path)) for path in values)
 
 
 def check_output(path: Path, option: str) -> None:
@@ -155,19 +144,6 @@ def check_apart(outputs: Iterable[Named], inputs: Iterable[Path]) -> None:
                     "file"
                 )
         taken.append((option, path))
-
-
-def _check(told: Iterable[tuple[Any, str, Any]]) -> None:
-    by_role: dict[Role, list[Named]] = {role: [] for role in (source, *WRITTEN)}
-    for role, option, value in told:
-        if role in by_role:
-            many = value if isinstance(value, list) else [value]
-            by_role[role] += [(option, Path(path)) for path in many]
-    check_apart(by_role[output] + by_role[folder], [path for _, path in by_role[source]])
-    for option, path in by_role[output]:
-        check_output(path, option)
-    for option, path in by_role[folder]:
-        check_folder(path, option)
 
 
 def _cannot_write(option: str, path: Path, error: OSError, what: str) -> Exception:

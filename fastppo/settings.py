@@ -1,39 +1,41 @@
 """Settings as typed on the command line, with the defaults that fit the environment."""
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-import tyro
-
+from fastppo import arguments
 from fastppo.config import Config, Options
 from fastppo.errors import UserError
 
-HELP = ("-h", "--help")
 Typed = TypeVar("Typed", bound=Options)
 
 
-def parse(kind: type[Typed], args: list[str], program: str, default: Typed | None = None) -> Typed:
-    """The options of a command; prints help or a usage error and exits where tyro does."""
-    options: dict[str, Any] = {} if default is None else {"default": default}
-    typed: Typed = tyro.cli(kind, args=args, prog=program, **options)
-    return typed
-
-
-def resolve(kind: type[Typed], args: list[str], program: str) -> tuple[Typed, Config]:
-    """The options of a command that trains, and the checked settings among them.
+def resolve(kind: type[Typed], words: Sequence[str], program: str) -> Typed:
+    """The options of a command that trains, with the preset that applies.
 
     Parsed twice: which defaults apply is known only once the environment is. Help waits for the
-    second time too, to show the defaults that will apply.
+    second time too, to show the defaults that will apply. Where a run is resumed, its own settings
+    apply and none is taken.
 
     Args:
         kind: Options and what the command adds to them.
+        program: the words before the arguments.
 
     Raises:
-        UserError: no environment, or a setting is off.
+        UserError: an argument is off, or no environment is named.
+        SystemExit: after --help.
     """
-    typed = parse(kind, [arg for arg in args if arg not in HELP], program)
+
+    def parse(words: Sequence[str], default: Typed | None = None) -> Typed:
+        return arguments.read(kind, words, program, default=default, both_flags=True)
+
+    typed = parse([word for word in words if word not in arguments.HELP])
+    if getattr(typed, "resume", None) is not None:
+        _refuse_settings(typed.env_id, words)
+        return parse(words)
     if not typed.env_id:
-        parse(kind, args, program)
+        parse(words)
         raise UserError("env_id: missing; name an EnvPool task, such as CartPole-v1")
     # EnvPool takes a second to import, which help without an environment need not wait for
     from fastppo import presets
@@ -41,6 +43,23 @@ def resolve(kind: type[Typed], args: list[str], program: str) -> tuple[Typed, Co
 
     spec = describe(typed.env_id)
     preset: Any = presets.preset_for(spec) if typed.preset == "auto" else typed.preset
-    defaults = replace(kind(), **presets.PRESETS[preset])
-    typed = replace(parse(kind, args, program, defaults), preset=preset)
-    return typed, Config(**{field.name: getattr(typed, field.name) for field in fields(Config)})
+    return replace(parse(words, replace(kind(), **presets.PRESETS[preset])), preset=preset)
+
+
+def checked(typed: Options) -> Config:
+    """The settings among the arguments.
+
+    Raises:
+        UserError: one is out of range, or sizes do not divide.
+    """
+    return Config(**{field.name: getattr(typed, field.name) for field in fields(Config)})
+
+
+def _refuse_settings(env_id: str, words: Sequence[str]) -> None:
+    # as typed: a setting that equals its default may still differ from the run's
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    others = [flag for flag in flags if flag not in ("--resume", "--quiet", "--no-quiet", "--help")]
+    if env_id:
+        others.insert(0, env_id)
+    if others:
+        raise UserError(f"resume: takes the run's own settings; leave out {', '.join(others)}")

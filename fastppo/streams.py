@@ -120,7 +120,10 @@ def needed() -> None:
     Raises:
         MachineError: it is closed.
     """
-    if isinstance(sys.stdout, Guard) and sys.stdout.was_closed:
+    if not isinstance(sys.stdout, Guard):
+        return
+    sys.stdout.role = "product"
+    if sys.stdout.was_closed:
         raise MachineError(f"stdout: {_CLOSED}; send it to a file, a pipe or a terminal")
 
 

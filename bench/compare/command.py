@@ -6,10 +6,8 @@ leaves of the machine is in every interval (`drift`). What A has and B could not
 too: it is no pass.
 """
 
-import argparse
-
-from fastppo import paths
 from fastppo.bench.compare import table
+from fastppo.bench.compare.args import Args
 from fastppo.bench.compare.comparison import compare
 from fastppo.bench.compare.junit import junit
 from fastppo.bench.report import command as report
@@ -17,31 +15,7 @@ from fastppo.bench.report.data import read
 from fastppo.errors import UserError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of `fastppo compare`."""
-    parser.add_argument(
-        "a", type=paths.source, metavar="A.json", help="the result file to compare with"
-    )
-    parser.add_argument("b", type=paths.source, metavar="B.json", help="the newer result file")
-    parser.add_argument(
-        "--tolerance", type=float, default=0.05, metavar="T",
-        help="slow-downs up to this share are none (default 0.05)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--allow-mismatch", action="store_true",
-        help="compare also across machines and different work, and spell the differences out; "
-        "ratios are then raw",
-    )  # fmt: skip
-    parser.add_argument(
-        "--strict", action="store_true", help="exit with 5 where a result settles nothing"
-    )
-    parser.add_argument(
-        "--md", type=paths.output, metavar="F", help="write the comparison as markdown"
-    )
-    parser.add_argument("--junit", type=paths.output, metavar="F", help="write it as JUnit XML")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Compares, prints, and writes what was asked for.
 
     Returns:

@@ -1,18 +1,17 @@
 """`fastppo bench compare`: how often `fastppo compare` is wrong, on simulated sessions."""
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from tyro.conf import arg
 
-from fastppo import paths
 from fastppo.bench.compare import drift
 from fastppo.bench.compare.drift import Side
-from fastppo.bench.results import result
 from fastppo.bench.results.intervals import Array
+from fastppo.bench.results.simulation import SimulationArgs, markdown_table, percent
 from fastppo.errors import UserError
-from fastppo.text import print_out
 
 LAUNCHES = (1, 2, 4, 8)
 ROUNDS = 8
@@ -23,7 +22,14 @@ SLOWDOWNS = (1.0, 1.1, 1.15, 1.2, 1.3)
 """Time of B over that of A."""
 WIDE = 0.15
 """A tolerance at which two sessions can show that nothing happened."""
-TRIALS = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Args(SimulationArgs):
+    """How often the verdict of `fastppo compare` is wrong, on simulated sessions."""
+
+    tolerance: Annotated[float, arg(metavar="T")] = 0.05
+    """Of compare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +137,7 @@ def markdown(cells: list[Cell]) -> str:
         "drift seen by the control", "not seen", "launches", "void",
         f"equal: PASS at {WIDE:.0%}", "equal: REGRESSION", *slower,
     )  # fmt: skip
-    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
+    shown = []
     rows: dict[tuple[Drift, int], list[Cell]] = {}
     for cell in cells:
         rows.setdefault((cell.drift, cell.launches), []).append(cell)
@@ -140,40 +146,21 @@ def markdown(cells: list[Cell]) -> str:
         seen = f"{between.seen:.0%}" if between.control else "no control"
         parts = [equal.void, equal.passed, equal.regression]
         parts += [cell.regression for cell in found if cell.slowdown > 1]
-        row = (seen, f"{between.unseen:.0%}", str(launches), *map(_percent, parts))
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines) + "\n"
+        shown.append((seen, f"{between.unseen:.0%}", str(launches), *map(percent, parts)))
+    return markdown_table(head, shown)
 
 
-def _percent(part: float) -> str:
-    return "0" if part == 0 else f"{part:.2%}" if part < 0.001 else f"{part:.1%}"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of `fastppo bench compare`."""
-    add = parser.add_argument
-    add("--trials", type=int, default=TRIALS, help="comparisons per cell (default %(default)s)")
-    add("--tolerance", type=float, default=0.05, help="of compare (default %(default)s)")
-    add("--seed", type=int, default=1, help="another one for other random numbers (default 1)")
-    add("--md", type=paths.output, metavar="F", help="write the table here, too")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Simulates and prints.
 
     Raises:
         UserError: a number is off, or the file cannot be written.
         MachineError: the disk refuses.
     """
-    if args.trials < 1:
-        raise UserError(f"--trials: {args.trials} must be 1 or above")
+    args.check()
     if not (0 <= args.tolerance < 1):
         raise UserError(f"--tolerance: {args.tolerance} must be a number from 0 to below 1")
-    if args.seed < 0:
-        raise UserError(f"--seed: {args.seed} must be 0 or above")
     text = markdown(list(table(args.trials, args.tolerance, args.seed)))
-    print_out(f"x: REGRESSION where B takes so much longer, at {args.tolerance:.0%} tolerance\n")
-    print(text, end="")
-    if args.md is not None:
-        result.write_text(args.md, text, "--md")
+    about = f"x: REGRESSION where B takes so much longer, at {args.tolerance:.0%} tolerance"
+    args.publish(text, about)
     return 0

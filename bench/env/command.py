@@ -4,11 +4,11 @@ The pools of one environment are alive together and take turns, each round in a 
 that what slows a shared machine slows them alike; settings are compared within rounds.
 """
 
-import argparse
 import math
 from collections.abc import Sequence
 
-from fastppo import cgroups, paths, signals
+from fastppo import cgroups, signals
+from fastppo.bench.env.args import WIDE, Args
 from fastppo.bench.env.rounds import Grid, config_of, measure, plan_of
 from fastppo.bench.launch.pools import Setting
 from fastppo.bench.report.terminal import print_results
@@ -17,10 +17,6 @@ from fastppo.config import Config
 from fastppo.errors import Interrupted, UserError
 from fastppo.signals import StopRequest
 from fastppo.text import print_err, print_out
-
-SECONDS, ROUNDS = 30.0, 9
-WIDE = 64
-"""Environments of the grid's second part, beside the preset's number."""
 
 
 def make_grid(
@@ -45,29 +41,6 @@ def make_grid(
     return sorted(settings, key=lambda s: (s.num_envs, -s.batch_size, s.num_threads))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `fastppo bench env`."""
-    parser.add_argument("env_ids", nargs="+", metavar="ENV_ID", help="EnvPool tasks")
-    parser.add_argument(
-        "--num-envs", metavar="N,..", help=f"environments (default: the preset's, and {WIDE})"
-    )
-    parser.add_argument(
-        "--batch-sizes", metavar="B,..", help="rows per answer, N is sync (default: N, N/2, N/4)"
-    )
-    parser.add_argument(
-        "--threads", metavar="T,..", help="EnvPool's (default: powers of two up to the cores)"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=SECONDS, metavar="S",
-        help=f"of measuring per task, all settings together (default {SECONDS:.0f})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--rounds", type=int, default=ROUNDS, metavar="R",
-        help=f"turns of each setting (default {ROUNDS}; fewer than six give a range only)",
-    )  # fmt: skip
-    parser.add_argument("--json", type=paths.output, metavar="F", help="write the raw samples here")
-
-
 def _numbers(text: str | None, option: str) -> list[int] | None:
     if text is None:
         return None
@@ -84,12 +57,14 @@ Work = dict[str, tuple[Config, list[Setting]]]
 """Per environment what to measure."""
 
 
-def work_of(args: argparse.Namespace) -> Work:
+def work_of(args: Args) -> Work:
     """The request, checked.
 
     Raises:
         UserError: a number or name is off, or the record cannot be written there.
     """
+    if not args.env_ids:
+        raise UserError("env_id: missing; name an EnvPool task, such as CartPole-v1")
     num_envs = _numbers(args.num_envs, "--num-envs")
     batch_sizes = _numbers(args.batch_sizes, "--batch-sizes")
     num_threads = _numbers(args.threads, "--threads")
@@ -112,7 +87,7 @@ def work_of(args: argparse.Namespace) -> Work:
     return work
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Measures, prints the tables, and writes the record if asked for.
 
     Returns:
@@ -142,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     return exit_code or (3 if any(grid.failures for grid in grids) else 0)
 
 
-def _publish(args: argparse.Namespace, grids: list[Grid]) -> None:
+def _publish(args: Args, grids: list[Grid]) -> None:
     failures = [failure for grid in grids for failure in grid.failures]
     entries = [entry for grid in grids for entry in grid.entries()]
     record = result.new("env", entries, failures=failures)

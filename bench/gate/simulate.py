@@ -1,6 +1,5 @@
 """`fastppo gate simulate`: how often the gate is wrong, by its own rule on simulated machines."""
 
-import argparse
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -8,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastppo import paths
 from fastppo.bench.gate import rule
+from fastppo.bench.gate.args import SimulateArgs
 from fastppo.bench.gate.noise import MACHINES, Machine, pairs
-from fastppo.bench.results import result
+from fastppo.bench.results.simulation import markdown_table
 from fastppo.errors import UserError
 
 SLOWDOWNS = (0.9, 1.0, 1.05, 1.1, 1.2, 1.5)
-TRIALS = 20_000
 CHUNK = 2000
 """Runs at a time; some 5 MB of samples."""
 TOLD = (
@@ -82,47 +80,31 @@ def table(trials: int, tolerance: float, rounds: int, seed: int) -> Iterator[Cel
 def markdown(cells: list[Cell]) -> str:
     """One row per cell."""
     head = ("machine", "head / base", *TOLD, "pairs")
-    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
+    rows = []
     for cell in cells:
         parts = [_percent(cell.part(verdict)) for verdict in TOLD]
-        row = (cell.machine, f"{cell.slowdown:g}", *parts, f"{cell.mean_pairs:.1f}")
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines) + "\n"
+        rows.append((cell.machine, f"{cell.slowdown:g}", *parts, f"{cell.mean_pairs:.1f}"))
+    return markdown_table(head, rows)
 
 
 def _percent(part: float) -> str:
     return f"{part:.3%}" if 0.0 < part < 0.001 else f"{part:.1%}"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of `fastppo gate simulate`."""
-    add = parser.add_argument
-    add("--trials", type=int, default=TRIALS, help="runs per row (default %(default)s)")
-    add("--rounds", type=int, default=rule.ROUNDS, help="pairs of a run (default %(default)s)")
-    add("--tolerance", type=float, default=0.05, help="of the gate (default %(default)s)")
-    add("--seed", type=int, default=1, help="another one for other random numbers (default 1)")
-    add("--md", type=paths.output, metavar="F", help="write the table here, too")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: SimulateArgs) -> int:
     """Simulates and prints.
 
     Raises:
         UserError: a number is off, or the file cannot be written.
         MachineError: the disk refuses.
     """
-    if args.trials < 1:
-        raise UserError(f"--trials: {args.trials} must be 1 or above")
+    args.check()
     if args.rounds < rule.SECOND_LOOK:
         raise UserError(
             f"--rounds: {args.rounds} shows no slow-down; take {rule.SECOND_LOOK} or more"
         )
     if not (0 < args.tolerance < 1 and math.isfinite(args.tolerance)):
         raise UserError(f"--tolerance: {args.tolerance} must lie between 0 and 1, such as 0.05")
-    if args.seed < 0:
-        raise UserError(f"--seed: {args.seed} must be 0 or above")
     text = markdown(list(table(args.trials, args.tolerance, args.rounds, args.seed)))
-    print(text, end="")
-    if args.md is not None:
-        result.write_text(args.md, text, "--md")
+    args.publish(text)
     return 0

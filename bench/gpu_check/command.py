@@ -6,16 +6,14 @@ DIR/gpu-check.md is the same as tables, for docs/results.md. Both are written af
 with `complete` false until the last one. Needs no package beyond what trains.
 """
 
-import argparse
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastppo import files, paths, program, signals, streams
+from fastppo import files, paths, signals
+from fastppo.bench.gpu_check.args import Args
 from fastppo.bench.gpu_check.correctness import checks
 from fastppo.bench.kernels import command as kernels
 from fastppo.bench.kernels.cases import Case, cases
@@ -24,12 +22,9 @@ from fastppo.bench.report.data import run_of
 from fastppo.bench.results import result
 from fastppo.devices import resolve_device
 from fastppo.errors import MachineError, UserError
-from fastppo.parser import Parser
 from fastppo.text import print_err, print_out
 
 RECORD, TABLES = "gpu-check.json", "gpu-check.md"
-SECONDS = 450.0
-"""Of the whole command: under the eight minutes that it promises."""
 GRID_SHARE = 0.75
 """Part of that after which no further kernel is timed."""
 WORKLOADS: dict[str, dict[str, Any]] = {
@@ -103,35 +98,12 @@ def markdown(record: dict[str, Any]) -> str:
     return report_markdown.markdown([run_of(record)])
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of `fastppo gpu-check`."""
-    add = parser.add_argument
-    add("--out", type=paths.folder, required=True, metavar="DIR", help="results go here")
-    add("--device", default="cuda", help="cpu rehearses the command without a GPU")
-    add("--quick", action="store_true", help="the ends of the grid, fewer rounds")
-    add("--seconds", type=float, default=SECONDS, help=f"for all of it (default {SECONDS:.0f})")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def run(args: Args) -> int:
     """Runs the stages.
 
     Returns:
-        0 all kernels are right, 1 one is not, 2 usage, 3 no GPU, or something was not measured.
+        0 all kernels are right, 1 one is not, 3 no GPU, or something was not measured.
     """
-    parser = Parser(prog="fastppo gpu-check", description=__doc__)
-    add_arguments(parser)
-
-    def command() -> int:
-        args = parser.parse_args(argv)
-        paths.check(parser, args)
-        streams.mirror()
-        with signals.unwinding():
-            return _run(args)
-
-    return program.run(command, is_process=argv is None)
-
-
-def _run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     if not args.seconds > 0:
         raise UserError(f"--seconds: {args.seconds} must be a number above 0")
@@ -193,7 +165,7 @@ class Check:
         lost = any("not_measured" in run for run in self._runs)
         return lost or bool(kernels.failures(self.timings, self._left_out))
 
-    def run(self, device: torch.device, args: argparse.Namespace) -> None:
+    def run(self, device: torch.device, args: Args) -> None:
         """All stages; of a kernel that is wrong nothing is timed."""
         correctness(device, args.quick, self._outcomes)
         self.write()
@@ -229,7 +201,3 @@ class Check:
             result.write(self._folder / RECORD, record)
             self.tables = markdown(record)
             files.write(self._folder / TABLES, self.tables)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,6 @@ are reported, and each time stands beside the time that this machine, in the sam
 copy as many bytes as the operation must move.
 """
 
-import argparse
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ from typing import Any
 
 import torch
 
-from fastppo import machine, paths, signals
+from fastppo import machine, signals
+from fastppo.bench.kernels.args import Args
 from fastppo.bench.kernels.cases import Case, Work, cases
 from fastppo.bench.kernels.clocks import (
     ColdClock,
@@ -131,7 +131,7 @@ def time_case(case: Case, device: torch.device, rounds: int) -> Iterable[Timing]
         yield Timing(case, name, interleave(measures, rounds), failed)
 
 
-def _chosen(device: torch.device, quick: bool, patterns: list[str]) -> list[Case]:
+def _chosen(device: torch.device, quick: bool, patterns: Sequence[str]) -> list[Case]:
     grid = list(cases(device, quick=quick))
     if not patterns:
         return grid
@@ -161,7 +161,7 @@ def run_grid(
     timings: list[Timing],
     *,
     quick: bool = False,
-    operations: list[str] | None = None,
+    operations: Sequence[str] = (),
     rounds: int | None = None,
     deadline: float | None = None,
 ) -> list[Case]:
@@ -182,7 +182,7 @@ def run_grid(
     """
     keep_freed_memory()
     rounds = rounds or (QUICK_ROUNDS if quick else ROUNDS)
-    chosen = _chosen(device, quick, operations or [])
+    chosen = _chosen(device, quick, operations)
     for done, case in enumerate(chosen):
         if deadline is not None and time.monotonic() > deadline:
             print_out(f"out of time: {len(chosen) - done} of {len(chosen)} cases not measured")
@@ -203,19 +203,7 @@ def record_of(timings: list[Timing], left_out: Sequence[Case] = ()) -> dict[str,
     return result.new("kernel", entries, failures=failed, threads=torch.get_num_threads())
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `fastppo bench kernels`."""
-    add = parser.add_argument
-    add("operations", nargs="*", metavar="OP", help="only these: gae, gather_*")
-    add("--quick", action="store_true", help="the ends of the grid, fewer rounds")
-    add("--rounds", type=int, metavar="R", help="interleaved slices of each way")
-    add("--threads", type=int, metavar="T", help="of torch; default: all cores")
-    add("--device", default="auto", help="cpu, cuda or auto")
-    add("--json", type=paths.output, metavar="F", help="write the raw samples here")
-    add("--pictures", type=paths.folder, metavar="DIR", help="draw time against size here")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Times the grid, prints the table, and writes what was asked for.
 
     Returns:
@@ -248,7 +236,7 @@ def run(args: argparse.Namespace) -> int:
     return 3 if failures(timings) else 0
 
 
-def _publish(args: argparse.Namespace, timings: list[Timing]) -> None:
+def _publish(args: Args, timings: list[Timing]) -> None:
     # a GPU host without a package registry, which only checks, may lack rich
     from fastppo.bench.report.command import pictures, print_results
 

@@ -28,7 +28,7 @@ class Effort:
 
     seconds: float
     """Least length of one slice; the update in progress is finished."""
-    pairs: int
+    rounds: int
     """Rounds, and so ratios, in all."""
     launches: int
     """Fresh processes of each implementation that the rounds are spread over."""
@@ -39,8 +39,8 @@ class Effort:
     """Whether each implementation tries one torch thread and all cores, and keeps the better."""
 
 
-FULL = Effort(seconds=1.0, pairs=8, launches=4, warmup_s=8.0, tune=True)
-BRIEF = Effort(seconds=0.3, pairs=3, launches=1, warmup_s=0.5, tune=False)
+FULL = Effort(seconds=1.0, rounds=8, launches=4, warmup_s=8.0, tune=True)
+BRIEF = Effort(seconds=0.3, rounds=3, launches=1, warmup_s=0.5, tune=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Measurement:
         self._began = time.monotonic()
         effort = self.effort
         for launch in range(effort.launches):
-            rounds = range(launch, effort.pairs, effort.launches)
+            rounds = range(launch, effort.rounds, effort.launches)
             if rounds:
                 with ExitStack() as stack:
                     self._start_all(stack, launch)
@@ -215,7 +215,7 @@ class Measurement:
         self.mismatch[name] = odd
 
     def _round(self, number: int, *, backwards: bool) -> None:
-        _tell(f"{self._title}: round {number + 1} of {self.effort.pairs}")
+        _tell(f"{self._title}: round {number + 1} of {self.effort.rounds}")
         names = list(self._open)
         for name in reversed(names) if backwards else names:
             process, run = self._open[name]

@@ -5,16 +5,16 @@ Speed without learning is worth nothing, so `bench train --parity` takes its wor
 after `--total-timesteps`; the parent holds the clock.
 """
 
-import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastppo import paths, signals
+from fastppo import signals
 from fastppo.bench.launch import implementations
 from fastppo.bench.learn import entries as learn_entries
+from fastppo.bench.learn.args import Args
 from fastppo.bench.learn.runs import Job, Task, Trainings, interleaved, tell
 from fastppo.bench.recipes import with_steps, workloads
 from fastppo.bench.report.terminal import print_results
@@ -28,37 +28,19 @@ from fastppo.text import print_out
 DEFAULT = "fastppo,reference"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `fastppo bench learn`."""
-    add = parser.add_argument
-    add("env_ids", nargs="+", metavar="ENV_ID", help="EnvPool tasks, such as CartPole-v1")
-    add(
-        "--impl",
-        action="append",
-        metavar="LIST",
-        help="fastppo, reference, a peer, peers (all installed), name=module:function, "
-        f"or name='command line' (default: {DEFAULT})",
-    )
-    add("--base", metavar="NAME", help="whom the others are compared with (default: reference)")
-    add("--seeds", type=int, default=20, metavar="N", help="runs of each, with seeds 1 to N (20)")
-    add("--total-timesteps", type=int, metavar="N", help="of each run (default: the preset's)")
-    add("--threshold", type=float, metavar="X", help="return to be reached (default: a table)")
-    add("--preset", metavar="LIST", help="paper, wide, or NxT such as 8x128 (default: paper)")
-    add("--jobs", type=int, default=1, metavar="J", help="runs side by side; seconds suffer (1)")
-    add("--json", type=paths.output, metavar="F", help="keep the result file here, after every run")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Trains, keeps the result file up to date, and prints the tables.
 
     Returns:
         0, or 3 if a run failed.
     """
+    if not args.env_ids:
+        raise UserError("env_id: missing; name an EnvPool task, such as CartPole-v1")
     for name in ("seeds", "jobs", "total_timesteps"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')}: {value} must be at least 1")
-    chosen = implementations.parse(args.impl or [DEFAULT])
+    chosen = implementations.parse(list(args.impl) or [DEFAULT])
     base = implementations.base_of(args.base, chosen, "trained")
     tasks = _tasks(args)
     seeds = range(1, args.seeds + 1)
@@ -116,7 +98,7 @@ class Study:
             result.write(self._path, self.record)
 
 
-def _tasks(args: argparse.Namespace) -> list[Task]:
+def _tasks(args: Args) -> list[Task]:
     if args.threshold is not None:
         if not math.isfinite(args.threshold):
             raise UserError(f"--threshold: {args.threshold} must be a finite number")
@@ -125,7 +107,7 @@ def _tasks(args: argparse.Namespace) -> list[Task]:
                 f"--threshold: one number for {len(set(args.env_ids))} environments; "
                 "measure them one by one"
             )
-    recipes = args.preset.split(",") if args.preset else []
+    recipes = args.recipe.split(",") if args.recipe else []
     tasks = []
     for config in workloads(args.env_ids, recipes):
         config = _until_the_end(config, args.total_timesteps)

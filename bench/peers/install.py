@@ -4,7 +4,6 @@ A venv is built beside its place and moved there whole, stamp and all, so that a
 killed is never taken for one. A venv's python does not mind the move (its scripts would).
 """
 
-import argparse
 import fcntl
 import json
 import os
@@ -13,7 +12,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
 
 from fastppo import files
 from fastppo.bench.peers import registry
@@ -25,19 +28,32 @@ LAST_LINE = 200
 """Characters of pip's last line that are shown."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the two actions of `fastppo bench peers`."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="install|list")
-    install = actions.add_parser("install", help="make a venv per peer; those that are there stay")
-    install.add_argument(
-        "peers", nargs="*", metavar="NAME", help=f"{', '.join(registry.names())} (default: all)"
-    )
-    install.add_argument("--again", action="store_true", help="replace what is installed")
-    actions.add_parser("list", help="what is installed, and how large it is")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallArgs:
+    """Make a venv for each of the other libraries; those that are there stay."""
+
+    peers: Annotated[
+        tuple[str, ...], Positional, arg(metavar="[NAME ...]", help_behavior_hint="(default: all)")
+    ] = ()
+    """As `fastppo bench peers list` has them."""
+    again: bool = False
+    """Replace what is installed."""
 
 
-def run(args: argparse.Namespace) -> int:
-    """Installs or lists.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListArgs:
+    """Which of the other libraries are installed, and how large they are."""
+
+
+def run_list(_args: ListArgs) -> int:
+    """Prints the table; returns 0."""
+    for line in table():
+        print_out(line)
+    return 0
+
+
+def run_install(args: InstallArgs) -> int:
+    """Installs.
 
     Returns:
         0, or 3 if a peer could not be installed; the others are.
@@ -45,10 +61,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: unknown peer.
     """
-    if args.action == "list":
-        for line in table():
-            print_out(line)
-        return 0
     peers = [registry.find(name) for name in dict.fromkeys(args.peers)]
     failed = False
     for peer in peers or registry.PEERS.values():

@@ -6,16 +6,19 @@ DIR/profile.json is the rest, as a result file.
 
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Any
 
-from fastppo import paths, settings, signals, streams
+from fastppo import paths, settings, signals
+from fastppo.bench.profile import run as profile_run
 from fastppo.bench.profile import verdict
+from fastppo.bench.profile.args import Args
+from fastppo.bench.profile.session import compress
+from fastppo.bench.report.terminal import print_results
 from fastppo.bench.results import result
-from fastppo.config import Config, Options
+from fastppo.config import Config
 from fastppo.errors import Interrupted, MachineError, UserError, why
 from fastppo.signals import StopRequest
 from fastppo.text import print_out
@@ -23,18 +26,8 @@ from fastppo.text import print_out
 TRACE, RECORD = "trace.json.gz", "profile.json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileArgs(Options):
-    """Profile a few updates of `fastppo train` with the same settings, and say what bounds them."""
-
-    updates: int = 3
-    """Updates under the profiler, and as many without it."""
-    out: Annotated[Path | None, paths.folder] = None
-    """Folder of trace.json.gz and profile.json; None makes runs/profile-<env>-<stamp>."""
-
-
-def main(argv: Sequence[str]) -> int:
-    """Profiles, prints, and writes both files; `fastppo profile` calls it.
+def run(args: Args) -> int:
+    """Profiles, prints, and writes both files.
 
     Returns:
         0.
@@ -44,22 +37,17 @@ def main(argv: Sequence[str]) -> int:
         MachineError: the disk refuses.
         Interrupted: stopped; both files hold the rounds that were whole, if there were any.
     """
-    typed, config = settings.resolve(ProfileArgs, list(argv), "fastppo profile")
+    config = settings.checked(args)
     if config.engine != "eager":
         seen = "a whole update is one call, of which the profiler sees nothing"
         raise UserError(f"engine: {config.engine!r} cannot be profiled: {seen}; use eager")
-    if typed.updates < 1:
-        raise UserError(f"updates: {typed.updates} must be at least 1")
-    streams.mirror()
-    folder = typed.out or _default_folder(config)
+    if args.updates < 1:
+        raise UserError(f"updates: {args.updates} must be at least 1")
+    folder = args.out or _default_folder(config)
     paths.check_folder(folder, "--out", (TRACE, RECORD))
-    # imports torch.profiler and compiles kernels: not needed to refuse
-    from fastppo.bench.profile import run as profile_run
-    from fastppo.bench.report.terminal import print_results
-
     with StopRequest() as stop, tempfile.TemporaryDirectory() as scratch:
         try:
-            profile = profile_run.measure(config, typed.updates, Path(scratch), stop)
+            profile = profile_run.measure(config, args.updates, Path(scratch), stop)
         except Interrupted:
             signals.tell("fastppo: interrupted; nothing was written")
             raise
@@ -69,8 +57,8 @@ def main(argv: Sequence[str]) -> int:
         print_out(f"trace of the last update, for https://ui.perfetto.dev: {folder / TRACE}")
         print_out(f"the rest: {folder / RECORD}")
         done = len(profile.plain)
-        if done < typed.updates:
-            signals.tell(f"fastppo: interrupted; {done} of {typed.updates} updates are kept")
+        if done < args.updates:
+            signals.tell(f"fastppo: interrupted; {done} of {args.updates} updates are kept")
         stop.check()
     return 0
 
@@ -86,8 +74,6 @@ def write(folder: Path, record: dict[str, Any], trace: Path) -> None:
     Raises:
         MachineError: the disk refuses.
     """
-    from fastppo.bench.profile.session import compress
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
         compress(trace, folder / TRACE)

@@ -1,21 +1,20 @@
 """`fastppo report FILES...`: result files as a terminal table, markdown, JUnit, HTML, pictures."""
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastppo import files, paths
+from fastppo import files
 from fastppo.bench.report import junit as report_junit
 from fastppo.bench.report import markdown as report_markdown
+from fastppo.bench.report.args import Args
 from fastppo.bench.report.console import make_console
 from fastppo.bench.report.data import Run, read, run_of
 from fastppo.bench.report.terminal import print_results, print_runs
-from fastppo.errors import MachineError, why
+from fastppo.errors import MachineError, UserError, why
 from fastppo.text import print_out
 
 __all__ = [
-    "add_arguments",
     "html",
     "junit",
     "markdown",
@@ -63,17 +62,7 @@ def write(path: Path, text: str) -> None:
         raise MachineError(_cannot_write(path, error)) from None
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of `fastppo report`."""
-    add = parser.add_argument
-    add("files", nargs="+", type=paths.source, metavar="FILES", help="result files of any kind")
-    add("--html", type=paths.output, metavar="F", help="write one page that opens offline")
-    add("--md", type=paths.output, metavar="F", help="write markdown for a pull-request comment")
-    add("--junit", type=paths.output, metavar="F", help="write JUnit XML, one testcase per result")
-    add("--pictures", type=paths.folder, metavar="DIR", help="write every chart as PNG and SVG")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Writes what was asked for; with no option, prints the table.
 
     Returns:
@@ -83,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         UserError: a file is off, or an output has no place.
         MachineError: an output cannot be written.
     """
+    if not args.files:
+        raise UserError("FILE: missing; name a result file, such as one of `bench train --json`")
     outputs = {
         "html": _page,
         "md": report_markdown.markdown,

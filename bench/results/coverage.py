@@ -1,17 +1,15 @@
 """`fastppo bench coverage`: how often the intervals of rounds and launches cover, by simulation."""
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from tyro.conf import arg
 
-from fastppo import paths
-from fastppo.bench.results import result
 from fastppo.bench.results.intervals import COVERS, over_launches
-from fastppo.errors import UserError
+from fastppo.bench.results.simulation import SimulationArgs
 
-STUDIES = 4_000
 NOISE = 0.05
 """Standard deviation of the logarithm of a round."""
 PLANS = ((3, 1), (6, 1), (12, 2), (6, 3), (8, 4), (12, 4), (24, 8))
@@ -32,6 +30,16 @@ class Cell:
     label: str
     covered: float
     """Share of the studies whose interval holds the true value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Args(SimulationArgs):
+    """How often the intervals of rounds and launches cover the true value."""
+
+    trials: Annotated[int, arg(metavar="N")] = 4_000
+    """Studies per cell."""
+    seed: Annotated[int, arg(metavar="N")] = 0
+    """The same seed gives the same table."""
 
 
 def simulate(
@@ -88,27 +96,14 @@ def lowest(found: list[Cell]) -> float:
     return min(cell.covered for cell in found if cell.label == COVERS)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of `fastppo bench coverage`."""
-    add = parser.add_argument
-    add("--trials", type=int, default=STUDIES, help="studies per cell (default %(default)s)")
-    add("--seed", type=int, default=0, help="another one for other random numbers (default 0)")
-    add("--md", type=paths.output, metavar="F", help="write the table here, too")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Simulates and prints.
 
     Raises:
         UserError: a number is off, or the file cannot be written.
         MachineError: the disk refuses.
     """
-    if args.trials < 1:
-        raise UserError(f"--trials: {args.trials} must be 1 or above")
-    if args.seed < 0:
-        raise UserError(f"--seed: {args.seed} must be 0 or above")
+    args.check()
     text = markdown(list(cells(args.trials, args.seed)))
-    print(text, end="")
-    if args.md is not None:
-        result.write_text(args.md, text, "--md")
+    args.publish(text)
     return 0

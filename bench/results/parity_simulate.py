@@ -1,15 +1,13 @@
 """`fastppo bench parity`: how often the rule of learning parity is wrong, on simulated learners."""
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from fastppo import paths
-from fastppo.bench.results import parity, result
+from fastppo.bench.results import parity
 from fastppo.bench.results.parity import RETURN_MARGIN, SHARE_MARGIN, STEPS_MARGIN, Runs
-from fastppo.errors import UserError
+from fastppo.bench.results.simulation import ParityArgs, markdown_table, percent
 
 SEEDS = (5, 10, 20, 40)
 SPREADS = (0.2, 0.3)
@@ -18,7 +16,6 @@ NOISE = 0.05
 """Standard deviation of a seed's final return, over what the base learned."""
 BASE_STEPS = 30_000.0
 """Mean of the base's seeds that get there; only ratios to it matter."""
-TRIALS = 20_000
 CHUNK = 2000
 """Studies at a time; some 10 MB."""
 
@@ -139,47 +136,27 @@ def markdown(cells: list[Cell]) -> str:
         "spread",
         *(f"{n} seeds" for n in SEEDS),
     )
-    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
     rows: dict[tuple[str, ...], list[str]] = {}
     for cell in cells:
         one = cell.learner
         row = (
             one.name,
-            f"{_percent(one.fails + one.forgets)} ({_percent(one.base_fails)})",
+            f"{percent(one.fails + one.forgets)} ({percent(one.base_fails)})",
             f"{one.horizon:g} x",
             f"{cell.spread:.0%}",
         )
-        rows.setdefault(row, []).append(f"{_percent(cell.passed)} / {_percent(cell.failed)}")
-    lines += [f"| {' | '.join([*row, *told])} |" for row, told in rows.items()]
-    return "\n".join(lines) + "\n"
+        rows.setdefault(row, []).append(f"{percent(cell.passed)} / {percent(cell.failed)}")
+    return markdown_table(head, [(*row, *shares) for row, shares in rows.items()])
 
 
-def _percent(part: float) -> str:
-    return "0" if part == 0 else f"{part:.2%}" if part < 0.001 else f"{part:.1%}"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of `fastppo bench parity`."""
-    add = parser.add_argument
-    add("--trials", type=int, default=TRIALS, help="studies per cell (default %(default)s)")
-    add("--seed", type=int, default=1, help="another one for other random numbers (default 1)")
-    add("--md", type=paths.output, metavar="F", help="write the table here, too")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: ParityArgs) -> int:
     """Simulates and prints.
 
     Raises:
         UserError: a number is off, or the file cannot be written.
         MachineError: the disk refuses.
     """
-    if args.trials < 1:
-        raise UserError(f"--trials: {args.trials} must be 1 or above")
-    if args.seed < 0:
-        raise UserError(f"--seed: {args.seed} must be 0 or above")
+    args.check()
     text = markdown(list(table(args.trials, args.seed)))
-    print("passed / failed, in each number of seeds; all other studies cannot tell\n")
-    print(text, end="")
-    if args.md is not None:
-        result.write_text(args.md, text, "--md")
+    args.publish(text, "passed / failed, in each number of seeds; all other studies cannot tell")
     return 0

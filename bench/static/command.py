@@ -3,13 +3,13 @@
 Triton kernels are compiled for three GPU architectures, numba kernels for one pinned CPU, and the
 counts are printed: registers, spills, widths of loads, occupancy, packed arithmetic and so on.
 With --check or --base a kernel fails that spills, splits wide loads or stores, fits fewer warps on
-an SM, loses packed arithmetic, or grows in instructions beyond --tolerance.
+an SM, loses packed arithmetic, or grows in instructions beyond --tolerance. Compiling is
+deterministic: two runs differ by nothing. The tolerance is for edits that add a few instructions
+on purpose.
 """
 
-import argparse
 import math
 import os
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import fastppo
-from fastppo import paths, program, signals, streams
+from fastppo import paths
 from fastppo.bench.report.terminal import print_results
 from fastppo.bench.results import result
 from fastppo.bench.static import build as static_build
 from fastppo.bench.static import gate as static_gate
 from fastppo.bench.static import sass
+from fastppo.bench.static.args import Args
 from fastppo.bench.static.build import Build
 from fastppo.bench.static.gate import Row
 from fastppo.cgroups import available_cores
 from fastppo.errors import MachineError, UserError
-from fastppo.parser import Parser
 from fastppo.text import print_err, print_out
 
 Before = dict[str, dict[static_build.Key, static_build.Stats]]
@@ -35,87 +35,15 @@ Before = dict[str, dict[static_build.Key, static_build.Stats]]
 
 TREE = Path(fastppo.__file__).resolve().parent.parent
 
-# Compiling is deterministic: two runs differ by nothing. What the tolerance lets pass are edits
-# that add a few instructions on purpose, once: the expectation does not move along with them.
-TOLERANCE = 0.05
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parses the command line and runs; `fastppo static` calls it.
-
-    Returns:
-        0 pass, 1 regression, 2 usage, 3 could not measure, 130 interrupted.
-    """
-
-    def command() -> int:
-        parser = Parser(
-            prog="fastppo static",
-            description=__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        add_arguments(parser)
-        args = _parse(parser, argv)
-        paths.check(parser, args)
-        streams.mirror()  # of the exit code
-        with signals.unwinding():  # which kills the workers
-            return run(args)
-
-    return program.run(command, is_process=argv is None)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of `fastppo static`."""
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--check", action="store_true", help="compare with bench/static/expected")
-    mode.add_argument("--update", action="store_true", help="write that; commit it")
-    mode.add_argument("--base", metavar="REF", help="compare with another revision of this clone")
-    parser.add_argument(
-        "--compiler", choices=static_build.COMPILERS, help="only the kernels of this one"
-    )
-    parser.add_argument(
-        "--arch",
-        type=int,
-        action="append",
-        choices=tuple(sass.SHARED_PER_SM),
-        help="only this compute capability times ten; may be repeated (default: all)",
-    )
-    parser.add_argument(
-        "--kernel", default="", metavar="TEXT", help="only kernels whose name contains TEXT"
-    )
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        default=TOLERANCE,
-        metavar="PART",
-        help="part by which a kernel's instructions may grow (default %(default)s)",
-    )
-    parser.add_argument("--json", type=paths.output, metavar="FILE", help="write every count here")
-    parser.add_argument(
-        "--jobs", type=int, metavar="N", help="processes (default: the cores of this process)"
-    )
-
-
-def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    args = parser.parse_args(argv)
-    if not (args.tolerance >= 0 and math.isfinite(args.tolerance)):
-        parser.error(f"--tolerance: {args.tolerance} must be a finite number, 0 or above")
-    if args.jobs is not None and args.jobs < 1:
-        parser.error(f"--jobs: {args.jobs} must be 1 or above")
-    if args.update and (args.arch or args.kernel):
-        parser.error("--update: writes every kernel; leave out --arch and --kernel")
-    if args.arch and args.compiler == "numba":
-        parser.error("--arch: is for GPUs; leave it out with --compiler numba")
-    return args
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Compiles, compares and prints.
 
     Raises:
         MachineError: something does not compile, or nothing is known to compare with.
         UserError: the request cannot be met.
     """
+    _check_numbers(args)
     compilers = [args.compiler] if args.compiler else list(static_build.COMPILERS)
     if args.arch and not args.compiler:
         compilers = ["triton"]
@@ -150,7 +78,22 @@ def run(args: argparse.Namespace) -> int:
     return _conclude([row for rows in results.values() for row in rows], now, unknown, args)
 
 
-def _check_request(compilers: Sequence[str], args: argparse.Namespace) -> None:
+def _check_numbers(args: Args) -> None:
+    modes = {"--check": args.check, "--update": args.update, "--base": args.base is not None}
+    asked = [flag for flag, is_on in modes.items() if is_on]
+    if len(asked) > 1:
+        raise UserError(f"{asked[0]}: cannot go with {asked[1]}; leave one out")
+    if not (args.tolerance >= 0 and math.isfinite(args.tolerance)):
+        raise UserError(f"--tolerance: {args.tolerance} must be a finite number, 0 or above")
+    if args.jobs is not None and args.jobs < 1:
+        raise UserError(f"--jobs: {args.jobs} must be 1 or above")
+    if args.update and (args.arch or args.kernel):
+        raise UserError("--update: writes every kernel; leave out --arch and --kernel")
+    if args.arch and args.compiler == "numba":
+        raise UserError("--arch: is for GPUs; leave it out with --compiler numba")
+
+
+def _check_request(compilers: Sequence[str], args: Args) -> None:
     if args.json is not None:
         paths.check_apart([("--json", args.json)], static_gate.EXPECTED.glob("*.json"))
     if args.update:
@@ -165,7 +108,7 @@ def _check_request(compilers: Sequence[str], args: argparse.Namespace) -> None:
         static_build.require(compiler)
 
 
-def _build(tree: Path, compilers: Sequence[str], args: argparse.Namespace) -> dict[str, Build]:
+def _build(tree: Path, compilers: Sequence[str], args: Args) -> dict[str, Build]:
     print_err(f"compiling {' and '.join(compilers)} kernels ...")
     return static_build.build(
         tree,
@@ -183,14 +126,14 @@ def _check_out(ref: str, stack: ExitStack) -> Path:
     return tree
 
 
-def _of_base(tree: Path, compilers: Sequence[str], args: argparse.Namespace) -> Before:
+def _of_base(tree: Path, compilers: Sequence[str], args: Args) -> Before:
     try:
         return {name: part.kernels for name, part in _build(tree, compilers, args).items()}
     except MachineError as error:
         raise MachineError(f"--base {args.base}: {error}") from None
 
 
-def _expected(now: dict[str, Build], args: argparse.Namespace) -> tuple[Before, list[MachineError]]:
+def _expected(now: dict[str, Build], args: Args) -> tuple[Before, list[MachineError]]:
     """What is expected of the chosen kernels per compiler, and why some of it is not known."""
     targets = {f"sm_{arch}" for arch in args.arch or ()}
     known: Before = {}
@@ -211,7 +154,7 @@ def _conclude(
     rows: Sequence[Row],
     now: dict[str, Build],
     unknown: Sequence[MachineError],
-    args: argparse.Namespace,
+    args: Args,
 ) -> int:
     counts = {
         verdict: sum(row.verdict == verdict for row in rows)
@@ -264,7 +207,3 @@ def record_of(
             for compiler in results
         },
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,14 +1,13 @@
-"""`fastppo track push | sync`: results and runs become W&B runs later, offline or online."""
+"""`fastppo track push`: stored results and runs become W&B runs, offline or online."""
 
-import argparse
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from fastppo import files, paths
+from fastppo import files
 from fastppo.bench.results import result
-from fastppo.bench.track import sync as track_sync
+from fastppo.bench.track.args import PushArgs
 from fastppo.bench.track.runs import PlannedRun, planned
 from fastppo.errors import MachineError, UserError, why
 from fastppo.run.rundir import RunDir
@@ -20,41 +19,16 @@ from fastppo.tracking.wandb_run import MARKER, Follower
 
 RUN_SECONDS = {"offline": 60.0, "online": 300.0}
 """How long one pushed run may take."""
-SYNC_SECONDS = 600.0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `fastppo track`."""
-    commands = parser.add_subparsers(dest="action", required=True)
-    push = commands.add_parser("push", help="turn result files and run directories into W&B runs")
-    push.add_argument(
-        "files", nargs="+", type=paths.source, metavar="FILE", help="result file or RUN_DIR"
-    )
-    push.add_argument("--online", action="store_true", help="send at once; default: offline")
-    push.add_argument("--project", default="fastppo", help="W&B project of result files")
-    push.add_argument(
-        "--against", type=paths.source, metavar="F", help="result file they are compared to"
-    )
-    sync = commands.add_parser("sync", help="upload offline runs, the parts of each in order")
-    sync.add_argument(
-        "dirs", nargs="*", type=paths.source, metavar="DIR", help="default: runs and here"
-    )
-    sync.add_argument("--dry-run", action="store_true", help="only tell what would be done")
-    sync.add_argument("--timeout", type=float, default=SYNC_SECONDS, metavar="S", help="per part")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Runs `fastppo track`.
+def run(args: PushArgs) -> int:
+    """Runs `fastppo track push`.
 
     Raises:
         UserError, MachineError
     """
-    if args.action == "sync":
-        if not args.timeout > 0:
-            raise UserError(f"--timeout: {args.timeout} must be above 0")
-        here = [folder for folder in (Path("runs"), Path()) if folder.is_dir()]
-        track_sync.sync(args.dirs or here, dry_run=args.dry_run, timeout_s=args.timeout)
-        return 0
+    if not args.files:
+        raise UserError("FILE: missing; name a result file or a run directory")
     mode = wandb_names.mode_for("online" if args.online else "offline")
     base = None if args.against is None else (result.read(args.against), args.against)
     # all read before the first is pushed: a damaged file leaves nothing half done

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastppo import files
+from fastppo.bench.track.args import SyncArgs
 from fastppo.errors import MachineError, UserError
 from fastppo.text import print_out
 from fastppo.tracking import wandb_names
@@ -75,6 +76,15 @@ def _read_marker(folder: Path) -> dict[str, Any] | None:
         return marker if isinstance(marker["part"], int) and marker["id"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def run(args: SyncArgs) -> int:
+    """Runs `fastppo track sync`; errors as `sync`."""
+    if not args.timeout > 0:
+        raise UserError(f"--timeout: {args.timeout} must be above 0")
+    here = [folder for folder in (Path("runs"), Path()) if folder.is_dir()]
+    sync(args.dirs or here, dry_run=args.dry_run, timeout_s=args.timeout)
+    return 0
 
 
 def sync(folders: Sequence[Path], *, dry_run: bool, timeout_s: float) -> None:

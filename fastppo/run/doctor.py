@@ -13,7 +13,17 @@ from fastppo.config import Config
 from fastppo.console import PlainConsole
 from fastppo.envs import Refusal, all_env_ids, classify, describe
 from fastppo.kernels import api
+from fastppo.run.args import DoctorArgs
 from fastppo.text import print_out
+
+
+def run(args: DoctorArgs) -> int:
+    """Runs `fastppo doctor`."""
+    if args.envs:
+        print_envs()
+    else:
+        print_report(args.env_id)
+    return 0
 
 
 def print_report(env_id: str) -> None:

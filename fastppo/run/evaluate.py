@@ -1,6 +1,7 @@
 """Plays whole episodes with a saved policy, statistics frozen."""
 
 import dataclasses
+import json
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,40 @@ from fastppo.config import Config
 from fastppo.devices import resolve_device
 from fastppo.envs import VecEnv, spec_of
 from fastppo.errors import MachineError, UserError
-from fastppo.text import print_err
+from fastppo.run.args import EvalArgs
+from fastppo.run.rundir import RunDir
+from fastppo.text import print_err, print_out
+from fastppo.tracking.wandb_eval import record_eval
 from fastppo.train import build_obs_normalizer, build_policy
 
 MAX_ENVS = 16
+
+
+def run(args: EvalArgs) -> int:
+    """Runs `fastppo eval`; errors as `evaluate`."""
+    folder = RunDir.open(args.run_dir)
+    config = folder.read_config()
+    path = args.checkpoint or checkpoint.newest(folder.checkpoints)
+    result = evaluate(
+        config,
+        checkpoint.load(path),
+        episodes=args.episodes,
+        seed=args.seed,
+        deterministic=not args.stochastic,
+        device=args.device,
+    )
+    if args.wandb != "disabled":
+        record_eval(config, args.run_dir, path, result, args.wandb)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print_out(
+            f"{result['env_id']}: return {result['mean_return']:.2f} +- {result['std_return']:.2f}"
+            f" over {result['episodes']} episodes (min {result['min_return']:.1f}, max"
+            f" {result['max_return']:.1f}, mean length {result['mean_length']:.0f}),"
+            f" after {result['global_step']} env steps"
+        )
+    return 0
 
 
 def evaluate(

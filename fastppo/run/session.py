@@ -1,14 +1,16 @@
 """One `fastppo train`: a trainer, its run directory, its trackers, and how they end together."""
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from fastppo import machine, signals, streams
+from fastppo import machine, settings, signals, streams
 from fastppo.config import Config
 from fastppo.errors import Diverged, Interrupted, MachineError, UserError
+from fastppo.run.args import TrainArgs
 from fastppo.run.progress import Progress, make_progress
 from fastppo.run.rundir import RunDir
 from fastppo.signals import StopRequest
@@ -16,6 +18,20 @@ from fastppo.text import print_err, print_out
 from fastppo.tracking import trackers as tracking
 from fastppo.tracking.trackers import Tracker
 from fastppo.train import Trainer
+
+
+def run(args: TrainArgs) -> int:
+    """Runs `fastppo train`; errors as `start` and `resume`."""
+    if args.resume is not None:
+        resume(args.resume, quiet=args.quiet)
+        return 0
+    config = settings.checked(args)
+    if args.show_config:
+        streams.needed()
+        print(json.dumps(config.to_dict(), indent=2))
+    else:
+        start(config, args.run_dir, quiet=args.quiet)
+    return 0
 
 
 def start(config: Config, run_dir: Path | None, *, quiet: bool) -> None:

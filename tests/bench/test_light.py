@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from fastppo import cli
+
 HEAVY = ("torch", "envpool", "numba", "triton", "wandb", "matplotlib", "scipy", "gymnasium")
 PROGRAM = """
 import json, sys
@@ -32,10 +34,8 @@ def loaded(*args: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command",
-    ["", "--version", "compare", "report", "track", "track push", "static", "bench", "train",
-     "eval", "doctor", "profile", "bench peers", "bench coverage", "bench compare"],
-)  # fmt: skip
+    "command", ["", "--version", "bench", *(command.name for command in cli.COMMANDS)]
+)
 def test_help_loads_nothing_heavy(command: str) -> None:
     assert loaded(*command.split(), *([] if command == "--version" else ["--help"])) == set()
 

@@ -1,33 +1,25 @@
 """Every path that a user names: what it is for is declared, and checked before any work."""
 
-import argparse
+import ast
 import importlib
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
-from typing import get_type_hints
+from typing import NamedTuple, get_type_hints
 
 import pytest
+import tyro
 
 import fastppo
 from fastppo import cli, paths
-from fastppo.bench import __main__ as bench
-from fastppo.bench.gate import __main__ as gate
 from fastppo.errors import UserError
+from fastppo.shell import Command, load
 
 TREE = Path(fastppo.__file__).resolve().parent.parent
-COMMANDS = {
-    **{module: f"bench {name}" for name, (module, _) in bench.COMMANDS.items()},
-    **{module: name for name, (module, _) in bench.UPPER.items()},
-    **{module: f"gate {name}" for name, (module, _) in gate.COMMANDS.items()},
-    "fastppo.bench.static.command": "static",
-    "fastppo.bench.gpu_check.command": "gpu-check",
-}
-"""Words of the command line by the module that serves them."""
 
 
 def sources() -> Iterator[tuple[str, str]]:
@@ -39,68 +31,80 @@ def sources() -> Iterator[tuple[str, str]]:
                 yield name if package == "fastppo" else f"fastppo.{name}", file.read_text()
 
 
-def parser_of(module: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser()
-    importlib.import_module(module).add_arguments(parser)
-    return parser
+class Argument(NamedTuple):
+    option: str
+    role: paths.Role | None
+    is_positional: bool
+    is_required: bool
+
+
+def arguments_of(command: Command) -> Iterator[Argument]:
+    kind = load(command.args)
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        notes = getattr(hints[field.name], "__metadata__", ())
+        metavars = [note.metavar for note in notes if hasattr(note, "metavar")]
+        is_positional = tyro.conf.Positional in notes
+        option = metavars[0] if is_positional else f"--{field.name.replace('_', '-')}"
+        role = next((note for note in notes if isinstance(note, paths.Role)), None)
+        is_required = is_positional and not str(metavars[0]).startswith("[")
+        yield Argument(option, role, is_positional, is_required)
+
+
+def named(value: object) -> str | None:
+    return value.name if isinstance(value, Command) else None
 
 
 WRITING = [
-    (module, action.option_strings[-1], action.type is paths.folder)
-    for module in COMMANDS
-    for action in paths.actions(parser_of(module))
-    if action.type in paths.WRITTEN
+    (command, argument.option, argument.role is paths.Role.FOLDER)
+    for command in cli.COMMANDS
+    for argument in arguments_of(command)
+    if argument.role in (paths.Role.OUTPUT, paths.Role.FOLDER)
 ]
 
 
-def test_no_command_is_missing_from_the_walk() -> None:
-    serving = {name for name, text in sources() if "\ndef add_arguments(" in text}
+def test_every_command_is_in_the_table_and_described() -> None:
+    shared = {"Options", "Outputs", "SimulationArgs"}
+    classes = {
+        f"{name}:{node.name}": node
+        for name, text in sources()
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ClassDef) and (node.name.endswith("Args") or node.name in shared)
+    }
 
-    assert serving == set(COMMANDS)
-    assert WRITING
+    own = {name for name in classes if name.partition(":")[2] not in shared}
+    assert own == {command.args for command in cli.COMMANDS}
+    for name, node in classes.items():
+        assert ast.get_docstring(node), name
+        for field, behind in pairwise([*node.body, None]):
+            if isinstance(field, ast.AnnAssign) and "ClassVar" not in ast.unparse(field):
+                assert isinstance(behind, ast.Expr), f"{name}: {ast.unparse(field)}"
+    for command in cli.COMMANDS:
+        assert callable(load(command.run))
 
 
 def test_every_path_says_what_it_is_for() -> None:
-    for name, text in sources():
-        assert not re.search(r"type=(pathlib\.)?Path\b", text), name
-    for module in COMMANDS:
-        for action in paths.actions(parser_of(module)):
-            wants_path = action.metavar in ("F", "FILE", "FILES", "DIR", "A.json", "B.json")
-            assert not wants_path or action.type in (paths.source, *paths.WRITTEN), action
-
-
-def test_every_path_of_a_dataclass_says_what_it_is_for() -> None:
-    from fastppo.bench.profile.command import ProfileArgs
-
-    arguments = [cli.TrainArgs, cli.EvalArgs, cli.DoctorArgs, ProfileArgs]
-    found = re.compile(r"tyro\.cli\((\w+)|settings\.(?:parse|resolve)\((\w+)")
-    named = {name for _, text in sources() for pair in found.findall(text) for name in pair if name}
-    assert named - {"kind"} == {kind.__name__ for kind in arguments}
-
-    for kind in arguments:
-        assert is_dataclass(kind)
+    for command in cli.COMMANDS:
+        kind = load(command.args)
         hints = get_type_hints(kind, include_extras=True)
-        for field in fields(kind):
-            if "Path" in str(hints[field.name]):
-                roles = getattr(hints[field.name], "__metadata__", ())
-                assert any(role in (paths.source, *paths.WRITTEN) for role in roles), field.name
+        for field, argument in zip(fields(kind), arguments_of(command), strict=True):
+            assert ("Path" in str(hints[field.name])) == (argument.role is not None), argument
 
 
 @pytest.fixture
 def never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in COMMANDS:
+    for command in cli.COMMANDS:
+        module, name = command.run.split(":")
         served = importlib.import_module(module)
-        for name in ("run", "_run"):
-            if hasattr(served, name):
-                monkeypatch.setattr(served, name, lambda *_: pytest.fail("it began to work"))
+        monkeypatch.setattr(served, name, lambda _: pytest.fail("it began to work"))
 
 
-def words_of(module: str, source: Path) -> list[str]:
+def words_of(command: Command, source: Path) -> list[str]:
     """The least that the command takes, its first inputs being `source`."""
-    words = shlex.split(COMMANDS[module])
-    for action in parser_of(module)._actions:
-        if not action.option_strings and action.nargs not in ("*", "?"):
-            words.append(str(source) if action.type is paths.source else "CartPole-v1")
+    words = command.name.split()
+    for argument in arguments_of(command):
+        if argument.is_required or "ENV_ID" in argument.option:
+            words.append(str(source) if argument.role is paths.Role.SOURCE else "CartPole-v1")
     return words
 
 
@@ -113,9 +117,11 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.usefixtures("never_runs")
-@pytest.mark.parametrize(("module", "option", "is_folder"), WRITING)
+@pytest.mark.parametrize(
+    ("command", "option", "is_folder"), WRITING, ids=lambda x: getattr(x, "name", None)
+)
 def test_what_cannot_be_written_is_told_before_any_work(
-    module: str,
+    command: Command,
     option: str,
     is_folder: bool,
     tmp_path: Path,
@@ -123,7 +129,7 @@ def test_what_cannot_be_written_is_told_before_any_work(
 ) -> None:
     (tmp_path / "file").write_text("kept")
     (tmp_path / "to-itself").symlink_to(tmp_path / "to-itself")
-    words = words_of(module, tmp_path / "in.json")
+    words = words_of(command, tmp_path / "in.json")
     places = [tmp_path / "file" / "x", Path("/proc/x"), tmp_path / ("x" * 300)]
     places += [tmp_path / "file"] if is_folder else [tmp_path, tmp_path / "none" / "x"]
     places += [tmp_path / "to-itself" / "x"]
@@ -137,9 +143,11 @@ def test_what_cannot_be_written_is_told_before_any_work(
 
 
 @pytest.mark.usefixtures("never_runs")
-@pytest.mark.parametrize(("module", "option", "is_folder"), WRITING)
+@pytest.mark.parametrize(
+    ("command", "option", "is_folder"), WRITING, ids=lambda x: getattr(x, "name", None)
+)
 def test_an_output_is_no_input_however_it_is_spelled(
-    module: str,
+    command: Command,
     option: str,
     is_folder: bool,
     tmp_path: Path,
@@ -152,12 +160,12 @@ def test_an_output_is_no_input_however_it_is_spelled(
     os.link(source, "hard.json")
     Path("soft.json").symlink_to(source)
     Path("folder").symlink_to(tmp_path)
-    reading = [action for action in parser_of(module)._actions if action.type is paths.source]
+    reading = [one for one in arguments_of(command) if one.role is paths.Role.SOURCE]
     if not reading or is_folder:
         pytest.skip("it reads no file that the user names")
-    words = words_of(module, source)
+    words = words_of(command, source)
     if str(source) not in words:
-        words += [reading[0].option_strings[-1], str(source)]
+        words += [reading[0].option, str(source)]
 
     for spelled in ("in.json", "./in.json", "folder/in.json", "hard.json", "soft.json"):
         told = refused([*words, option, spelled], capsys)
@@ -166,17 +174,17 @@ def test_an_output_is_no_input_however_it_is_spelled(
 
 
 PAIRS = [
-    (module, one, other)
-    for module, one, _ in WRITING
+    (command, one, other)
+    for command, one, _ in WRITING
     for also, other, _ in WRITING
-    if module == also and one < other
+    if command is also and one < other
 ]
 
 
 @pytest.mark.usefixtures("never_runs")
-@pytest.mark.parametrize(("module", "one", "other"), PAIRS)
+@pytest.mark.parametrize(("command", "one", "other"), PAIRS, ids=named)
 def test_two_outputs_never_share_a_path(
-    module: str,
+    command: Command,
     one: str,
     other: str,
     tmp_path: Path,
@@ -184,7 +192,7 @@ def test_two_outputs_never_share_a_path(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = words_of(module, tmp_path / "in.json")
+    words = words_of(command, tmp_path / "in.json")
 
     told = refused([*words, one, "x", other, str(tmp_path / "." / "x")], capsys)
 

@@ -13,7 +13,7 @@ import matplotlib as mpl
 import pytest
 
 import fastppo
-from fastppo import machine, surroundings
+from fastppo import cli, machine, surroundings
 from fastppo.bench.report import charts
 from fastppo.bench.results import result
 from fastppo.bench.static import command as static
@@ -99,7 +99,7 @@ def test_expectations_on_a_read_only_mount_are_told_before_compiling(
     monkeypatch.setattr(static_gate, "EXPECTED", Path("/proc/expected"))
     monkeypatch.setattr(static, "_build", lambda *_: pytest.fail("compiled"))
 
-    assert static.main(["--update", "--compiler", "numba"]) == 2
+    assert cli.main(["static", "--update", "--compiler", "numba"]) == 2
     assert "--update: cannot write /proc/expected" in capsys.readouterr().err
 
 

@@ -7,13 +7,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-from fastppo import __version__, checkpoint, cli, presets
+from fastppo import __version__, checkpoint, presets
 from fastppo.config import Config
 from fastppo.run import session
 
@@ -283,25 +282,6 @@ def test_help_of_train_explains_every_setting(command: Command) -> None:
         assert flag in text, field.name
 
 
-def test_every_setting_has_a_docstring() -> None:
-    """tyro shows them as help; a field without one would be listed bare."""
-    import ast
-    import inspect
-
-    from fastppo import config
-
-    for module, names in ((config, ["Options"]), (cli, ["TrainArgs", "EvalArgs", "DoctorArgs"])):
-        tree = ast.parse(inspect.getsource(module))
-        for node in tree.body:
-            if isinstance(node, ast.ClassDef) and node.name in names:
-                names.remove(node.name)
-                for field, behind in zip(node.body, [*node.body[1:], None], strict=True):
-                    if isinstance(field, ast.AnnAssign):
-                        assert isinstance(behind, ast.Expr), ast.unparse(field)
-                        assert isinstance(behind.value, ast.Constant), ast.unparse(field)
-        assert names == []
-
-
 @pytest.mark.parametrize(
     ("env_id", "preset"),
     [("CartPole-v1", "classic"), ("Hopper-v4", "mujoco"), ("Pong-v5", "atari")],
@@ -360,21 +340,66 @@ def test_quiet_prints_nothing(command: Command, tmp_path: Path) -> None:
     assert command(*args) == (0, "", "")
 
 
-def test_bench_gets_its_arguments_and_gives_its_exit_code(
+def test_a_command_gets_its_arguments_and_gives_its_exit_code(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench: Any = ModuleType("fastppo.bench.__main__")
-    seen: list[list[str]] = []
+    seen: list[Any] = []
 
-    def main(args: list[str]) -> int:
+    def run(args: Any) -> int:
         seen.append(args)
         return 4
 
-    bench.main = main
-    monkeypatch.setitem(sys.modules, "fastppo.bench.__main__", bench)
+    monkeypatch.setattr("fastppo.run.doctor.run", run)
 
-    assert command("bench", "--quick", "1").code == 4
-    assert seen == [["--quick", "1"]]
+    assert command("doctor", "Pong-v5").code == 4
+    assert [args.env_id for args in seen] == ["Pong-v5"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("train CartPole-v1 --nonsense 3", "--nonsense: unknown option"),
+        (
+            "train CartPole-v1 --learning-rat 3",
+            "--learning-rat: unknown option; perhaps --learning-rate",
+        ),
+        ("train CartPole-v1 Pong-v5", "Pong-v5: more than the command takes"),
+        ("train CartPole-v1 --num-envs x", "--num-envs: 'x' must be a whole number"),
+        ("train CartPole-v1 --gamma x", "--gamma: 'x' must be a number"),
+        ("train CartPole-v1 --num-envs", "--num-envs: missing its value"),
+        ("train CartPole-v1 --engine x", "--engine: 'x' is not one of"),
+        ("train --nonsense", "--nonsense: unknown option"),
+        ("eval", "RUN_DIR: missing (Folder of the run)"),
+        ("gpu-check", "--out: missing (Gets gpu-check.json"),
+        ("compare a", "B.json: missing"),
+        ("bench train --pairs 3", "--pairs: is called --rounds now"),
+        ("bench learn CartPole-v1 --preset=wide", "--preset: is called --recipe now"),
+        ("bench", None),
+        ("bench peers", None),
+        ("bench nonsense", "bench: 'nonsense' is unknown; use train, learn"),
+        ("bench peers nonsense", "bench peers: 'nonsense' is unknown; use install, list"),
+        ("nonsense", "command: 'nonsense' is unknown; use train, eval, doctor, bench, profile"),
+        ("bench env", "env_id: missing"),
+        ("bench learn", "env_id: missing"),
+        ("report", "FILE: missing"),
+        ("track push", "FILE: missing"),
+    ],
+)
+@pytest.mark.parametrize("width", ["40", "200"])
+def test_a_mistake_of_usage_is_one_line_in_any_window(
+    command: Command, monkeypatch: pytest.MonkeyPatch, words: str, told: str | None, width: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+
+    code, out, err = command(*words.split())
+
+    assert code == 2
+    if told is None:
+        assert out.startswith("usage: fastppo ")
+    else:
+        assert out == ""
+        assert err.startswith(f"fastppo: error: {told}")
+        assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

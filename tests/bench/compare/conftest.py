@@ -1,6 +1,5 @@
 """Two result files through the options of `fastppo compare`, and records of several launches."""
 
-import argparse
 import json
 from collections.abc import Callable
 from copy import deepcopy
@@ -10,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastppo import arguments
 from fastppo.bench.compare import command
+from fastppo.bench.compare.args import Args
 
 Record = dict[str, Any]
 
@@ -26,9 +27,7 @@ def run(tmp_path: Path) -> Callable[..., int]:
             if not isinstance(one, Path):
                 path.write_text(json.dumps(one))
             paths.append(str(path))
-        parser = argparse.ArgumentParser()
-        command.add_arguments(parser)
-        return command.run(parser.parse_args([*paths, *options]))
+        return command.run(arguments.read(Args, [*paths, *options], "fastppo compare"))
 
     return compare_files
 

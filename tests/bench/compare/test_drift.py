@@ -154,7 +154,7 @@ def test_a_mistake_is_one_line(
 
 @pytest.mark.slow
 def test_published_table_is_the_one_that_the_command_prints() -> None:
-    cells = list(simulate.table(simulate.TRIALS, 0.05, seed=1))
+    cells = list(simulate.table(simulate.Args().trials, 0.05, seed=1))
 
     assert simulate.markdown(cells) in PAGE.read_text()
     assert all(one.regression <= 0.025 for one in cells if one.slowdown == 1)

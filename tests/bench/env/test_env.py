@@ -1,6 +1,5 @@
 """EnvPool alone: what is counted, which settings are tried, what is said, and bad input."""
 
-import argparse
 import io
 import json
 import os
@@ -11,8 +10,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fastppo import arguments
 from fastppo.bench.env import command as env_grid
 from fastppo.bench.env import rounds as env_rounds
+from fastppo.bench.env.args import Args
 from fastppo.bench.env.rounds import Grid, config_of, plan_of
 from fastppo.bench.launch.pools import Setting, Slice, Stepper
 from fastppo.bench.report.data import run_of
@@ -115,10 +116,8 @@ def test_the_table_fits_80_columns(terminal: bool, monkeypatch: pytest.MonkeyPat
     assert terminal or out.getvalue().isascii()
 
 
-def arguments(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    env_grid.add_arguments(parser)
-    return parser.parse_args(list(words))
+def read(*words: str) -> Args:
+    return arguments.read(Args, words, "fastppo bench env")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +138,7 @@ def test_bad_input_is_told_before_anything_is_measured(
     monkeypatch.setattr(env_grid, "measure", lambda *_, **__: pytest.fail("measured"))
 
     with pytest.raises(UserError) as error:
-        env_grid.run(arguments(*words))
+        env_grid.run(read(*words))
 
     assert told in str(error.value)
     assert "\n" not in str(error.value)
@@ -151,7 +150,7 @@ def test_a_real_run_writes_a_valid_record(
     path = tmp_path / "env.json"
     words = ["CartPole-v1", "--num-envs", "4", "--threads", "1", "--rounds", "2"]
 
-    assert env_grid.run(arguments(*words, "--seconds", "0.2", "--json", str(path))) == 0
+    assert env_grid.run(read(*words, "--seconds", "0.2", "--json", str(path))) == 0
 
     record = result.read(path)
     assert record["kind"] == "env"
@@ -188,7 +187,7 @@ def test_an_interrupt_keeps_what_was_measured(
     monkeypatch.setattr(Stepper, "run", interrupted)
     words = ["CartPole-v1", "Acrobot-v1", "--num-envs", "4", "--seconds", "1", "--json", str(path)]
 
-    assert env_grid.run(arguments(*words)) == 130
+    assert env_grid.run(read(*words)) == 130
 
     entries = result.read(path)["results"]
     assert sum(len(entry["launches"][0]["samples"]) for entry in entries) == 2

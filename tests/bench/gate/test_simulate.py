@@ -9,6 +9,7 @@ from scipy import stats
 
 from fastppo import cli
 from fastppo.bench.gate import noise, rule, simulate
+from fastppo.bench.gate.args import SimulateArgs
 from fastppo.bench.gate.noise import MACHINES, Machine
 from fastppo.bench.gate.simulate import Cell
 
@@ -139,6 +140,6 @@ def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.slow
 def test_published_table_is_the_one_that_the_command_prints() -> None:
-    cells = list(simulate.table(simulate.TRIALS, 0.05, rule.ROUNDS, seed=1))
+    cells = list(simulate.table(SimulateArgs().trials, 0.05, rule.ROUNDS, seed=1))
 
     assert simulate.markdown(cells) in PAGE.read_text()

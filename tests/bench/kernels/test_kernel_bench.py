@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastppo.bench.__main__ import main
+from fastppo import cli
 from fastppo.bench.gpu_check import command as gpu_check
 from fastppo.bench.gpu_check import correctness as gpu_correctness
 from fastppo.bench.kernels import cases as kernel_cases
@@ -134,7 +134,9 @@ def test_the_command_writes_samples_and_pictures(
     target = tmp_path / "kernels.json"
     command = ["kernels", "gae", "adam", "--quick", "--rounds", "3", "--threads", "1"]
 
-    code = main([*command, "--json", str(target), "--pictures", str(tmp_path / "pictures")])
+    code = cli.main(
+        ["bench", *command, "--json", str(target), "--pictures", str(tmp_path / "pictures")]
+    )
 
     assert code == 0
     out = capsys.readouterr().out
@@ -169,7 +171,7 @@ def test_the_command_writes_samples_and_pictures(
 def test_mistakes_are_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["kernels", *arguments]) == 2
+    assert cli.main(["bench", "kernels", *arguments]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
 
@@ -204,7 +206,7 @@ def test_a_rehearsal_on_the_cpu_fills_every_section(
 ) -> None:
     arguments = ["--out", str(tmp_path), "--device", "cpu", "--quick", "--seconds", "4"]
 
-    assert gpu_check.main(arguments) == 0
+    assert cli.main(["gpu-check", *arguments]) == 0
 
     record = json.loads((tmp_path / "gpu-check.json").read_text())
     assert record["kind"] == "gpu-check"
@@ -233,7 +235,9 @@ few = list(kernels.cases(command.torch.device("cpu"), quick=True))[:1]
 command.checks = lambda device: []
 command.cases = kernels.cases = lambda device, quick: few
 command.WORKLOADS = {"CartPole-v1": {"num_envs": 4, "num_steps": 8}}
-sys.exit(command.main(["--out", sys.argv[1], "--device", "cpu", "--quick", "--seconds", "4"]))
+from fastppo import cli
+check = ["gpu-check", "--out", sys.argv[1], "--device", "cpu", "--quick", "--seconds", "4"]
+sys.exit(cli.main(check))
 """
 
 
@@ -258,7 +262,7 @@ def test_a_way_that_was_not_measured_is_exit_code_3(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(kernels, "cases", lambda *_, **__: [replace(case, build=build)])
 
-    assert main(["kernels", "--rounds", "1"]) == 3
+    assert cli.main(["bench", "kernels", "--rounds", "1"]) == 3
 
 
 @pytest.mark.usefixtures("small_gpu_check")
@@ -270,10 +274,10 @@ def test_a_gpu_check_that_did_not_see_everything_is_exit_code_3(
     measured = {"env_id": "CartPole-v1", "env_steps_per_s": 1.0, "phase_shares": {}}
 
     monkeypatch.setattr(gpu_check, "training", lambda *_: no_envpool)
-    assert gpu_check.main([*check, "600"]) == 3
+    assert cli.main(["gpu-check", *check, "600"]) == 3
     assert json.loads((tmp_path / "gpu-check.json").read_text())["failures"] == []
     monkeypatch.setattr(gpu_check, "training", lambda *_: measured)
-    assert gpu_check.main([*check, "1e-6"]) == 3
+    assert cli.main(["gpu-check", *check, "1e-6"]) == 3
     (late,) = json.loads((tmp_path / "gpu-check.json").read_text())["failures"]
     assert late == {"id": "gae[T=128 N=8]", "impl": "fastppo", "reason": "out of time"}
     assert "could not be measured: out of time" in (tmp_path / "gpu-check.md").read_text()
@@ -301,7 +305,9 @@ def test_a_check_that_is_cut_off_leaves_the_stages_that_it_ended(
     else:
         monkeypatch.setattr(gpu_check if stage == "training" else kernels, stage, cut)
 
-    code = gpu_check.main(["--out", str(tmp_path), "--device", "cpu", "--quick", "--seconds", "4"])
+    code = cli.main(
+        ["gpu-check", "--out", str(tmp_path), "--device", "cpu", "--quick", "--seconds", "4"]
+    )
 
     assert code == (3 if stage == "none" else 129)
     *before, last = written
@@ -327,7 +333,7 @@ def test_an_interrupted_grid_keeps_what_was_measured(
     monkeypatch.setattr(kernels, "time_case", then_cut)
     target = tmp_path / "kernels.json"
 
-    code = main(["kernels", "gae", "--quick", "--rounds", "3", "--json", str(target)])
+    code = cli.main(["bench", "kernels", "gae", "--quick", "--rounds", "3", "--json", str(target)])
 
     assert code == 129
     assert {entry["impl"] for entry in result.read(target)["results"]} >= {"fastppo", "copy"}
@@ -348,7 +354,7 @@ def test_a_wrong_kernel_turns_the_check_red(
 
     monkeypatch.setattr(api, "categorical_ppo_loss", off)
 
-    assert gpu_check.main(["--out", str(tmp_path), "--device", "cpu", "--quick"]) == 1
+    assert cli.main(["gpu-check", "--out", str(tmp_path), "--device", "cpu", "--quick"]) == 1
 
     assert "WRONG categorical" in capsys.readouterr().err
     record = json.loads((tmp_path / "gpu-check.json").read_text())
@@ -359,10 +365,10 @@ def test_a_wrong_kernel_turns_the_check_red(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu_is_could_not_measure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu_check.main(["--out", str(tmp_path / "new")]) == 3
+    assert cli.main(["gpu-check", "--out", str(tmp_path / "new")]) == 3
     assert "torch sees no GPU; --device cpu rehearses" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").touch()
-    assert gpu_check.main(["--out", str(tmp_path / "file"), "--device", "cpu"]) == 2
-    assert gpu_check.main(["--out", "/proc/nowhere", "--device", "cpu"]) == 2
+    assert cli.main(["gpu-check", "--out", str(tmp_path / "file"), "--device", "cpu"]) == 2
+    assert cli.main(["gpu-check", "--out", "/proc/nowhere", "--device", "cpu"]) == 2
     assert "cannot write /proc/nowhere" in capsys.readouterr().err

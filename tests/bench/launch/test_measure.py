@@ -30,7 +30,7 @@ WORK: dict[str, Any] = {
     "wrappers": ["norm_obs"],
     "network": "mlp 4 tanh, two trunks",
 }
-SHORT = Effort(seconds=0.05, pairs=4, launches=2, warmup_s=0.0, tune=False)
+SHORT = Effort(seconds=0.05, rounds=4, launches=2, warmup_s=0.0, tune=False)
 
 # Trains at a fixed pace, and writes down when it computes: argv is the seconds of an update, the
 # manifest's odd fields, the updates after which it dies, and the file to write to.
@@ -184,7 +184,7 @@ def test_one_that_dies_is_told_and_the_others_are_kept(
 
 def test_the_ceilings_have_the_threads_that_were_found(child: Any) -> None:
     config = recipes.config_for("CartPole-v1", "paper")
-    tuning = Effort(seconds=0.05, pairs=1, launches=1, warmup_s=0.0, tune=True)
+    tuning = Effort(seconds=0.05, rounds=1, launches=1, warmup_s=0.0, tune=True)
     found = Measurement(config, [child("fastppo")], tuning, base="fastppo")
     found.run()
 

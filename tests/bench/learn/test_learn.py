@@ -1,6 +1,5 @@
 """`fastppo bench learn` on made-up learners, from the command line to the result file."""
 
-import argparse
 import json
 import os
 import shlex
@@ -14,9 +13,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from fastppo import arguments
 from fastppo.bench.launch import implementations
 from fastppo.bench.launch.implementations import Implementation
 from fastppo.bench.learn import command as learn
+from fastppo.bench.learn.args import Args
 from fastppo.bench.learn.runs import Task, interleaved
 from fastppo.bench.results import result
 from fastppo.bench.results.parity_records import verified
@@ -72,11 +73,9 @@ def bench_learn(
         found = [Implementation(name, shlex.split(text)) for name, text in learners.items()]
         monkeypatch.setattr(implementations, "parse", lambda texts: found)
         target = tmp_path / "learn.json"
-        parser = argparse.ArgumentParser()
-        learn.add_arguments(parser)
         options = ["CartPole-v1", "--total-timesteps", "61440", "--json", str(target), *args]
         capsys.readouterr()
-        code = learn.run(parser.parse_args(options))
+        code = learn.run(arguments.read(Args, options, "fastppo bench learn"))
         return Outcome(code, *capsys.readouterr(), result.read(target))
 
     return call
@@ -226,7 +225,7 @@ def test_the_same_runs_give_the_same_intervals(bench_learn: Callable[..., Outcom
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("words", "complaint"),
     [
         (["CartPole-v1", "--seeds", "0"], "--seeds: 0 must be at least 1"),
         (["CartPole-v1", "--jobs", "0"], "--jobs: 0 must be at least 1"),
@@ -239,12 +238,9 @@ def test_the_same_runs_give_the_same_intervals(bench_learn: Callable[..., Outcom
         (["NoSuchEnv-v1"], "NoSuchEnv-v1"),
     ],
 )
-def test_a_mistake_is_told_before_anything_runs(arguments: list[str], complaint: str) -> None:
-    parser = argparse.ArgumentParser()
-    learn.add_arguments(parser)
-
+def test_a_mistake_is_told_before_anything_runs(words: list[str], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint) as told:
-        learn.run(parser.parse_args(arguments))
+        learn.run(arguments.read(Args, words, "fastppo bench learn"))
 
     assert "\n" not in str(told.value)
 
@@ -254,15 +250,16 @@ def test_an_interrupt_keeps_what_was_measured(tmp_path: Path, jobs: int) -> None
     """The first run has ended and the second hangs in its fourth update when Ctrl-C comes."""
     target = tmp_path / "learn.json"
     script = (
-        "import argparse, json, signal, sys; from fastppo.bench.learn import command\n"
+        "import json, signal, sys; from fastppo.bench.learn import command\n"
         "from fastppo.bench.launch import implementations\n"
         "from fastppo.bench.launch.implementations import Implementation\n"
         # a parent that ignores SIGINT, such as a shell's background job, hands that down
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "found = [Implementation(*pair) for pair in json.loads(sys.argv.pop(1))]\n"
         "implementations.parse = lambda texts: found\n"
-        "parser = argparse.ArgumentParser(); command.add_arguments(parser)\n"
-        "command.run(parser.parse_args())\n"
+        "from fastppo import arguments\n"
+        "from fastppo.bench.learn.args import Args\n"
+        "command.run(arguments.read(Args, sys.argv[1:], 'fastppo bench learn'))\n"
     )
     pairs = [
         ("reference", shlex.split(learner())),
@@ -313,11 +310,9 @@ def test_a_disk_that_fails_at_the_end_still_shows_what_was_measured(
 @pytest.mark.slow
 def test_fastppo_and_the_reference_really_learn_a_little(tmp_path: Path) -> None:
     target = tmp_path / "learn.json"
-    parser = argparse.ArgumentParser()
-    learn.add_arguments(parser)
-    arguments = ["CartPole-v1", "--seeds", "2", "--total-timesteps", "20480", "--threshold", "60"]
+    words = ["CartPole-v1", "--seeds", "2", "--total-timesteps", "20480", "--threshold", "60"]
 
-    assert learn.run(parser.parse_args([*arguments, "--json", str(target)])) == 0
+    assert learn.run(arguments.read(Args, [*words, "--json", str(target)], "learn")) == 0
 
     record = result.read(target)
     assert {one["impl"] for one in record["results"]} == {"fastppo", "reference"}

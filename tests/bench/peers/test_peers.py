@@ -1,4 +1,3 @@
-import argparse
 import contextlib
 import fcntl
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import fastppo
+from fastppo import cli
 from fastppo.bench.peers import install, registry
 from fastppo.errors import MachineError, UserError
 
@@ -33,9 +33,7 @@ def peers_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_install(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    install.add_arguments(parser)
-    return install.run(parser.parse_args(words))
+    return cli.dispatch(["bench", "peers", *words])
 
 
 def break_pip(monkeypatch: pytest.MonkeyPatch, package: str, error: BaseException) -> None:

@@ -19,6 +19,7 @@ from fastppo.bench.profile import command as profile
 from fastppo.bench.profile import run as profile_run
 from fastppo.bench.profile import session as profile_session
 from fastppo.bench.profile import verdict
+from fastppo.bench.profile.args import Args
 from fastppo.bench.profile.run import Profile
 from fastppo.bench.profile.session import Update
 from fastppo.bench.profile.trace import Operator, Trace
@@ -28,6 +29,10 @@ from fastppo.config import Config
 from fastppo.errors import Interrupted, UserError
 from fastppo.signals import StopRequest
 from fastppo.threads import ThreadPlan
+
+
+def main(words: list[str]) -> int:
+    return profile.run(settings.resolve(Args, words, "fastppo profile"))
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +110,7 @@ def test_a_real_run_prints_80_columns_and_leaves_both_files(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    assert profile.main([*SMALL, "--out", "here"]) == 0
+    assert main([*SMALL, "--out", "here"]) == 0
 
     out, err = capfd.readouterr()
     print_results([result.read(Path("here/profile.json"))])
@@ -134,7 +139,8 @@ def test_settings_are_those_of_fastppo_train(capsys: pytest.CaptureFixture[str])
     words = ["HalfCheetah-v4", "--num-envs", "64", "--hidden-sizes", "32", "32"]
     assert cli.main(["train", *words, "--show-config"]) == 0
 
-    typed, config = settings.resolve(profile.ProfileArgs, [*words, "--updates", "5"], "x")
+    typed = settings.resolve(Args, [*words, "--updates", "5"], "x")
+    config = settings.checked(typed)
 
     assert config.to_dict() == json.loads(capsys.readouterr().out) | {"hidden_sizes": (32, 32)}
     assert typed.updates == 5
@@ -160,7 +166,7 @@ def test_bad_input_is_told_before_anything_runs(
     monkeypatch.setattr(profile_run, "measure", lambda *_: pytest.fail("measured"))
 
     with pytest.raises(UserError) as error:
-        profile.main(words)
+        main(words)
 
     assert told in str(error.value)
     assert "\n" not in str(error.value)
@@ -173,7 +179,7 @@ def test_a_folder_without_permission_is_told_before_anything_runs(
 
     for place in ("/proc/new", "/proc/version"):  # where even root may not write
         with pytest.raises(UserError, match="--out: "):
-            profile.main(["CartPole-v1", "--out", place])
+            main(["CartPole-v1", "--out", place])
 
 
 def test_an_interrupt_leaves_nothing_behind(
@@ -188,7 +194,7 @@ def test_an_interrupt_leaves_nothing_behind(
     monkeypatch.setattr(profile_run, "traced_update", interrupted)
 
     with pytest.raises(Interrupted) as stopped:
-        profile.main([*SMALL, "--out", str(tmp_path / "new")])
+        main([*SMALL, "--out", str(tmp_path / "new")])
 
     assert stopped.value.exit_code == 130
     assert list(tmp_path.iterdir()) == []
@@ -211,7 +217,7 @@ def test_an_interrupt_keeps_the_rounds_that_were_whole(
     folder = tmp_path / "new"
 
     with pytest.raises(Interrupted):
-        profile.main([*SMALL, "--updates", "9", "--out", str(folder)])
+        main([*SMALL, "--updates", "9", "--out", str(folder)])
 
     (entry,) = result.read(folder / profile.RECORD)["results"]
     assert len(entry["launches"][0]["samples"]) == 1

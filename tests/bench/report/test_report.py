@@ -1,6 +1,5 @@
 """`fastppo report`: the page, its charts, the command; odd names and numbers."""
 
-import argparse
 import json
 import re
 import struct
@@ -15,9 +14,11 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
+from fastppo import arguments
 from fastppo.bench.report import charts, charts_learn
 from fastppo.bench.report import command as report
 from fastppo.bench.report import html as report_html
+from fastppo.bench.report.args import Args
 from fastppo.bench.report.data import Run, round_ratios
 from fastppo.errors import MachineError, UserError
 from fastppo.text import printable
@@ -80,9 +81,8 @@ def run(tmp_path: Path) -> Callable[..., int]:
         paths = [tmp_path / f"{i}.json" for i in range(len(records))]
         for path, record in zip(paths, records, strict=True):
             path.write_text(json.dumps(record))
-        parser = argparse.ArgumentParser()
-        report.add_arguments(parser)
-        return report.run(parser.parse_args([*map(str, paths), *options]))
+        words = [*map(str, paths), *options]
+        return report.run(arguments.read(Args, words, "fastppo report"))
 
     return command
 

@@ -150,5 +150,4 @@ def test_text_is_printed_in_one_place_per_medium() -> None:
                 if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
                     assert call.func.id != "Console", name
                     quotes = any(isinstance(a, ast.JoinedStr) for a in call.args)
-                    usage = name == "bench/__main__.py"
-                    assert usage or not (call.func.id == "print" and quotes), (name, call.lineno)
+                    assert not (call.func.id == "print" and quotes), (name, call.lineno)

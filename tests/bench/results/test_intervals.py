@@ -89,7 +89,7 @@ def test_a_column_is_named_after_what_it_holds() -> None:
 
 @pytest.mark.slow
 def test_the_page_holds_what_the_simulation_says() -> None:
-    found = list(coverage.cells(coverage.STUDIES))
+    found = list(coverage.cells(coverage.Args().trials))
 
     assert coverage.lowest(found) >= 0.93
     assert coverage.markdown(found) in PAGE.read_text()

@@ -11,6 +11,7 @@ from fastppo import cli
 from fastppo.bench.results import parity_simulate as simulate
 from fastppo.bench.results.parity import Runs, combined, judge, weigh
 from fastppo.bench.results.parity_simulate import BASE_STEPS, LEARNERS, Learner
+from fastppo.bench.results.simulation import ParityArgs
 
 PAGE = Path(__file__).parents[3] / "docs" / "benchmarking.md"
 WRONG = [one for one in LEARNERS if one.wrong]
@@ -136,7 +137,7 @@ def test_a_mistake_is_one_line(
 
 @pytest.mark.slow
 def test_published_table_is_the_one_that_the_command_prints() -> None:
-    cells = list(simulate.table(simulate.TRIALS, seed=1))
+    cells = list(simulate.table(ParityArgs().trials, seed=1))
 
     assert simulate.markdown(cells) in PAGE.read_text()
     assert max(cell.passed for cell in cells if cell.learner.wrong) <= 0.02

@@ -13,6 +13,7 @@ pytest.importorskip("triton")
 
 from triton import knobs
 
+from fastppo import cli
 from fastppo.bench.report.terminal import print_results
 from fastppo.bench.static import command as static
 from fastppo.bench.static import gate as static_gate
@@ -197,7 +198,7 @@ def test_base_compares_the_kernels_of_two_trees(
     worse = PROBE.replace("x_ptr + row", "x_ptr + 1 + row")
     (tree / "kernels" / "triton_probe.py").write_text(worse)
 
-    assert static.main(["--base", "HEAD", "--arch", "90", "--jobs", "1"]) == 1
+    assert cli.main(["static", "--base", "HEAD", "--arch", "90", "--jobs", "1"]) == 1
 
     out = capsys.readouterr().out
     assert "FAIL probe, sm_90: narrower loads: 32x8, 128x2 before" in out

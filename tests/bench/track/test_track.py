@@ -1,6 +1,5 @@
 """`fastppo track push`: results and run directories become W&B runs."""
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from fastppo import arguments
 from fastppo.bench.results import result
 from fastppo.bench.track import command as track
 from fastppo.bench.track import wandb_log
+from fastppo.bench.track.args import PushArgs
 from fastppo.bench.track.runs import TRAIN_COLUMNS, planned, table_of
 from fastppo.config import Config
 from fastppo.errors import MachineError, UserError
@@ -82,9 +83,8 @@ def train_record() -> dict[str, Any]:
 
 
 def track_command(*args: object) -> int:
-    parser = argparse.ArgumentParser()
-    track.add_arguments(parser)
-    return track.run(parser.parse_args([str(arg) for arg in args]))
+    words = [str(arg) for arg in args]
+    return track.run(arguments.read(PushArgs, words, "fastppo track"))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def pushed(tmp_path_factory: pytest.TempPathFactory, no_network: list[Any]) -> d
     folder = tmp_path_factory.mktemp("results")
     base = written(folder / "base.json", train_record())
     record = written(folder / "head.json", train_record())
-    assert track_command("push", folder / "head.json", "--against", folder / "base.json") == 0
+    assert track_command(folder / "head.json", "--against", folder / "base.json") == 0
     logs = {
         path.parent: wandb_log.read(path) for path in folder.glob("wandb/offline-run-*/*.wandb")
     }
@@ -234,7 +234,7 @@ def test_wandb_that_fails_costs_a_benchmark_a_warning_and_track_push_its_success
     assert track.push_record(record, path, "offline") == []
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(MachineError, match=r"wandb: (the server|its process ended)"):
-        track_command("push", path)
+        track_command(path)
 
 
 def test_wandb_that_hangs_is_given_up(
@@ -245,7 +245,7 @@ def test_wandb_that_hangs_is_given_up(
     written(tmp_path / "r.json", train_record())
 
     with pytest.raises(MachineError, match="wandb: a run took over 1 s"):
-        track_command("push", tmp_path / "r.json")
+        track_command(tmp_path / "r.json")
 
 
 def test_online_without_a_key_is_refused(fake_wandb: Calls, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_online_without_a_key_is_refused(fake_wandb: Calls, tmp_path: Path) -> N
     with pytest.raises(UserError, match="set WANDB_API_KEY"):
         track.push_record(record, tmp_path / "r.json", "online")
     with pytest.raises(UserError, match="set WANDB_API_KEY"):
-        track_command("push", "--online", tmp_path / "r.json")
+        track_command("--online", tmp_path / "r.json")
     assert track.push_record(record, tmp_path / "r.json", "disabled") == []
     assert fake_wandb() == []
 
@@ -264,9 +264,9 @@ def test_a_damaged_file_among_several_pushes_nothing(fake_wandb: Calls, tmp_path
     (tmp_path / "b.json").write_text('{"schema": "fastppo.result/1"')
 
     with pytest.raises(UserError, match=r"b\.json"):
-        track_command("push", tmp_path / "a.json", tmp_path / "b.json")
+        track_command(tmp_path / "a.json", tmp_path / "b.json")
     with pytest.raises(UserError, match="holds no run"):
-        track_command("push", tmp_path)
+        track_command(tmp_path)
     assert fake_wandb() == []
 
 
@@ -283,8 +283,8 @@ def run_dir(tmp_path: Path) -> Path:
 def test_a_run_directory_is_pushed_from_its_metrics(
     run_dir: Path, fake_wandb: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert track_command("push", run_dir) == 0
-    assert track_command("push", run_dir) == 0
+    assert track_command(run_dir) == 0
+    assert track_command(run_dir) == 0
 
     calls = fake_wandb()
     logged = [call["row"] for call in calls if call["do"] == "log"]

@@ -1,6 +1,5 @@
 """`fastppo track sync`: offline runs are uploaded in the right order, once."""
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from fastppo.bench.track import command as track
+from fastppo import arguments
+from fastppo.bench.track import sync as track
+from fastppo.bench.track.args import SyncArgs
 from fastppo.config import Config
 from fastppo.errors import MachineError, UserError
 from fastppo.run.rundir import RunDir
@@ -19,9 +20,8 @@ pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def track_command(*args: object) -> int:
-    parser = argparse.ArgumentParser()
-    track.add_arguments(parser)
-    return track.run(parser.parse_args([str(arg) for arg in args]))
+    words = [str(arg) for arg in args]
+    return track.run(arguments.read(SyncArgs, words, "fastppo track"))
 
 
 def offline_part(run: Path, run_id: str, part: int, *, synced: bool = False) -> Path:
@@ -53,14 +53,14 @@ def test_parts_are_uploaded_in_their_order_and_once(
     stranger = offline_part(tmp_path / "c", "three", 1)
     (stranger / MARKER).unlink()
 
-    assert track_command("sync", tmp_path) == 0
+    assert track_command(tmp_path) == 0
 
     told = capsys.readouterr().out
     assert synced(fake_wandb) == [str(part) for part in parts]
     assert f"two part 1  uploaded before  {other}" in told
     assert f"one part 2  uploaded  {parts[1]}" in told
     assert "1 offline runs of other programs left alone" in told
-    assert track_command("sync", tmp_path) == 0
+    assert track_command(tmp_path) == 0
     assert len(synced(fake_wandb)) == 3
 
 
@@ -76,7 +76,7 @@ def test_after_a_failure_the_later_parts_wait_and_other_runs_go_on(
     monkeypatch.setenv("FAKE_WANDB_REFUSE", parts[1].name)
 
     with pytest.raises(MachineError, match="sync: 1 runs could not be uploaded"):
-        track_command("sync", tmp_path)
+        track_command(tmp_path)
 
     assert synced(fake_wandb) == [str(parts[0]), str(parts[1]), str(other)]
     assert "part 2  failed: wandb: ERROR the server has gone" in capsys.readouterr().out
@@ -88,7 +88,7 @@ def test_an_older_part_never_replaces_a_newer_one(fake_wandb: Calls, tmp_path: P
     offline_part(tmp_path / "a", "one", 2, synced=True)
     last = offline_part(tmp_path / "a", "one", 3)
 
-    track_command("sync", tmp_path)
+    track_command(tmp_path)
 
     assert synced(fake_wandb) == [str(last)]
 
@@ -101,10 +101,10 @@ def test_a_run_that_is_still_training_is_left_alone(
     held = RunDir.create(run_dir, Config(env_id="CartPole-v1"), {})
     offline_part(run_dir, "one", 1)
 
-    track_command("sync", run_dir)
+    track_command(run_dir)
     while_training = synced(fake_wandb)
     held.close()
-    track_command("sync", run_dir)
+    track_command(run_dir)
 
     assert while_training == []
     assert "left out: still training" in capsys.readouterr().out
@@ -122,7 +122,7 @@ def test_an_upload_that_hangs_is_cut(
     monkeypatch.setenv("FAKE_WANDB_SYNC", "hang")
 
     with pytest.raises(MachineError):
-        track_command("sync", tmp_path, "--timeout", 0.5)
+        track_command(tmp_path, "--timeout", 0.5)
 
     assert "failed: not done after" in capsys.readouterr().out
 
@@ -133,10 +133,10 @@ def test_sync_without_a_key_uploads_nothing_and_asks_nothing(
     offline_part(tmp_path / "a", "one", 1)
 
     with pytest.raises(UserError, match="sync: needs an API key"):
-        track_command("sync", tmp_path)
-    assert track_command("sync", tmp_path, "--dry-run") == 0
+        track_command(tmp_path)
+    assert track_command(tmp_path, "--dry-run") == 0
     with pytest.raises(UserError, match="is no folder"):
-        track_command("sync", tmp_path / "none")
+        track_command(tmp_path / "none")
 
     assert "one part 1  would upload" in capsys.readouterr().out
     assert synced(fake_wandb) == []

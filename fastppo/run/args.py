@@ -1,0 +1,58 @@
+"""What may be typed behind `fastppo train`, `eval` and `doctor`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from fastppo.config import Options, WandbMode
+from fastppo.paths import Folder, Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainArgs(Options):
+    """Train PPO on an EnvPool task. Defaults are those of the preset that fits the environment."""
+
+    run_dir: Folder = None
+    """Folder of the run; default: runs/<env>-<seed>-<stamp>."""
+    resume: Annotated[Path | None, Role.SOURCE, tyro.conf.arg(metavar="RUN_DIR")] = None
+    """Go on from the newest checkpoint of this run; takes no ENV_ID and no settings."""
+    quiet: bool = False
+    """Show no progress."""
+    show_config: bool = False
+    """Print every resolved setting as JSON and stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalArgs:
+    """Play whole episodes with a trained policy, with statistics frozen and raw returns."""
+
+    run_dir: Annotated[Path, Role.SOURCE, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    """Folder of the run."""
+    episodes: int = 20
+    """Episodes to play, shared evenly over up to 16 environments."""
+    seed: int = 1
+    """Seed of the evaluation's environments; they differ from the training's at every value."""
+    stochastic: bool = False
+    """Draw actions instead of taking the most likely one."""
+    checkpoint: Annotated[Path | None, Role.SOURCE, tyro.conf.arg(metavar="F")] = None
+    """Evaluate this checkpoint instead of the run's newest."""
+    device: str = "cpu"
+    """cpu, cuda or auto."""
+    json: bool = False
+    """Print one JSON object."""
+    wandb: WandbMode = "disabled"
+    """Record the result in Weights & Biases, with the checkpoint as its input."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorArgs:
+    """Show what is installed, which kernels serve, cores, GPU and thread plan."""
+
+    envs: bool = False
+    """List every EnvPool task as served, or refused with the reason."""
+    env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[ENV_ID]")] = (
+        "HalfCheetah-v4"
+    )
+    """Task to show the thread plan for."""
