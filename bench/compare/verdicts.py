@@ -17,7 +17,7 @@ CONTROL, NOT_MEASURED = "control", "NOT MEASURED"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparedRow:
     """One result of either file."""
 
     id: str
@@ -36,7 +36,7 @@ class Row:
     """Why it was not measured, or cannot be judged."""
 
 
-def judge(a: Entry, b: Entry, tolerance: float, controls: tuple[Side, Side] | None) -> Row:
+def judge(a: Entry, b: Entry, tolerance: float, controls: tuple[Side, Side] | None) -> ComparedRow:
     """The row of one result of both files.
 
     Args:
@@ -76,11 +76,13 @@ def row_of(
     few: bool = False,
     control: float | None = None,
     remark: str = "",
-) -> Row:
+) -> ComparedRow:
     """A row under the name of the one or two entries that there are."""
     named = a or b
     assert named is not None
-    return Row(named.id, named.impl, named.clock, verdict, a, b, ratio, few, control, remark)
+    return ComparedRow(
+        named.id, named.impl, named.clock, verdict, a, b, ratio, few, control, remark
+    )
 
 
 def is_control(entry: Entry) -> bool:
@@ -124,7 +126,7 @@ def control_of(entry: Entry, copies: dict[tuple[str, str], Entry]) -> Side | Non
     return Side(np.log(rates), np.zeros(())) if min(rates) > 0 else None
 
 
-def _of_returns(a: Entry, b: Entry, tolerance: float) -> Row:
+def _of_returns(a: Entry, b: Entry, tolerance: float) -> ComparedRow:
     """By a seeded bootstrap of the ratio of medians over seeds: no machine's speed is in it."""
     ours, theirs = np.array(a.samples), np.array(b.samples)
     if not ours.size:

@@ -7,8 +7,8 @@ from typing import Any
 
 from fastppo import threads
 from fastppo.bench.launch.pools import (
+    PoolSlice,
     Setting,
-    Slice,
     Stepper,
     bytes_per_env,
     open_pool,
@@ -46,7 +46,7 @@ class Grid:
 
     config: Config
     spec: EnvSpec
-    slices: dict[Setting, list[Slice]]
+    slices: dict[Setting, list[PoolSlice]]
     failures: list[dict[str, str]] = field(default_factory=list)
 
     def rate(self, setting: Setting) -> Interval:

@@ -117,7 +117,7 @@ def run(args: Args) -> int:
         raise UserError(
             f"--out: cannot make {args.out}: {error.strerror}; name another folder"
         ) from None
-    check = Check(args.out, start)
+    check = GpuCheck(args.out, start)
     with check:
         check.run(device, args)
     print(check.tables)
@@ -128,7 +128,7 @@ def run(args: Args) -> int:
     return 3 if check.unseen else 0
 
 
-class Check:
+class GpuCheck:
     """What was found so far, on disk after every stage, and also where the block is cut off.
 
     Args:
@@ -147,7 +147,7 @@ class Check:
         self._left_out: list[Case] = []
         self._complete = False
 
-    def __enter__(self) -> "Check":
+    def __enter__(self) -> "GpuCheck":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -15,7 +15,7 @@ from fastppo import signals
 from fastppo.bench.launch import implementations
 from fastppo.bench.learn import entries as learn_entries
 from fastppo.bench.learn.args import Args
-from fastppo.bench.learn.runs import Job, Task, Trainings, interleaved, tell
+from fastppo.bench.learn.runs import Job, LearnTask, Trainings, interleaved, tell
 from fastppo.bench.recipes import with_steps, workloads
 from fastppo.bench.report.terminal import print_results
 from fastppo.bench.results import result
@@ -69,7 +69,7 @@ class Study:
 
     def __init__(
         self,
-        tasks: Sequence[Task],
+        tasks: Sequence[LearnTask],
         jobs: Sequence[Job],
         *,
         base: str,
@@ -98,7 +98,7 @@ class Study:
             result.write(self._path, self.record)
 
 
-def _tasks(args: Args) -> list[Task]:
+def _tasks(args: Args) -> list[LearnTask]:
     if args.threshold is not None:
         if not math.isfinite(args.threshold):
             raise UserError(f"--threshold: {args.threshold} must be a finite number")
@@ -116,9 +116,9 @@ def _tasks(args: Args) -> list[Task]:
             known = Threshold(args.threshold, "--threshold")
         if known is None:
             tell(f"{config.env_id}: no threshold is known; --threshold X gives one")
-            tasks.append(Task(config, None))
+            tasks.append(LearnTask(config, None))
         else:
-            tasks.append(Task(config, known.value, known.source))
+            tasks.append(LearnTask(config, known.value, known.source))
     return tasks
 
 

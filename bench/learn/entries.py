@@ -9,7 +9,7 @@ import numpy as np
 
 from fastppo.bench.contract import manifest
 from fastppo.bench.learn.curves import FINAL_PART, Curve
-from fastppo.bench.learn.runs import Task
+from fastppo.bench.learn.runs import LearnTask
 from fastppo.bench.results import parity_records, statistics
 from fastppo.bench.results.intervals import Interval
 from fastppo.bench.results.parity import Runs
@@ -30,7 +30,7 @@ def rng_for(*names: str) -> np.random.Generator:
 
 
 def entries(
-    tasks: Sequence[Task], names: Sequence[str], curves: Curves, *, base: str, at_once: int
+    tasks: Sequence[LearnTask], names: Sequence[str], curves: Curves, *, base: str, at_once: int
 ) -> list[dict[str, Any]]:
     """An entry (`fastppo.result/1`, kind learn) of every implementation with a run.
 
@@ -52,7 +52,7 @@ def entries(
     return found
 
 
-def _entry(task: Task, name: str, curves: list[Curve]) -> dict[str, Any]:
+def _entry(task: LearnTask, name: str, curves: list[Curve]) -> dict[str, Any]:
     finals = _finals(curves)
     final = None
     if finals:
@@ -85,7 +85,7 @@ def _entry(task: Task, name: str, curves: list[Curve]) -> dict[str, Any]:
     }
 
 
-def _to_threshold(task: Task, told: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _to_threshold(task: LearnTask, told: list[dict[str, Any]]) -> dict[str, Any] | None:
     """How many runs got there, and the median of their env steps and seconds; null: not reached."""
     if task.threshold is None:
         return None
@@ -100,7 +100,7 @@ def _to_threshold(task: Task, told: list[dict[str, Any]]) -> dict[str, Any] | No
 
 
 def comparison(
-    tasks: Sequence[Task],
+    tasks: Sequence[LearnTask],
     names: Sequence[str],
     curves: Curves,
     failures: Sequence[Mapping[str, Any]],
@@ -133,7 +133,7 @@ def comparison(
 
 
 def _improvement(
-    tasks: Sequence[Task], name: str, curves: Curves, base: str
+    tasks: Sequence[LearnTask], name: str, curves: Curves, base: str
 ) -> dict[str, Any] | None:
     """P(a run of `name` ends higher than one of the base), averaged over the tasks both did."""
     both = [
@@ -150,7 +150,9 @@ def _improvement(
     return {"impl": name, "base": base, "tasks": len(both), **asdict(found)}
 
 
-def _profile(tasks: Sequence[Task], name: str, curves: Curves, base: str) -> dict[str, Any] | None:
+def _profile(
+    tasks: Sequence[LearnTask], name: str, curves: Curves, base: str
+) -> dict[str, Any] | None:
     """The performance profile of normalised final returns; None unless it did every task."""
     scores = []
     for task in tasks:
@@ -169,7 +171,7 @@ def _profile(tasks: Sequence[Task], name: str, curves: Curves, base: str) -> dic
     }
 
 
-def _scale(task: Task, base: Sequence[Curve]) -> tuple[float, float] | None:
+def _scale(task: LearnTask, base: Sequence[Curve]) -> tuple[float, float] | None:
     firsts = [first for one in base if (first := one.first_return()) is not None]
     finals = _finals(base)
     if not firsts or not finals:
@@ -180,7 +182,7 @@ def _scale(task: Task, base: Sequence[Curve]) -> tuple[float, float] | None:
 
 
 def _judged(
-    task: Task,
+    task: LearnTask,
     name: str,
     curves: Curves,
     failures: Sequence[Mapping[str, Any]],
@@ -200,7 +202,9 @@ def _judged(
     }
 
 
-def _runs(task: Task, name: str, curves: Curves, failures: Sequence[Mapping[str, Any]]) -> Runs:
+def _runs(
+    task: LearnTask, name: str, curves: Curves, failures: Sequence[Mapping[str, Any]]
+) -> Runs:
     crashed = sum(one["id"] == task.id and one["impl"] == name for one in failures)
     told = [one.to_dict(task.threshold) for one in curves.get((task.id, name), ())]
     return parity_records.runs_of(told, task.threshold, crashed)

@@ -24,7 +24,7 @@ Reset rows count among the steps asked for and not among those told, so some mus
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class LearnTask:
     """What is learned, by every implementation and seed."""
 
     config: Config
@@ -45,14 +45,14 @@ class Task:
 class Job:
     """One run."""
 
-    task: Task
+    task: LearnTask
     implementation: Implementation
     seed: int
     order: int
 
 
 def interleaved(
-    task: Task, implementations: Sequence[Implementation], seeds: Sequence[int]
+    task: LearnTask, implementations: Sequence[Implementation], seeds: Sequence[int]
 ) -> Iterator[Job]:
     """A with seed 1, B with seed 1, B with seed 2, A with seed 2, ...: what drifts hits both."""
     order = 0

@@ -9,7 +9,7 @@ from fastppo.bench.report import junit as report_junit
 from fastppo.bench.report import markdown as report_markdown
 from fastppo.bench.report.args import Args
 from fastppo.bench.report.console import make_console
-from fastppo.bench.report.data import Run, read, run_of
+from fastppo.bench.report.data import ResultFile, read, run_of
 from fastppo.bench.report.terminal import print_results, print_runs
 from fastppo.errors import MachineError, UserError, why
 from fastppo.text import print_out
@@ -92,17 +92,17 @@ def run(args: Args) -> int:
     return 0
 
 
-def _runs(records: Sequence[dict[str, Any]]) -> list[Run]:
+def _runs(records: Sequence[dict[str, Any]]) -> list[ResultFile]:
     return [run_of(record) for record in records]
 
 
-def _page(runs: Sequence[Run]) -> str:
+def _page(runs: Sequence[ResultFile]) -> str:
     from fastppo.bench.report import html  # takes matplotlib, which a table does without
 
     return html.html(runs)
 
 
-def _pictures(runs: Sequence[Run], folder: Path) -> Iterator[Path]:
+def _pictures(runs: Sequence[ResultFile], folder: Path) -> Iterator[Path]:
     from fastppo.bench.report import html as report_html
 
     try:

@@ -104,7 +104,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Run:
+class ResultFile:
     """One result file."""
 
     record: dict[str, Any]
@@ -213,7 +213,7 @@ def group_key(entry: Entry) -> str:
     return str(entry.detail["compiler"]) if entry.kind == "static" else entry.id
 
 
-def read(paths: Sequence[Path]) -> list[Run]:
+def read(paths: Sequence[Path]) -> list[ResultFile]:
     """The result files, cleaned of characters that no report can show.
 
     Raises:
@@ -225,12 +225,12 @@ def read(paths: Sequence[Path]) -> list[Run]:
     return [run_of(result.read(path), path.name) for path in paths]
 
 
-def run_of(record: dict[str, Any], name: str = "") -> Run:
+def run_of(record: dict[str, Any], name: str = "") -> ResultFile:
     """A record as reports show it, just made or read: no secrets, no character that steers."""
-    return Run(printable(redact(files.finite(record))), printable(name))
+    return ResultFile(printable(redact(files.finite(record))), printable(name))
 
 
-def implementations(runs: Iterable[Run]) -> list[str]:
+def implementations(runs: Iterable[ResultFile]) -> list[str]:
     """Names in the order of their first appearance."""
     return list(dict.fromkeys(entry.impl for run in runs for entry in run.entries))
 

@@ -22,7 +22,7 @@ from fastppo.bench.report.table import Table, label_of
 from fastppo.bench.report.tables_learn import WAITS, until_threshold
 from fastppo.bench.report.tables_profile import operators
 
-Cell = Callable[[Entry], str]
+Write = Callable[[Entry], str]
 MOST = 20
 """Operators of a profile; its file has all."""
 
@@ -43,7 +43,7 @@ def full_tables(group: Group) -> Iterable[Table]:
         yield work
 
 
-def _training(group: Group) -> list[tuple[str, Cell]]:
+def _training(group: Group) -> list[tuple[str, Write]]:
     bases = (e.detail["ratio"]["base"] for e in group.entries if e.detail["ratio"])
     base = next(bases, "the base")
     horizons = sorted({int(t) for e in group.entries for t in e.detail["amortised"]})
@@ -77,14 +77,14 @@ def _training(group: Group) -> list[tuple[str, Cell]]:
     ]
 
 
-def _learning(group: Group) -> list[tuple[str, Cell]]:
+def _learning(group: Group) -> list[tuple[str, Write]]:
     def middle(e: Entry) -> str:
         return with_ends(e.value)
 
-    def median(what: str) -> Cell:
+    def median(what: str) -> Write:
         return lambda e: until(until_threshold(e, what), WAITS[what])
 
-    def seed(key: str, write: Callable[[float | None], str]) -> Cell:
+    def seed(key: str, write: Callable[[float | None], str]) -> Write:
         return lambda e: ", ".join(write(curve[key]) for curve in e.detail["curves"])
 
     return [
@@ -110,15 +110,15 @@ def _ratio(entry: Entry) -> str:
     return with_ends(found) + (f", {found.label}" if found else "")
 
 
-def _share(key: str) -> Cell:
+def _share(key: str) -> Write:
     return lambda entry: of_ceiling(entry.detail["shares"].get(key))
 
 
-def _over(horizon: int) -> Cell:
+def _over(horizon: int) -> Write:
     return lambda entry: count(entry.detail["amortised"].get(str(horizon)))
 
 
-def _phase(phase: str) -> Cell:
+def _phase(phase: str) -> Write:
     def cell(entry: Entry) -> str:
         told = entry.detail["phases"]
         return share(told[phase] / told["wall"]) if told and told["wall"] else "-"

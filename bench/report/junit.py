@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree as xml
 
-from fastppo.bench.report.data import Entry, Run, parity_verdict
+from fastppo.bench.report.data import Entry, ResultFile, parity_verdict
 from fastppo.bench.report.notes import inconclusive
 from fastppo.bench.report.numbers import amount, with_ends
 from fastppo.bench.report.tables_static import problems
 
 
-def junit(runs: Sequence[Run]) -> str:
+def junit(runs: Sequence[ResultFile]) -> str:
     """A suite per file; what could not be measured fails, what settles nothing is skipped.
 
     The text must have been through `text.printable`: XML cannot hold control characters.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from fastppo.bench.report.data import Run
+from fastppo.bench.report.data import ResultFile
 from fastppo.bench.report.escape import code, escape
 from fastppo.bench.report.notes import findings, notes, reservations, sentences
 from fastppo.bench.report.table import Table
@@ -29,7 +29,7 @@ def details(summary: str, lines: Iterable[str]) -> list[str]:
     return ["<details>", f"<summary>{escape(summary)}</summary>", "", *lines, "", "</details>"]
 
 
-def markdown(runs: Sequence[Run]) -> str:
+def markdown(runs: Sequence[ResultFile]) -> str:
     """The whole report."""
     first_said, *then = sentences(runs)
     lines = [" ".join([f"**{escape(first_said)}**", *map(escape, then)])]
@@ -48,7 +48,7 @@ def markdown(runs: Sequence[Run]) -> str:
     return "\n".join([*lines, "", "---", *_footer(runs)]) + "\n"
 
 
-def _footer(runs: Sequence[Run]) -> Iterable[str]:
+def _footer(runs: Sequence[ResultFile]) -> Iterable[str]:
     for run in runs:
         facts = run.facts()
         told = "; ".join(escape(facts[name]) for name in ("machine", "versions", "code", "date"))

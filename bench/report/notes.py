@@ -10,7 +10,7 @@ from fastppo.bench.report.data import (
     NOT_VERIFIED,
     Entry,
     Group,
-    Run,
+    ResultFile,
     mismatches,
     parity_verdict,
 )
@@ -26,7 +26,7 @@ SURE = (COVERS, OLDER)
 """Labels of intervals that are taken for certain."""
 
 
-def sentences(runs: Sequence[Run]) -> list[str]:
+def sentences(runs: Sequence[ResultFile]) -> list[str]:
     """What came out, the most important first; never empty."""
     cut = any(run.record.get("complete") is False for run in runs)
     parts = ["Incomplete: it was cut off, or is still running" if cut else ""]
@@ -43,7 +43,7 @@ def sentences(runs: Sequence[Run]) -> list[str]:
     return [f"{part}." for part in parts if part] or ["nothing was measured."]
 
 
-def _rates(runs: Sequence[Run]) -> str:
+def _rates(runs: Sequence[ResultFile]) -> str:
     found = [e for run in runs for e in run.entries if e.kind == "train" and e.impl == OURS]
     ratios = [(e, e.ratio) for e in found if e.ratio]
     if not ratios:
@@ -70,7 +70,7 @@ def _places(entries: Sequence[Entry]) -> str:
     return ", ".join(told)
 
 
-def _learning(runs: Sequence[Run]) -> str:
+def _learning(runs: Sequence[ResultFile]) -> str:
     learned = [e for run in runs for e in run.entries if e.kind == "learn"]
     if not learned:
         return ""
@@ -81,19 +81,19 @@ def _learning(runs: Sequence[Run]) -> str:
     return f"{there} of {asked} learning runs reached their threshold" if asked else ""
 
 
-def _correctness(runs: Sequence[Run]) -> str:
+def _correctness(runs: Sequence[ResultFile]) -> str:
     checks = [check for run in runs for check in run.checks]
     passed = sum(bool(check["passed"]) for check in checks)
     return f"{passed} of {len(checks)} kernel checks passed" if checks else ""
 
 
-def _kernels(runs: Sequence[Run]) -> str:
+def _kernels(runs: Sequence[ResultFile]) -> str:
     ours = (e for run in runs for e in run.entries if e.kind == "kernel" and e.impl == OURS)
     timed = {(entry.id, entry.clock) for entry in ours}
     return f"{len(timed)} kernel cases timed" if timed else ""
 
 
-def _settings(runs: Sequence[Run]) -> str:
+def _settings(runs: Sequence[ResultFile]) -> str:
     settings = [e for run in runs for e in run.entries if e.kind == "env" and e.value]
     if not settings:
         return ""
@@ -102,26 +102,26 @@ def _settings(runs: Sequence[Run]) -> str:
     return f"EnvPool alone makes up to {rate} env steps/s ({best.id.rpartition('/')[2]})"
 
 
-def _compiled(runs: Sequence[Run]) -> str:
+def _compiled(runs: Sequence[ResultFile]) -> str:
     entries = [entry for run in runs for entry in run.entries if entry.kind == "static"]
     verdicts = Counter(str(entry.detail["verdict"]) for entry in entries)
     told = ", ".join(f"{number} {name}" for name, number in verdicts.most_common() if name)
     return f"{len(entries)} compiled kernels{': ' if told else ''}{told}" if entries else ""
 
 
-def findings(run: Run) -> list[str]:
+def findings(run: ResultFile) -> list[str]:
     """What the numbers come to: the verdict of a profile, the best setting of EnvPool."""
     verdicts = (e.detail.get("verdict") for e in run.entries if e.kind == "profile")
     return [*(str(told) for told in verdicts if told is not None), *advice(run.entries)]
 
 
-def notes(run: Run) -> list[str]:
+def notes(run: ResultFile) -> list[str]:
     """Definitions, then every reservation: work that differs, learning, threads, failures."""
     passed = [_parity(told) for told in run.parity if parity_verdict(told) == "passed"]
     return [*_definitions(run), *_peculiarities(run), *passed, *reservations(run)]
 
 
-def _definitions(run: Run) -> list[str]:
+def _definitions(run: ResultFile) -> list[str]:
     kinds = {entry.kind for entry in run.entries}
     ratios = heading(entry.ratio.label for entry in run.entries if entry.ratio)
     middles = heading(entry.value.label for entry in run.entries if entry.value)
@@ -169,7 +169,7 @@ def _beats_copy(group: Group) -> bool:
     return any((copy_share(ways) or 0.0) > 1.0 for ways in found)
 
 
-def _of_learning(run: Run, middles: str) -> list[str]:
+def _of_learning(run: ResultFile, middles: str) -> list[str]:
     from fastppo.bench.results import parity  # takes scipy, which no --help needs
 
     told = run.entries[0].detail
@@ -215,7 +215,7 @@ def _parity(told: Mapping[str, Any]) -> str:
     return f"learning parity of {told['impl']} {where}: {parity_verdict(told)}: {why}"
 
 
-def _peculiarities(run: Run) -> list[str]:
+def _peculiarities(run: ResultFile) -> list[str]:
     """What an implementation says of itself: equal work may still be another algorithm."""
     said = {
         f"{entry.impl} {info.get('version', '')}: {info['notes']}"
@@ -225,7 +225,7 @@ def _peculiarities(run: Run) -> list[str]:
     return sorted(said)
 
 
-def reservations(run: Run) -> list[str]:
+def reservations(run: ResultFile) -> list[str]:
     """Everything that limits what the numbers say, one line each."""
     lines = []
     for entry in run.entries:
@@ -260,7 +260,7 @@ def reservations(run: Run) -> list[str]:
     ]
 
 
-def _of_runs(run: Run) -> list[str]:
+def _of_runs(run: ResultFile) -> list[str]:
     """Of a learning benchmark: verdicts that are not passed, odd runs, and what disturbed them."""
     lines = [_parity(told) for told in run.parity if parity_verdict(told) != "passed"]
     lines += [

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from fastppo.bench.report.data import Group, Run
+from fastppo.bench.report.data import Group, ResultFile
 from fastppo.bench.report.table import Table
 from fastppo.bench.report.tables_env import environments
 from fastppo.bench.report.tables_kernels import gpu_training, kernels
@@ -12,7 +12,7 @@ from fastppo.bench.report.tables_static import compiled
 from fastppo.bench.report.tables_train import training
 
 
-def tables(run: Run, *, narrow: bool = False) -> Iterable[Table]:
+def tables(run: ResultFile, *, narrow: bool = False) -> Iterable[Table]:
     """Every table of a file; `narrow` leaves the intervals out."""
     by_kind: dict[str, list[Group]] = {}
     for group in run.groups:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from fastppo.bench.report.data import Group, Run
+from fastppo.bench.report.data import Group, ResultFile
 from fastppo.bench.report.numbers import (
     MISSING,
     count,
@@ -18,7 +18,7 @@ from fastppo.bench.results.intervals import heading, median_interval
 from fastppo.bench.results.paired import speedup
 
 
-def gpu_training(run: Run) -> Iterable[Table]:
+def gpu_training(run: ResultFile) -> Iterable[Table]:
     """Rates on the device, and where the time goes."""
     rows: list[tuple[str, ...]] = []
     for told in run.record.get("training", ()):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from fastppo.bench.report.data import Entry, Group, Run, interval_of
+from fastppo.bench.report.data import Entry, Group, ResultFile, interval_of
 from fastppo.bench.report.numbers import count, seconds, share, until, with_ends
 from fastppo.bench.report.table import Table, label_of, title
 from fastppo.bench.results.intervals import Interval, heading
@@ -16,7 +16,7 @@ ABOVE = (0.5, 0.75, 0.9, 1.0)
 """Scores of the performance profile that the table shows."""
 
 
-def learning(run: Run, groups: Sequence[Group], narrow: bool) -> Iterable[Table]:
+def learning(run: ResultFile, groups: Sequence[Group], narrow: bool) -> Iterable[Table]:
     """Of one file: per task, then over all tasks."""
     yield from _returns(groups, narrow)
     yield from _parity(run)
@@ -67,7 +67,7 @@ def _reached(entry: Entry) -> str:
     return f"{'-' if entry.detail['threshold'] is None else there} of {len(curves)}"
 
 
-def _parity(run: Run) -> Iterable[Table]:
+def _parity(run: ResultFile) -> Iterable[Table]:
     wins = {
         one["impl"]: interval_of(one, one.get("tasks", 0))
         for one in run.comparison.get("improvement", ())
@@ -84,7 +84,7 @@ def _parity(run: Run) -> Iterable[Table]:
         yield Table("learning parity", columns, rows)
 
 
-def _profile(run: Run) -> Iterable[Table]:
+def _profile(run: ResultFile) -> Iterable[Table]:
     """Shares of the runs above a few scores; the chart has the curve."""
     told = run.comparison.get("profile") or {}
     taus: Sequence[float] = told.get("taus", ())

@@ -9,7 +9,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from fastppo.bench.report.console import make_console
-from fastppo.bench.report.data import Run, run_of
+from fastppo.bench.report.data import ResultFile, run_of
 from fastppo.bench.report.notes import findings, notes
 from fastppo.bench.report.table import Table
 from fastppo.bench.report.tables import tables
@@ -34,7 +34,7 @@ def print_results(records: Sequence[dict[str, Any]], console: Console | None = N
     print_runs([run_of(record) for record in records], console or make_console())
 
 
-def print_runs(runs: Sequence[Run], console: Console) -> None:
+def print_runs(runs: Sequence[ResultFile], console: Console) -> None:
     """The same for files that were read."""
     for run in runs:
         facts = run.facts()

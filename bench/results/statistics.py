@@ -23,7 +23,7 @@ CHUNK_BYTES = 2**24
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class PerformanceProfile:
     """A performance profile, as a curve over `taus` with pointwise bands."""
 
     taus: Array
@@ -173,7 +173,7 @@ def interval(
 
 def profile(
     scores: Sequence[ArrayLike], taus: ArrayLike, *, rng: np.random.Generator, **options: Any
-) -> Profile:
+) -> PerformanceProfile:
     """The performance profile, averaged over tasks, and its pointwise band.
 
     Args:
@@ -188,7 +188,7 @@ def profile(
     fractions = statistic([np.asarray(runs, np.float64)[None] for runs in scores])[0]
     resampled = bootstrap(statistic, scores, rng=rng, **options)
     low, high = percentiles(resampled, scores)
-    return Profile(np.asarray(taus, np.float64), fractions, low, high)
+    return PerformanceProfile(np.asarray(taus, np.float64), fractions, low, high)
 
 
 def pooled_iqm(tasks: list[Array]) -> Array:

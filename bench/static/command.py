@@ -25,7 +25,7 @@ from fastppo.bench.static import gate as static_gate
 from fastppo.bench.static import sass
 from fastppo.bench.static.args import Args
 from fastppo.bench.static.build import Build
-from fastppo.bench.static.gate import Row
+from fastppo.bench.static.gate import KernelRow
 from fastppo.cgroups import available_cores
 from fastppo.errors import MachineError, UserError
 from fastppo.text import print_err, print_out
@@ -151,7 +151,7 @@ def _expected(now: dict[str, Build], args: Args) -> tuple[Before, list[MachineEr
 
 
 def _conclude(
-    rows: Sequence[Row],
+    rows: Sequence[KernelRow],
     now: dict[str, Build],
     unknown: Sequence[MachineError],
     args: Args,
@@ -192,7 +192,7 @@ def _conclude(
 
 
 def record_of(
-    now: Mapping[str, Build], results: Mapping[str, Sequence[Row]], against: Mapping[str, str]
+    now: Mapping[str, Build], results: Mapping[str, Sequence[KernelRow]], against: Mapping[str, str]
 ) -> dict[str, Any]:
     """The result file.
 

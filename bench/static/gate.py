@@ -24,7 +24,7 @@ _READ: dict[str, Callable[[dict[str, Any]], Stats]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class KernelRow:
     """One kernel for one target, beside what it was."""
 
     kernel: str
@@ -68,7 +68,7 @@ def compare(
     *,
     tolerance: float,
     gone_fails: bool = False,
-) -> list[Row]:
+) -> list[KernelRow]:
     """One row per kernel and target: those of `now` in their order, then those that are gone.
 
     Args:
@@ -87,7 +87,7 @@ def compare(
         else:
             verdict = "same" if stats == old else "moved"
         rows.append(
-            Row(
+            KernelRow(
                 kernel=kernel,
                 target=target,
                 now=stats,
@@ -98,7 +98,7 @@ def compare(
         )
     for kernel, target in (before or {}).keys() - now.keys():
         rows.append(
-            Row(
+            KernelRow(
                 kernel=kernel,
                 target=target,
                 now=None,

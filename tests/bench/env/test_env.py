@@ -15,7 +15,7 @@ from fastppo.bench.env import command as env_grid
 from fastppo.bench.env import rounds as env_rounds
 from fastppo.bench.env.args import Args
 from fastppo.bench.env.rounds import Grid, config_of, plan_of
-from fastppo.bench.launch.pools import Setting, Slice, Stepper
+from fastppo.bench.launch.pools import PoolSlice, Setting, Stepper
 from fastppo.bench.report.data import run_of
 from fastppo.bench.report.notes import findings
 from fastppo.bench.report.terminal import print_results
@@ -67,7 +67,7 @@ def advised(grid: Grid) -> list[str]:
 def grid_of(rates: dict[Setting, float], env_id: str = "HalfCheetah-v4") -> Grid:
     config = config_of(env_id)
     wobble = [1.0, 1.01, 0.99, 1.02, 0.98, 1.0, 1.01, 0.99, 1.0]
-    slices = {s: [Slice(int(r * w), int(r * w), 1.0) for w in wobble] for s, r in rates.items()}
+    slices = {s: [PoolSlice(int(r * w), int(r * w), 1.0) for w in wobble] for s, r in rates.items()}
     return Grid(config, spec_of(config), slices)
 
 
@@ -177,7 +177,7 @@ def test_an_interrupt_keeps_what_was_measured(
     run_slice = Stepper.run
     taken = 0
 
-    def interrupted(self: Stepper, seconds: float) -> Slice:
+    def interrupted(self: Stepper, seconds: float) -> PoolSlice:
         nonlocal taken
         taken += 1
         if taken == 2:

@@ -18,7 +18,7 @@ from fastppo.bench.launch import implementations
 from fastppo.bench.launch.implementations import Implementation
 from fastppo.bench.learn import command as learn
 from fastppo.bench.learn.args import Args
-from fastppo.bench.learn.runs import Task, interleaved
+from fastppo.bench.learn.runs import LearnTask, interleaved
 from fastppo.bench.results import result
 from fastppo.bench.results.parity_records import verified
 from fastppo.config import Config
@@ -83,7 +83,7 @@ def bench_learn(
 
 def test_implementations_take_turns() -> None:
     two = [Implementation(name, []) for name in "AB"]
-    jobs = list(interleaved(Task(CONFIG, 475.0), two, [1, 2, 3]))
+    jobs = list(interleaved(LearnTask(CONFIG, 475.0), two, [1, 2, 3]))
 
     order = [f"{job.implementation.name}{job.seed}" for job in jobs]
     assert order == ["A1", "B1", "B2", "A2", "A3", "B3"]
