@@ -16,6 +16,7 @@ from fastppo.bench.env import rounds as env_rounds
 from fastppo.bench.env.args import Args
 from fastppo.bench.env.rounds import Grid, config_of, plan_of
 from fastppo.bench.launch.pools import PoolSlice, Setting, Stepper
+from fastppo.bench.report import command as report
 from fastppo.bench.report.data import run_of
 from fastppo.bench.report.notes import findings
 from fastppo.bench.report.terminal import print_results
@@ -168,6 +169,8 @@ def test_a_real_run_writes_a_valid_record(
     out = capsys.readouterr().out
     assert out == f"{reported(path)}samples: {path}\n"
     assert "train --num-envs 4: EnvPool 1 thread" in out
+    for make in (report.html, report.markdown):
+        assert "train --num-envs 4: EnvPool 1 thread" in make([record])
 
 
 def test_an_interrupt_keeps_what_was_measured(

@@ -23,6 +23,7 @@ from fastppo.bench.profile.args import Args
 from fastppo.bench.profile.run import Profile
 from fastppo.bench.profile.session import Update
 from fastppo.bench.profile.trace import Operator, Trace
+from fastppo.bench.report import command as report
 from fastppo.bench.report.terminal import print_results
 from fastppo.bench.results import result
 from fastppo.config import Config
@@ -132,6 +133,11 @@ def test_a_real_run_prints_80_columns_and_leaves_both_files(
     phases = detail["phases"]
     assert sum(phases.values()) - phases["wall"] == pytest.approx(phases["wall"], rel=0.02)
     assert " ".join(detail["verdict"].split()) in " ".join(out.split())
+    # an older file, without the time under the profiler, is shown everywhere, too
+    del detail["profiled_wall_s"]
+    for make in (report.html, report.markdown, report.junit):
+        assert "env_steps/s" in make([record]) or "env steps/s" in make([record])
+    assert "aten::addmm" in report.html([record])
     assert detail["bound"] in detail["split"]
 
 
