@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from fastppo.config import Config
-from fastppo.envs import describe
 from fastppo.errors import UserError
 from fastppo.presets import PRESETS, preset_for
+from fastppo.tasks import describe
 
 STANDARD = ("CartPole-v1", "HalfCheetah-v4", "Ant-v4", "Pong-v5", "Breakout-v5")
 QUICK = ("CartPole-v1", "HalfCheetah-v4", "Pong-v5")

@@ -26,8 +26,9 @@ from torch.distributions import Categorical, Normal
 
 from fastppo import randomness
 from fastppo.config import Config
-from fastppo.envs import EnvSpec, TimeLimit, has_own_flag, make_pool, spec_of
 from fastppo.errors import Diverged, UserError
+from fastppo.pools import TimeLimit, make_pool
+from fastppo.tasks import EnvSpec, has_own_flag, spec_of
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 

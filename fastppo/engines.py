@@ -1,12 +1,12 @@
 """Which engine executes a run's two hot functions, `act` and `update`."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
-from torch import Tensor
+from numpy.typing import NDArray
 
 from fastppo.config import Config
 from fastppo.errors import UserError
-from fastppo.policy import Act, ActorCritic
+from fastppo.policy import ActorCritic
 from fastppo.ppo import EagerEngine, FlatAdam, UpdateStats
 from fastppo.rollout import Rollout
 
@@ -18,12 +18,12 @@ class Engine(Protocol):
     policy: ActorCritic
     optimizer: FlatAdam
 
-    def act(self, obs: Tensor, step: Tensor | int, out: Act | None = None) -> Act:
-        """Actions, log-probs and values of one row of environments, into `out` if given."""
+    def act(self, rollout: Rollout, t: int, step: int) -> NDArray[Any]:
+        """Decides on row t of the rollout; the actions on the host, [N, ...]."""
         ...
 
-    def value(self, obs: Tensor) -> Tensor:
-        """V(s) of one row of environments."""
+    def bootstrap(self, rollout: Rollout) -> None:
+        """Writes the values that acting left out, those of row T among them."""
         ...
 
     def update(self, rollout: Rollout, update: int) -> UpdateStats:

@@ -6,6 +6,7 @@ all frames are copies of the first that it shows; a lost life with `episodic_lif
 any other. So one frame per row and the age of its game say everything.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastppo.envs import EnvSpec
 from fastppo.kernels import api
+from fastppo.tasks import EnvSpec
 
 IMAGE_SCALE = 1.0 / 255.0
 
@@ -67,15 +68,12 @@ class FrameStore:
             "backend": backend,
         }
 
-    def write(self, t: int, obs: NDArray[np.generic], reset: NDArray[np.bool_]) -> Tensor:
+    def write(self, t: int, obs: NDArray[Any], reset: NDArray[np.bool_]) -> None:
         """Writes row t.
 
         Args:
             obs: [N, S, H, W] the stacks as EnvPool returns them.
             reset: [N] which of them EnvPool returned from a reset: of a game, or of a lost life.
-
-        Returns:
-            The row as the policy reads it, [N, S, H, W] scaled.
         """
         ages = self._host_age.numpy()
         np.minimum(ages[t - 1] + 1, self.num_stack - 1, out=ages[t])
@@ -91,20 +89,24 @@ class FrameStore:
             newest = self._host_frame.copy_(newest)
         self.frames[t + self.num_stack - 1].copy_(newest, non_blocking=True)
         self.age[t].copy_(self._host_age[t], non_blocking=True)
-        return self.row(t)
 
-    def open(self) -> Tensor:
-        """Carries the last row of the previous rollout to row 0 and returns it."""
+    def open(self) -> None:
+        """Carries the last row of the previous rollout to row 0."""
         # a copy: with T < S the two ranges overlap
         self.frames[: self.num_stack] = self.frames[-self.num_stack :].clone()
         self.age[0].copy_(self.age[-1])
         self._host_age[0].copy_(self._host_age[-1])
-        return self.row(0)
 
     def row(self, t: int) -> Tensor:
         """Row t as the policy reads it, [N, S, H, W] scaled."""
-        return self.gather(self._index[t])
+        return self.stacks(self._index[t])
 
-    def gather(self, index: Tensor) -> Tensor:
+    def gather(
+        self, index: Tensor, fields: Sequence[Tensor], backend: str
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Rows `index` [B] as `stacks`, and the same rows of the fields."""
+        return self.stacks(index), api.gather_rows(fields, index, backend=backend)
+
+    def stacks(self, index: Tensor) -> Tensor:
         """Rows `index` [B] of the flattened [T + 1, N], [B, S, H, W] scaled."""
         return api.gather_frames(self.frames, self.age, index, **self._settings)

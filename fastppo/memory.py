@@ -6,11 +6,11 @@ import torch
 
 from fastppo import limits
 from fastppo.config import Config
-from fastppo.envs import EnvSpec
 from fastppo.errors import MachineError
 from fastppo.normalize import ObsNormalizer
 from fastppo.policy import ActorCritic
 from fastppo.rollout import Rollout
+from fastppo.tasks import EnvSpec
 
 META = torch.device("meta")
 COPIES = 4
@@ -29,7 +29,7 @@ def rollout_bytes(config: Config, spec: EnvSpec) -> int:
     with META:
         normalizer = ObsNormalizer(spec.obs_shape, config.obs_clip) if config.norm_obs else None
         rollout = Rollout(config, spec, META, normalizer)
-    parts = [rollout, *([] if rollout.frames is None else [rollout.frames])]
+    parts = [rollout, rollout.store]
     tensors = {id(one): one for part in parts for one in _tensors(part)}
     return sum(one.nbytes for one in tensors.values())
 

@@ -18,11 +18,15 @@ from fastppo import flat, randomness
 from fastppo.config import Config
 from fastppo.kernels.mlp import numba_cpu as numba_mlp
 from fastppo.kernels.mlp import numba_layers
-from fastppo.policy import Act, ActorCritic, Mlp
+from fastppo.kernels.mlp.records import Adam, Loss, Network, Normal, Rows, empty
+from fastppo.normalize import EPSILON
+from fastppo.observations import PlainStore
+from fastppo.policy import ActorCritic, Mlp
 from fastppo.ppo import STATS_NAMES, FlatAdam, UpdateStats, with_rollout_stats
 from fastppo.rollout import Rollout
 
 Table = NDArray[np.int64]
+NOT_NORMALISED = Normal(np.zeros(0), np.zeros(0), 0.0, 0.0)
 
 
 def refusal(policy: ActorCritic) -> str | None:
@@ -48,19 +52,20 @@ class MlpEngine:
         self.config = config
         self.act_key = randomness.act_key(config.seed)
         self.optimizer = FlatAdam(flat.flatten(policy), config)
-        # products of this size are over before a second thread has heard of them
+        # products this small finish before a second thread can start
         threadpool_limits(limits=1, user_api="blas")
         critic = policy.critic_trunk
         heads = [self._layer(policy.actor_head), self._layer(policy.critic_head)]
-        self._network = (
+        self._network = Network(
             self.optimizer.parameter.detach().numpy(),
             self._layers(policy.actor_trunk),
             np.zeros((0, 4), np.int64) if critic is None else self._layers(critic),
             np.array(heads, np.int64),
             numba_layers.TANH if config.activation == "tanh" else numba_layers.RELU,
+            np.array(policy.nvec or (), np.int64),
+            0 if policy.nvec is not None else self._start(policy.log_std),
         )
-        self._nvec = np.array(policy.nvec or (), np.int64)
-        self._log_std_start = 0 if policy.nvec is not None else self._start(policy.log_std)
+        self._bound: Rollout | None = None
 
     def _start(self, parameter: Tensor) -> int:
         """Where a parameter begins in the flat buffer."""
@@ -76,36 +81,27 @@ class MlpEngine:
         linears = [layer for layer in trunk if isinstance(layer, nn.Linear)]
         return np.array([self._layer(linear) for linear in linears], np.int64)
 
-    def act(self, obs: Tensor, step: Tensor | int, out: Act | None = None) -> Act:
-        """Actions, log-probs and values of one row of environments, into `out` if given."""
-        if out is None:
-            rows = len(obs)
-            if self.policy.nvec is None:
-                actions = torch.empty(rows, self.policy.actor_head.out_features)
-            else:
-                heads = () if len(self.policy.nvec) == 1 else (len(self.policy.nvec),)
-                actions = torch.empty(rows, *heads, dtype=torch.int64)
-            out = Act(actions, torch.empty(rows), torch.empty(rows))
-        numba_mlp.act_kernel(
-            *self._network,
-            self._nvec,
-            self._log_std_start,
-            _rows(obs),
-            self.act_key,
-            int(step),
-            0,
-            *(tensor.data_ptr() for tensor in out),
-        )
-        return out
+    def act(self, rollout: Rollout, t: int, step: int) -> NDArray[Any]:
+        """Draws the actions of row t, [N, ...] for the environments, and their log-probs."""
+        if t == 0 or self._bound is not rollout:
+            self._bind(rollout)
+        if self._cast is not None:
+            self._rows.obs[t] = self._cast[t]
+        numba_mlp.act_kernel(self._network, self._rows, self._normal, t, self.act_key, step, 0)
+        actions: NDArray[Any] = self._acted[t]
+        return actions
 
-    def value(self, obs: Tensor) -> Tensor:
-        """V(s) of one row of environments."""
-        values = torch.empty(len(obs))
-        numba_mlp.value_kernel(*self._network, _rows(obs), values.data_ptr())
-        return values
+    def bootstrap(self, rollout: Rollout) -> None:
+        """Writes the values of all rows, row T among them: one product for all instead of T + 1."""
+        if self._bound is not rollout:
+            self._bind(rollout)
+        if self._cast is not None:
+            self._rows.obs[-1] = self._cast[-1]
+        numba_mlp.value_kernel(self._network, self._rows, self._normal)
 
     def update(self, rollout: Rollout, update: int) -> UpdateStats:
         """K epochs of minibatch steps on one rollout, as `EagerEngine.update`."""
+        self._bind(rollout)
         config = self.config
         clip_coef = config.clip_coef_at(update)
         learning_rate = config.learning_rate_at(update)
@@ -114,29 +110,18 @@ class MlpEngine:
             randomness.shuffle(config.seed, update, epoch, config.batch_size, rollout.device)
             for epoch in range(config.update_epochs)
         ]
-        actions = rollout.actions.flatten(0, 1).reshape(config.batch_size, -1).numpy()
-        none: NDArray[Any] = np.zeros((0, 0), actions.dtype)
-        discrete = self.policy.nvec is not None
         totals = torch.zeros(len(STATS_NAMES) + 2)
-        (beta1, beta2), eps = moments.betas, moments.eps
-        numba_mlp.update_kernel(
-            *self._network,
-            self._nvec,
-            self._log_std_start,
+        adam = Adam(
             flat.gradient(self.optimizer.parameter).numpy(),
             moments.exp_avg.numpy(),
             moments.exp_avg_sq.numpy(),
             moments.step.reshape(1).numpy(),
-            _rows(rollout.inputs[:-1].flatten(0, 1)),
-            actions if discrete else none.astype(np.int64),
-            none.astype(np.float32) if discrete else actions,
-            rollout.log_probs.flatten().numpy(),
-            rollout.advantages.flatten().numpy(),
-            rollout.returns.flatten().numpy(),
-            rollout.values[:-1].flatten().numpy(),
-            rollout.valid.flatten().numpy(),
-            torch.stack(orders).numpy(),
-            config.minibatch_size,
+            learning_rate,
+            *moments.betas,
+            moments.eps,
+            config.max_grad_norm or math.inf,
+        )
+        loss = Loss(
             config.norm_adv,
             clip_coef,
             config.vf_coef,
@@ -144,17 +129,46 @@ class MlpEngine:
             clip_coef if config.clip_vloss else -1.0,
             math.inf if config.dual_clip is None else config.dual_clip,
             math.inf if config.target_kl is None else config.target_kl,
-            learning_rate,
-            beta1,
-            beta2,
-            eps,
-            config.max_grad_norm or math.inf,
+        )
+        numba_mlp.update_kernel(
+            self._network,
+            adam,
+            self._rows,
+            loss,
+            torch.stack(orders).numpy(),
+            config.minibatch_size,
             totals.numpy(),
         )
         sums, taken, skipped = totals[:-2], totals[-2], totals[-1]
         return with_rollout_stats(sums / taken.clamp(min=1.0), taken, skipped, rollout)
 
-
-def _rows(obs: Tensor) -> NDArray[np.float32]:
-    """[B, ...] as [B, D] float32."""
-    return obs.reshape(len(obs), -1).float().contiguous().numpy()
+    def _bind(self, rollout: Rollout) -> None:
+        """Takes the views of a rollout that the kernels read and write."""
+        store = rollout.store
+        assert isinstance(store, PlainStore)
+        steps, envs = rollout.log_probs.shape
+        obs = store.obs.numpy().reshape(steps + 1, envs, -1)
+        self._cast = None
+        if obs.dtype != np.float32:
+            self._cast, obs = obs, obs.astype(np.float32)
+        inputs, self._normal = obs, NOT_NORMALISED
+        if store.normalizer is not None:
+            inputs = store.inputs.numpy().reshape(obs.shape)
+            moments = store.normalizer.moments
+            mean, var = (x.numpy().reshape(-1) for x in (moments.mean, moments.var))
+            self._normal = Normal(mean, var, store.normalizer.clip, EPSILON)
+        self._acted: NDArray[Any] = rollout.actions.numpy()
+        acted = self._acted.reshape(steps, envs, -1)
+        discrete = self.policy.nvec is not None
+        self._rows = Rows(
+            obs,
+            inputs,
+            acted if discrete else empty(3, np.int64),
+            empty(3, np.float32) if discrete else acted,
+            rollout.log_probs.numpy(),
+            rollout.values.numpy(),
+            rollout.advantages.numpy(),
+            rollout.returns.numpy(),
+            rollout.valid.numpy(),
+        )
+        self._bound = rollout

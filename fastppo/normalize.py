@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from fastppo.kernels import api
 
+EPSILON = 1e-8
+"""Added to a variance before its root is taken."""
+
 
 class RunningMoments(nn.Module):
     """Mean and population variance of everything seen, elementwise over `shape`."""
@@ -35,7 +38,7 @@ class RunningMoments(nn.Module):
 
 
 class ObsNormalizer(nn.Module):
-    """(obs - mean) / sqrt(var + 1e-8), clipped; the identity but for the clip before any data."""
+    """(obs - mean) / sqrt(var + EPSILON), clipped; before any data only clipped."""
 
     def __init__(self, shape: tuple[int, ...], clip: float, backend: str = "auto") -> None:
         super().__init__()
@@ -50,7 +53,9 @@ class ObsNormalizer(nn.Module):
     def forward(self, obs: Tensor, out: Tensor | None = None) -> Tensor:
         """[..., *shape] of any dtype to float32, into `out` if given."""
         mean, var = self.moments.mean, self.moments.var
-        return api.normalize(obs, mean, var, clip=self.clip, out=out, backend=self.backend)
+        return api.normalize(
+            obs, mean, var, clip=self.clip, epsilon=EPSILON, out=out, backend=self.backend
+        )
 
 
 class RewardScaler(nn.Module):
@@ -95,5 +100,5 @@ class RewardScaler(nn.Module):
         # finite rewards may add up to more than float32 holds, and no episode's end is near
         self.running.copy_(torch.where(returns[0].isfinite(), returns[0], 0.0))
         self.moments.update(returns.flip(0).reshape(-1), valid.reshape(-1), backend)
-        scaled = rewards * torch.rsqrt(self.moments.var + 1e-8).float()
+        scaled = rewards * torch.rsqrt(self.moments.var + EPSILON).float()
         return scaled.clamp_(-self.clip, self.clip)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fastppo.config import Config
-from fastppo.envs import EnvSpec
 from fastppo.errors import UserError
 from fastppo.kernels import api
+from fastppo.tasks import EnvSpec
 
 MIN_IMAGE = 36  # the Nature CNN's three convolutions leave nothing of a smaller image
 MAX_CHANNELS = 16

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastppo import flat, randomness
 from fastppo.config import Config
 from fastppo.kernels import api
-from fastppo.policy import Act, ActorCritic
+from fastppo.policy import ActorCritic
 from fastppo.rollout import Minibatch, Rollout
 
 LOSS_STATS = ("policy_loss", "value_loss", "entropy", "approx_kl", "old_approx_kl", "clip_frac")
@@ -141,14 +142,24 @@ class EagerEngine:
         self.act_key = randomness.act_key(config.seed)
         self.optimizer = FlatAdam(flat.flatten(policy), config)
 
-    def act(self, obs: Tensor, step: Tensor | int, out: Act | None = None) -> Act:
-        """Actions, log-probs and values of one row of environments, into `out` if given."""
-        backend = self.config.backend
-        return self.policy.act(obs, step, key=self.act_key, out=out, backend=backend)
+    def act(self, rollout: Rollout, t: int, step: int) -> NDArray[Any]:
+        """Decides on row t of the rollout and writes actions, log-probs and values there.
 
-    def value(self, obs: Tensor) -> Tensor:
-        """V(s) of one row of environments."""
-        return self.policy.value(obs)
+        Args:
+            step: decisions so far: with the environment it keys the noise.
+
+        Returns:
+            The actions on the host, [N, ...], for the environments.
+        """
+        out, backend = rollout.act_row(t), self.config.backend
+        obs = rollout.store.row(t)
+        self.policy.act(obs, step, key=self.act_key, out=out, backend=backend)
+        actions: NDArray[Any] = out.actions.cpu().numpy()
+        return actions
+
+    def bootstrap(self, rollout: Rollout) -> None:
+        """Writes the values that acting left out: those of row T."""
+        rollout.values[-1].copy_(self.policy.value(rollout.store.row(self.config.num_steps)))
 
     def loss(self, mb: Minibatch, clip_coef: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The PPO loss of one minibatch and its statistics."""

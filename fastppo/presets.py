@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastppo.envs import EnvSpec
+from fastppo.tasks import EnvSpec
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Discrete actions, a handful of state variables. Without norm_reward, CartPole's returns of a

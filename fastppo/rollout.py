@@ -8,8 +8,9 @@ single frames (`frames.py`); everything else as it is.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +19,12 @@ from torch import Tensor
 
 from fastppo import randomness
 from fastppo.config import Config
-from fastppo.envs import EnvSpec, StepResult
-from fastppo.frames import IMAGE_SCALE, FrameStore, stacks_frames
+from fastppo.envs import StepResult
 from fastppo.kernels import api
 from fastppo.normalize import ObsNormalizer, RewardScaler
-from fastppo.policy import Act, reads_images
+from fastppo.observations import PlainStore, make_store
+from fastppo.policy import Act
+from fastppo.tasks import EnvSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,17 @@ class Minibatch:
     valid: Tensor  # [B] bool
     any_valid: Tensor  # 0-d bool
     advantage_stats: Tensor | None = None  # [4], or None for the loss to compute them
+
+
+class FlatRows(NamedTuple):
+    """The fields of a rollout's T * N rows, in the order that `Minibatch` has them."""
+
+    actions: Tensor
+    log_probs: Tensor
+    advantages: Tensor
+    returns: Tensor
+    values: Tensor
+    valid: Tensor
 
 
 class Rollout:
@@ -59,27 +72,12 @@ class Rollout:
     ) -> None:
         rows = (config.num_steps, config.num_envs)
         rows_and_last = (config.num_steps + 1, config.num_envs)
-        obs_dtype = torch.uint8 if spec.obs_dtype == np.uint8 else torch.float32
         self.config = config
         self.device = device
         # one launch per epoch instead of one per minibatch; without launches to save, the loss is
         # quicker with rows that it has in its cache (docs/kernels.md)
         self.stats_ahead = device.type == "cuda"
-        self.obs_normalizer = obs_normalizer
-        self.frames: FrameStore | None = None
-        if stacks_frames(spec) and obs_normalizer is None:
-            self.frames = FrameStore(
-                *rows,
-                spec,
-                device,
-                scale=IMAGE_SCALE if reads_images(spec, config) else 1.0,
-                backend=config.backend,
-            )
-            self.obs = self.frames.frames  # [T + S, N, H, W]
-        else:
-            self.obs = torch.zeros(*rows_and_last, *spec.obs_shape, dtype=obs_dtype, device=device)
-        # what the policy reads: a second buffer only where normalising makes it differ
-        self.inputs = self.obs if obs_normalizer is None else torch.zeros_like(self.obs).float()
+        self.store = make_store(config, spec, device, obs_normalizer)
         if spec.nvec is None:
             self.actions = torch.zeros(*rows, spec.action_dim, device=device)
         else:
@@ -87,66 +85,46 @@ class Rollout:
             self.actions = torch.zeros(*rows, *heads, dtype=torch.int64, device=device)
         self.log_probs = torch.zeros(rows, device=device)
         self.values = torch.zeros(rows_and_last, device=device)
+        self.advantages = torch.zeros(rows, device=device)
+        self.returns = torch.zeros(rows, device=device)
+        # what comes from the environments crosses once per rollout, from page-locked memory
+        on_gpu = device.type == "cuda"
+        self._host_rewards = torch.zeros(rows, pin_memory=on_gpu)
+        self._host_flags = torch.zeros(3, *rows, dtype=torch.bool, pin_memory=on_gpu)
         self.rewards = torch.zeros(rows, device=device)
         self.terminated = torch.zeros(rows, dtype=torch.bool, device=device)
         self.truncated = torch.zeros(rows, dtype=torch.bool, device=device)
         self.valid = torch.ones(rows, dtype=torch.bool, device=device)
-        self.advantages = torch.zeros(rows, device=device)
-        self.returns = torch.zeros(rows, device=device)
-        on_gpu = device.type == "cuda"
-        # what comes from the environments crosses once per rollout, from page-locked memory
-        self._host_rewards = torch.zeros(rows, pin_memory=on_gpu)
-        self._host_flags = torch.zeros(3, *rows, dtype=torch.bool, pin_memory=on_gpu)
-        self._host_obs = torch.zeros(
-            self.obs.shape[1:] if on_gpu and self.frames is None else 0,
-            dtype=obs_dtype,
-            pin_memory=on_gpu,
-        )
 
-    def write_obs(self, t: int, obs: NDArray[np.generic]) -> Tensor:
-        """Writes row t of the observations, the one copy to the device.
+    def begin(self, obs: NDArray[Any]) -> None:
+        """Writes the environments' first observations, [N, ...], as row T: `open` carries it on."""
+        self.store.write(self.config.num_steps, obs, np.ones(len(obs), np.bool_))
 
-        Returns:
-            The row as the policy reads it, [N, ...].
+    def open(self) -> None:
+        """Carries the last observation of the previous rollout to row 0."""
+        self.store.open()
+
+    def write(self, t: int, step: StepResult) -> None:
+        """Writes what the environments answered to row t, and the observation of row t + 1.
+
+        Rewards and flags stay on the host until `upload`.
         """
-        if self.frames is not None:
-            # EnvPool resets on the step after done, and that step is no transition
-            return self.frames.write(t, obs, ~self._host_flags[2, t - 1].numpy())
-        source = torch.from_numpy(obs)
-        if self.device.type == "cuda":
-            # The slot is free again: reading back the previous row's actions waited for it.
-            source = self._host_obs.copy_(source)
-        self.obs[t].copy_(source, non_blocking=True)
-        if self.obs_normalizer is not None:
-            self.obs_normalizer(self.obs[t], out=self.inputs[t])
-        return self.inputs[t]
+        rewards, terminated, truncated, valid = self._host_rows
+        rewards[t] = step.rewards
+        terminated[t] = step.terminated
+        truncated[t] = step.truncated
+        valid[t] = step.valid
+        # EnvPool resets on the step after done, and that step is no transition
+        self.store.write(t + 1, step.obs, ~valid[t])
 
-    def open(self) -> Tensor:
-        """Carries the last observation of the previous rollout to row 0 and returns it as input.
-
-        The row is normalised again: the statistics have moved since it was written.
-        """
-        if self.frames is not None:
-            return self.frames.open()
-        self.obs[0].copy_(self.obs[-1])
-        if self.obs_normalizer is not None:
-            self.obs_normalizer(self.obs[0], out=self.inputs[0])
-        return self.inputs[0]
-
-    def row(self, t: int) -> Tensor:
-        """Row t as the policy reads it, [N, ...]."""
-        return self.inputs[t] if self.frames is None else self.frames.row(t)
+    @cached_property
+    def _host_rows(self) -> tuple[NDArray[Any], ...]:
+        """Rewards, terminated, truncated and valid as numpy has them: an assignment costs less."""
+        return self._host_rewards.numpy(), *self._host_flags.numpy()
 
     def act_row(self, t: int) -> Act:
         """Row t of actions, log-probs and values, for the decision on it to be written to."""
         return Act(self.actions[t], self.log_probs[t], self.values[t])
-
-    def write_step(self, t: int, step: StepResult) -> None:
-        """Keeps what the environments answered to row t, on the host until `finish`."""
-        self._host_rewards[t] = torch.from_numpy(step.rewards)
-        self._host_flags[0, t] = torch.from_numpy(step.terminated)
-        self._host_flags[1, t] = torch.from_numpy(step.truncated)
-        self._host_flags[2, t] = torch.from_numpy(step.valid)
 
     def upload(self) -> None:
         """Copies rewards and flags to the device."""
@@ -159,15 +137,15 @@ class Rollout:
         ):
             target.copy_(flags, non_blocking=True)
 
-    def finish(self, last_values: Tensor, reward_scaler: RewardScaler | None) -> None:
+    def finish(self, reward_scaler: RewardScaler | None) -> None:
         """Scales rewards and computes advantages and returns.
 
+        Row T of the values is the bootstrap. It is exact also where row T-1 ended an episode by a
+        time limit, because EnvPool returns the true final observation.
+
         Args:
-            last_values: [N] V of the observation in row T; exact also where row T-1 ended an
-                episode by a time limit, because EnvPool returns the true final observation.
             reward_scaler: updates its statistics with this rollout, or None.
         """
-        self.values[-1].copy_(last_values)
         backend = self.config.backend
         if reward_scaler is not None:
             self.rewards.copy_(reward_scaler(self.rewards, self.valid, backend))
@@ -183,32 +161,30 @@ class Rollout:
 
     def update_obs_statistics(self) -> None:
         """Merges this rollout into the observation statistics, for the next one."""
-        if self.obs_normalizer is not None:
-            self.obs_normalizer.update(self.obs[:-1].flatten(0, 1), self.valid.flatten())
+        store = self.store
+        if isinstance(store, PlainStore) and store.normalizer is not None:
+            store.normalizer.update(store.obs[:-1].flatten(0, 1), self.valid.flatten())
+
+    def flat(self) -> FlatRows:
+        """Views of the T * N rows."""
+        fields = (self.log_probs, self.advantages, self.returns, self.values[:-1], self.valid)
+        return FlatRows(self.actions.flatten(0, 1), *(field.flatten() for field in fields))
 
     def minibatches(self, update: int, epoch: int) -> Iterator[Minibatch]:
         """Freshly shuffled minibatches of one epoch, invalid rows among them and marked."""
         config = self.config
         order = randomness.shuffle(config.seed, update, epoch, config.batch_size, self.device)
-        fields = [
-            self.actions.flatten(0, 1),
-            *(x.flatten() for x in (self.log_probs, self.advantages, self.returns)),
-            self.values[:-1].flatten(),
-            self.valid.flatten(),
-        ]
-        if self.frames is None:
-            fields.insert(0, self.inputs[:-1].flatten(0, 1))
         minibatches = order.view(-1, config.minibatch_size)
         stats: Iterable[Tensor | None] = repeat(None)
         if self.stats_ahead and config.norm_adv:
             stats = api.advantage_stats(
                 self.advantages, self.valid, minibatches, backend=config.backend
             )
-        any_valid = self.valid.flatten()[minibatches].any(1)
-        for rows, has_rows, row_stats in zip(minibatches, any_valid, stats, strict=False):
-            gathered = api.gather_rows(fields, rows, backend=config.backend)
-            images = [] if self.frames is None else [self.frames.gather(rows)]
-            tensors: list[Any] = [*images, *gathered, has_rows, row_stats]
+        rows = self.flat()
+        any_valid = rows.valid[minibatches].any(1)
+        for index, has_rows, row_stats in zip(minibatches, any_valid, stats, strict=False):
+            obs, gathered = self.store.gather(index, rows, config.backend)
+            tensors: list[Any] = [obs, *gathered, has_rows, row_stats]
             yield Minibatch(*tensors)
 
     def explained_variance(self) -> Tensor:

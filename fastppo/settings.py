@@ -39,7 +39,7 @@ def resolve(kind: type[Typed], words: Sequence[str], program: str) -> Typed:
         raise UserError("env_id: missing; name an EnvPool task, such as CartPole-v1")
     # EnvPool takes a second to import, which help without an environment need not wait for
     from fastppo import presets
-    from fastppo.envs import describe
+    from fastppo.tasks import describe
 
     spec = describe(typed.env_id)
     preset: Any = presets.preset_for(spec) if typed.preset == "auto" else typed.preset

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from fastppo import cgroups
 from fastppo.config import Config
-from fastppo.envs import EnvSpec
 from fastppo.policy import is_image
+from fastppo.tasks import EnvSpec
 
 
 @dataclass(frozen=True, slots=True)

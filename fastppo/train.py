@@ -11,12 +11,13 @@ from fastppo import checkpoint, limits, memory, randomness, threads
 from fastppo.config import Config
 from fastppo.devices import check_backend, resolve_device
 from fastppo.engines import make_engine
-from fastppo.envs import VecEnv, spec_of
+from fastppo.envs import VecEnv
 from fastppo.errors import Diverged
 from fastppo.kernels import api
 from fastppo.normalize import ObsNormalizer, RewardScaler
 from fastppo.policy import ActorCritic
 from fastppo.rollout import Rollout
+from fastppo.tasks import spec_of
 from fastppo.timing import PhaseTimer
 
 
@@ -90,7 +91,7 @@ class Trainer:
         self.compile_s = clock() - begin
         if state is not None:
             self._restore(state)
-        self.rollout.write_obs(config.num_steps, self.env.reset())
+        self.rollout.begin(self.env.reset())
         self.timer = PhaseTimer(self.device, clock)
         self._check_stop = check_stop
 
@@ -124,27 +125,26 @@ class Trainer:
         """Fills the rollout: T steps of N environments, advantages and returns."""
         timer, rollout = self.timer, self.rollout
         with timer.phase("policy"):
-            obs = rollout.open()
+            rollout.open()
         first_step = self.update * self.config.num_steps
         for t in range(self.config.num_steps):
             self._check_stop()
             with timer.phase("policy"):
-                act = self.engine.act(obs, first_step + t, rollout.act_row(t))
-            with timer.phase("copy"):
-                actions = act.actions.cpu().numpy()
+                actions = self.engine.act(rollout, t, first_step + t)
             with timer.phase("env"):
                 step = self.env.step(actions)
             with timer.phase("copy"):
-                rollout.write_step(t, step)
-                obs = rollout.write_obs(t + 1, step.obs)
+                rollout.write(t, step)
         with timer.phase("copy"):
             rollout.upload()
         with timer.phase("policy"):
-            last_values = self.engine.value(obs)
+            self.engine.bootstrap(rollout)
         with timer.phase("gae"):
-            rollout.finish(last_values, self.reward_scaler)
+            rollout.finish(self.reward_scaler)
 
     def _metrics(self, stats: dict[str, float]) -> dict[str, Any]:
+        # of an episode without one valid step no return is known
+        episodes = [episode for episode in self.env.episodes.drain() if episode[2] > 0]
         seconds = self.timer.drain()
         env_steps = int(stats.pop("valid_rows"))
         skipped = int(stats.pop("skipped_steps"))
@@ -153,8 +153,6 @@ class Trainer:
         self.global_step += env_steps
         self.wall_time += seconds["total"]
         self.skipped_steps += skipped
-        # of an episode without one valid step no return is known
-        episodes = [episode for episode in self.env.episodes.drain() if episode[2] > 0]
         rate = env_steps / seconds["total"]
         metrics: dict[str, Any] = {
             "update": self.update,

@@ -144,3 +144,9 @@ def fake_wandb(
     monkeypatch.setenv("PYTHONPATH", str(folder))
     monkeypatch.setenv("FAKE_WANDB_CALLS", str(calls))
     return lambda: [json.loads(line) for line in calls.read_text().splitlines()]
+
+
+@pytest.fixture
+def public_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EnvPool is stepped by its public `step`, which a test may replace."""
+    monkeypatch.setattr("fastppo.pools.DRIVEN", ())

@@ -8,8 +8,8 @@ from torch import nn
 
 from fastppo.bench import contract
 from fastppo.config import Config
-from fastppo.envs import EnvSpec
 from fastppo.policy import is_image
+from fastppo.tasks import EnvSpec
 
 # Two counts of the same layers agree exactly; libraries may add a scalar here or there.
 COMPARED = tuple(name for name in contract.WORK_FIELDS if name != "network")

@@ -15,11 +15,11 @@ from fastppo.bench.launch.pools import (
 )
 from fastppo.bench.results.intervals import Interval, median_interval
 from fastppo.config import Config
-from fastppo.envs import EnvSpec, describe, spec_of
 from fastppo.errors import Interrupted
 from fastppo.limits import available_bytes
 from fastppo.presets import PRESETS, preset_for
 from fastppo.signals import StopRequest
+from fastppo.tasks import EnvSpec, describe, spec_of
 
 MEMORY_SHARE = 0.5
 """Part of the free memory that pools may fill."""

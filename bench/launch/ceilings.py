@@ -8,7 +8,7 @@ from fastppo.bench.contract import CEILINGS, Reporter, manifest
 from fastppo.bench.launch.pools import draw_actions
 from fastppo.bench.launch.request import Request, config_of
 from fastppo.config import Config
-from fastppo.envs import make_pool
+from fastppo.pools import make_pool
 
 STRETCH_S = 0.25
 """Of one ceiling before the next has its turn: back to back, as in a run that did nothing else."""

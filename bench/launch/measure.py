@@ -18,7 +18,7 @@ from fastppo.bench.launch.steady import steady_index
 from fastppo.cgroups import available_cores
 from fastppo.config import Config
 from fastppo.devices import resolve_device
-from fastppo.envs import spec_of
+from fastppo.tasks import spec_of
 from fastppo.text import print_err
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastppo import randomness
 from fastppo.config import Config
-from fastppo.envs import make_pool
+from fastppo.pools import make_pool
 
 MIN_TURNS = 3
 """Answers that a slice waits for at least."""

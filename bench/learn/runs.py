@@ -13,7 +13,7 @@ from fastppo.bench.launch.process import Failed, Launch
 from fastppo.bench.learn.curves import Curve
 from fastppo.config import Config
 from fastppo.devices import resolve_device
-from fastppo.envs import spec_of
+from fastppo.tasks import spec_of
 from fastppo.text import print_err
 
 SHORT = 0.5

@@ -14,8 +14,8 @@ from fastppo.bench import contract
 from fastppo.bench.peers.pool import AutoresetEnv
 from fastppo.bench.reference import looks_like_image
 from fastppo.config import Config
-from fastppo.envs import EnvSpec, spec_of
 from fastppo.errors import MachineError, UserError
+from fastppo.tasks import EnvSpec, spec_of
 
 
 @dataclass(frozen=True, slots=True)

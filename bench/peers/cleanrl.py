@@ -26,8 +26,9 @@ from fastppo import randomness
 from fastppo.bench import contract
 from fastppo.bench.peers.child import Task, report_update, serve
 from fastppo.bench.peers.pool import AutoresetEnv, action_space, observation_space
-from fastppo.envs import Array, VecEnv
+from fastppo.envs import VecEnv
 from fastppo.errors import UserError
+from fastppo.pools import Array
 
 NOTES = (
     "{script} of the published package, unchanged, on this Python and torch; normalisation by our "

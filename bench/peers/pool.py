@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from fastppo import randomness
 from fastppo.config import Config
-from fastppo.envs import Array, EnvSpec, Flags, VecEnv
+from fastppo.envs import VecEnv
+from fastppo.pools import Array, Flags
+from fastppo.tasks import EnvSpec
 
 
 class Row(NamedTuple):
@@ -103,11 +105,10 @@ class _PartlySteppedEnv(VecEnv):
 
     def begin_episodes(self, ended: NDArray[np.int32]) -> Array:
         """First observations, [E, ...], of the environments whose last step ended an episode."""
-        ignored = np.zeros((len(ended), *self._action_shape[1:]), self._action_dtype)
+        ignored = np.zeros((len(ended), *self._actions.shape[1:]), self._actions.dtype)
         obs, _, terminated, truncated, info = self._time_limit.step(self.pool, ignored, ended)
         assert (info["env_id"] == ended).all()
         assert not (terminated | truncated).any()
-        self._done[ended] = False
         return self.gate.reset(np.asarray(obs), ended)
 
 

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from fastppo.bench import contract
 from fastppo.bench.peers.child import Task, report_update, serve
 from fastppo.bench.peers.pool import AutoresetEnv
-from fastppo.envs import Array
+from fastppo.pools import Array
 
 ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
 NOTES = (

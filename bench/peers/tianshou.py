@@ -20,8 +20,8 @@ from torch import nn
 from fastppo.bench import contract
 from fastppo.bench.peers.child import Task, report_update, serve
 from fastppo.bench.peers.pool import AutoresetEnv, Row
-from fastppo.envs import Array
 from fastppo.errors import UserError
+from fastppo.pools import Array
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 NOTES = (

@@ -10,7 +10,7 @@ from fastppo.bench.contract import PHASES, manifest
 from fastppo.bench.launch.measure import Measurement, Run
 from fastppo.bench.launch.steady import steady_index
 from fastppo.bench.results.intervals import Interval, over_launches
-from fastppo.envs import spec_of
+from fastppo.tasks import spec_of
 
 HORIZONS = (1_000_000, 10_000_000, 50_000_000)
 """Env steps of a run, start and compilation included, for the amortised rates."""

@@ -11,9 +11,9 @@ from fastppo import machine, presets, threads
 from fastppo.cgroups import available_cores
 from fastppo.config import Config
 from fastppo.console import PlainConsole
-from fastppo.envs import Refusal, all_env_ids, classify, describe
 from fastppo.kernels import api
 from fastppo.run.args import DoctorArgs
+from fastppo.tasks import Refusal, all_env_ids, classify, describe
 from fastppo.text import print_out
 
 

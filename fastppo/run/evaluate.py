@@ -10,10 +10,11 @@ import torch
 from fastppo import checkpoint, randomness, threads
 from fastppo.config import Config
 from fastppo.devices import resolve_device
-from fastppo.envs import VecEnv, spec_of
+from fastppo.envs import VecEnv
 from fastppo.errors import MachineError, UserError
 from fastppo.run.args import EvalArgs
 from fastppo.run.rundir import RunDir
+from fastppo.tasks import spec_of
 from fastppo.text import print_err, print_out
 from fastppo.tracking.wandb_eval import record_eval
 from fastppo.train import build_obs_normalizer, build_policy

@@ -1,13 +1,13 @@
-"""A small actor-critic on the CPU in two calls: one that acts, one that is a whole PPO update.
+"""A small actor-critic on the CPU: one call acts, one values a rollout, one is a whole PPO update.
 
 A minibatch of a 64-64 network takes a fraction of a millisecond to compute, and as long again to
-tell torch what to compute. Here nothing is told: loss, draw, clip and Adam are the kernels of this
-package, the network is that of `numba_layers`, which says what a table of layers is. Parameters,
-gradients and Adam's moments are the flat buffers that torch's modules view.
+dispatch to torch op by op. Here the loss, the draw, the clip and Adam are the kernels of this
+package, and the network is that of `numba_layers`. Parameters, gradients and Adam's moments are
+the flat buffers that torch's modules view.
 """
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 
 from fastppo.kernels.act.numba_cpu import categorical_kernel as draw_categorical
 from fastppo.kernels.act.numba_cpu import gaussian_kernel as draw_gaussian
@@ -25,11 +25,21 @@ from fastppo.kernels.mlp.numba_layers import (
     outputs_per_row,
     trunk,
 )
+from fastppo.kernels.mlp.records import Adam, Floats, IntRows, Loss, Network, Normal, Rows
+from fastppo.kernels.moments.numba_cpu import normalize_kernel
 from fastppo.kernels.tools.numba_math import ONE, ZERO
-from fastppo.kernels.tools.numba_memory import OPTIONS, SIZE, address_of, keep, kernel, pointer
+from fastppo.kernels.tools.numba_memory import (
+    OPTIONS,
+    SIZE,
+    address_of,
+    keep,
+    kernel_of_records,
+)
 
 MAX_WIDTH = 128
 """Logits of a row that the loss kernel used here takes at its best."""
+BLOCK = 512
+"""Rows whose values are computed at a time: their hidden layers stay in the cache."""
 
 
 @njit(**OPTIONS)
@@ -45,150 +55,125 @@ def _gather_1d(source, rows, out):
         out[i] = source[rows[i]]
 
 
-_FLOATS, _ROWS, _INTS, _TABLE = "float32[::1]", "float32[:, ::1]", "int64[::1]", "int64[:, ::1]"
-_NETWORK = f"{_FLOATS}, {_TABLE}, {_TABLE}, {_TABLE}, int64"
-
-
-@kernel(f"void({_NETWORK}, {_INTS}, int64, {_ROWS}, int64, int64, int64, int64, int64, int64)")
+@kernel_of_records
 def act_kernel(
-    params,  # [P]
-    actor,  # [L, 4]
-    critic,  # [L, 4], or [0, 4]
-    heads,  # [2, 4]
-    activation,
-    nvec,  # [H], or [0] for a Gaussian policy
-    log_std_start,
-    obs,  # [N, D]
-    key,
-    step,
-    first_env,
-    actions_at,  # [N, H] i64 or [N, A] f32, written
-    log_probs_at,  # [N] f32, written
-    values_at,  # [N] f32, written
+    network: Network,
+    rows: Rows,  # row t of inputs (where it is normalised), actions and log-probs is written
+    normal: Normal,
+    t: int,
+    key: int,
+    step: int,
+    first_env: int,
 ):
-    rows = obs.shape[0]
-    width = heads[ACTOR, OUTPUTS]
-    per_row, _ = outputs_per_row(actor)
-    hidden = np.empty((2, rows * per_row), np.float32)
-    outputs = np.empty((rows, width), np.float32)
-    values = np.empty((rows, 1), np.float32)
-    forward(params, actor, critic, heads, activation, obs, hidden, outputs, values)
-    written = carray(pointer(values_at), (rows,), np.float32)
-    for i in range(rows):
-        written[i] = values[i, 0]
-    if nvec.shape[0] > 0:
+    num_envs, width = rows.obs.shape[1], network.heads[ACTOR, OUTPUTS]
+    x = rows.inputs[t]
+    if normal.mean.shape[0] > 0:
+        normalize_kernel(
+            address_of(x),
+            address_of(rows.obs[t]),
+            address_of(normal.mean),
+            address_of(normal.var),
+            num_envs,
+            x.shape[1],
+            normal.clip,
+            normal.epsilon,
+        )
+    per_row, _ = outputs_per_row(network.actor)
+    hidden = np.empty(num_envs * per_row, np.float32)
+    outputs = np.empty((num_envs, width), np.float32)
+    h = trunk(network.params, network.actor, network.activation, x, hidden)
+    head(network.params, network.heads[ACTOR], h, outputs)
+    log_probs_at = address_of(rows.log_probs[t])
+    if network.nvec.shape[0] > 0:
         draw_categorical(
-            rows,
+            num_envs,
             width,
-            nvec.shape[0],
+            network.nvec.shape[0],
             key,
             step,
             first_env,
             address_of(outputs),
             0,
-            address_of(nvec),
+            address_of(network.nvec),
             0,
-            actions_at,
+            address_of(rows.choices[t]),
             log_probs_at,
             0,
         )
     else:
         draw_gaussian(
-            rows,
+            num_envs,
             width,
             1,
             key,
             step,
             first_env,
             address_of(outputs),
-            address_of(params) + SIZE * log_std_start,
+            address_of(network.params) + SIZE * network.log_std_start,
             0,
-            actions_at,
+            address_of(rows.actions[t]),
             log_probs_at,
             0,
         )
     keep(outputs)
 
 
-@kernel(f"void({_NETWORK}, {_ROWS}, int64)")
+@kernel_of_records
 def value_kernel(
-    params,  # as for act_kernel, as the next four
-    actor,
-    critic,
-    heads,
-    activation,
-    obs,  # [N, D]
-    values_at,  # [N] f32, written
+    network: Network,
+    rows: Rows,  # all values are written, and row T of the inputs where it is normalised
+    normal: Normal,
 ):
-    rows = obs.shape[0]
-    layers = critic if critic.shape[0] > 0 else actor
+    last = rows.obs.shape[0] - 1
+    num_rows, width = rows.obs.shape[0] * rows.obs.shape[1], rows.obs.shape[2]
+    if normal.mean.shape[0] > 0:
+        normalize_kernel(
+            address_of(rows.inputs[last]),
+            address_of(rows.obs[last]),
+            address_of(normal.mean),
+            address_of(normal.var),
+            rows.obs.shape[1],
+            width,
+            normal.clip,
+            normal.epsilon,
+        )
+    inputs = rows.inputs.reshape((num_rows, width))
+    values = rows.values.reshape((num_rows, 1))
+    layers = network.critic if network.critic.shape[0] > 0 else network.actor
     per_row, _ = outputs_per_row(layers)
-    hidden = np.empty(rows * per_row, np.float32)
-    values = np.empty((rows, 1), np.float32)
-    h = trunk(params, layers, activation, obs, hidden)
-    head(params, heads[CRITIC], h, values)
-    written = carray(pointer(values_at), (rows,), np.float32)
-    for i in range(rows):
-        written[i] = values[i, 0]
+    hidden = np.empty(min(BLOCK, num_rows) * per_row, np.float32)
+    for first in range(0, num_rows, BLOCK):
+        x = inputs[first : min(first + BLOCK, num_rows)]
+        h = trunk(network.params, layers, network.activation, x, hidden)
+        head(network.params, network.heads[CRITIC], h, values[first : first + x.shape[0]])
 
 
-_UPDATE = ", ".join(
-    [
-        _NETWORK,
-        *[_INTS, "int64"],
-        *[_FLOATS] * 4,
-        *[_ROWS, _TABLE, _ROWS],
-        *[_FLOATS] * 4,
-        *["boolean[::1]", _TABLE, "int64"],
-        *["boolean", *["float64"] * 11],
-        _FLOATS,
-    ]
-)
-
-
-@kernel(f"void({_UPDATE})")
+@kernel_of_records
 def update_kernel(
-    params,  # as for act_kernel, as the next six; updated
-    actor,
-    critic,
-    heads,
-    activation,
-    nvec,
-    log_std_start,
-    grad,  # [P], zero afterwards
-    exp_avg,  # [P], updated, as the next two
-    exp_avg_sq,
-    step,  # [1]
-    obs,  # [R, D]
-    choices,  # [R, H] i64, or [0, 0]
-    actions,  # [R, A], or [0, 0]
-    old_log_probs,  # this and the next three: [R]
-    advantages,
-    returns,
-    old_values,
-    valid,  # [R]
-    orders,  # [E, R]: a permutation of the rows for every epoch
-    minibatch_size,
-    norm_adv,
-    clip_coef,
-    vf_coef,
-    ent_coef,
-    clip_vloss,  # below 0: off
-    dual_clip,  # inf: off
-    target_kl,  # inf: off
-    lr,
-    beta1,
-    beta2,
-    eps,
-    max_grad_norm,  # inf: off
-    totals,  # [10]: sums over the steps taken of loss, norm and STATS [6]; steps taken, skipped
+    network: Network,  # its parameters are updated
+    adam: Adam,
+    rows: Rows,
+    loss: Loss,
+    orders: IntRows,  # [E, T * N]: a permutation of the rows for every epoch
+    size: int,  # of a minibatch
+    totals: Floats,  # [10]: sums over the steps taken of loss, norm and STATS [6]; taken, skipped
 ):
-    size, width = minibatch_size, heads[ACTOR, OUTPUTS]
-    per_row, widest = outputs_per_row(actor)
+    params, activation = network.params, network.activation
+    actor, critic, heads, nvec = network.actor, network.critic, network.heads, network.nvec
+    log_std_at = SIZE * network.log_std_start
+    num_rows, width = orders.shape[1], heads[ACTOR, OUTPUTS]
     discrete = nvec.shape[0] > 0
+    dim = rows.inputs.shape[2]
+    inputs = rows.inputs.reshape((rows.inputs.shape[0] * rows.inputs.shape[1], dim))
+    choices = rows.choices.reshape((num_rows if discrete else 0, rows.choices.shape[2]))
+    actions = rows.actions.reshape((0 if discrete else num_rows, rows.actions.shape[2]))
+    log_probs, values_of = rows.log_probs.reshape(num_rows), rows.values.reshape(inputs.shape[0])
+    advantages, returns = rows.advantages.reshape(num_rows), rows.returns.reshape(num_rows)
+    valid = rows.valid.reshape(num_rows)
+    per_row, widest = outputs_per_row(actor)
     hidden = np.empty((2, size * per_row), np.float32)
     scratch = np.empty((2, size * widest), np.float32)
-    x = np.empty((size, obs.shape[1]), np.float32)
+    x = np.empty((size, dim), np.float32)
     outputs = np.empty((size, width), np.float32)
     values = np.empty((size, 1), np.float32)
     d_outputs = np.empty((size, width), np.float32)
@@ -204,19 +189,19 @@ def update_kernel(
     fill(totals, ZERO)
     for epoch in range(orders.shape[0]):
         epoch_kl, with_rows = ZERO, ZERO
-        for first in range(0, orders.shape[1], size):
-            rows = orders[epoch, first : first + size]
-            _gather(obs, rows, x)
-            _gather_1d(old_log_probs, rows, olds[0])
-            _gather_1d(advantages, rows, olds[1])
-            _gather_1d(returns, rows, olds[2])
-            _gather_1d(old_values, rows, olds[3])
-            _gather_1d(valid, rows, ok)
+        for first in range(0, num_rows, size):
+            index = orders[epoch, first : first + size]
+            _gather(inputs, index, x)
+            _gather_1d(log_probs, index, olds[0])
+            _gather_1d(advantages, index, olds[1])
+            _gather_1d(returns, index, olds[2])
+            _gather_1d(values_of, index, olds[3])
+            _gather_1d(valid, index, ok)
             if not ok.any():
                 continue
             h, g = forward(params, actor, critic, heads, activation, x, hidden, outputs, values)
             if discrete:
-                _gather(choices, rows, chosen)
+                _gather(choices, index, chosen)
                 categorical_kernel(
                     size,
                     width,
@@ -233,28 +218,28 @@ def update_kernel(
                     address_of(values),
                     address_of(ok),
                     0,
-                    norm_adv,
+                    loss.norm_adv,
                     -1.0,
-                    clip_coef,
-                    vf_coef,
-                    ent_coef,
-                    clip_vloss,
-                    dual_clip,
+                    loss.clip_coef,
+                    loss.vf_coef,
+                    loss.ent_coef,
+                    loss.clip_vloss,
+                    loss.dual_clip,
                     address_of(d_values),
                     loss_at,
                     stats_at,
                 )
             else:
-                _gather(actions, rows, acted)
+                _gather(actions, index, acted)
                 gaussian_kernel(
                     size,
                     width,
                     address_of(outputs),
-                    address_of(params) + SIZE * log_std_start,
+                    address_of(params) + log_std_at,
                     True,
                     address_of(acted),
                     address_of(d_outputs),
-                    address_of(grad) + SIZE * log_std_start,
+                    address_of(adam.grad) + log_std_at,
                     address_of(olds[0]),
                     address_of(olds[1]),
                     address_of(olds[2]),
@@ -262,13 +247,13 @@ def update_kernel(
                     address_of(values),
                     address_of(ok),
                     0,
-                    norm_adv,
+                    loss.norm_adv,
                     -1.0,
-                    clip_coef,
-                    vf_coef,
-                    ent_coef,
-                    clip_vloss,
-                    dual_clip,
+                    loss.clip_coef,
+                    loss.vf_coef,
+                    loss.ent_coef,
+                    loss.clip_vloss,
+                    loss.dual_clip,
                     address_of(d_values),
                     loss_at,
                     stats_at,
@@ -280,7 +265,7 @@ def update_kernel(
                 continue
             backward(
                 params,
-                grad,
+                adam.grad,
                 actor,
                 critic,
                 heads,
@@ -295,18 +280,18 @@ def update_kernel(
             )
             clip_adam_kernel(
                 address_of(params),
-                address_of(grad),
-                address_of(exp_avg),
-                address_of(exp_avg_sq),
+                address_of(adam.grad),
+                address_of(adam.exp_avg),
+                address_of(adam.exp_avg_sq),
                 params.shape[0],
-                address_of(step),
+                address_of(adam.step),
                 0,
                 0,
-                lr,
-                beta1,
-                beta2,
-                eps,
-                max_grad_norm,
+                adam.lr,
+                adam.beta1,
+                adam.beta2,
+                adam.eps,
+                adam.max_grad_norm,
                 False,
                 norm_at,
                 address_of(flag),
@@ -317,9 +302,9 @@ def update_kernel(
                 totals[8] += ONE
             else:
                 totals[9] += ONE
-        if with_rows > ZERO and epoch_kl / with_rows > target_kl:
+        if with_rows > ZERO and epoch_kl / with_rows > loss.target_kl:
             break
-    fill(grad, ZERO)
+    fill(adam.grad, ZERO)
     for array in (x, outputs, values, d_outputs, d_values, acted, olds):
         keep(array)
     keep(chosen)

@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from types import CellType, FunctionType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
+from numba.core import cgutils, sigutils
 from numba.extending import intrinsic
 from torch import Tensor
 
@@ -42,7 +42,33 @@ _STAMP = _stamp()
 numba_cache.check()
 
 
-def kernel(signature: str) -> Callable[[Callable[..., Any]], Any]:
+def _numba_type(annotation: Any) -> Any:
+    """What a parameter or a field is to numba."""
+    if isinstance(annotation, type) and issubclass(annotation, tuple):
+        fields = get_type_hints(annotation, include_extras=True).values()
+        return types.BaseTuple.from_types([_numba_type(field) for field in fields], annotation)
+    if annotation in _SCALARS:
+        return _SCALARS[annotation]
+    _, name = get_args(annotation)
+    (argument,) = sigutils.normalize_signature(f"void({name})")[0]
+    return argument
+
+
+_SCALARS = {int: types.int64, float: types.float64, bool: types.boolean}
+
+
+def kernel_of_records(function: Callable[..., Any]) -> Any:
+    """As `kernel`, for a function whose parameters are annotated and which returns nothing.
+
+    A parameter is an int, a float, a bool, an array as `Annotated[NDArray[...], "float32[::1]"]`
+    with its type in numba, or a NamedTuple of such fields: a list of arguments that is written
+    once, where it is declared. A call costs 2 us for a dozen arrays.
+    """
+    annotations = get_type_hints(function, include_extras=True).values()
+    return kernel(types.void(*map(_numba_type, annotations)))(function)
+
+
+def kernel(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compiles a function for `signature` at once, and keeps the machine code on disk.
 
     With a signature given, a call that does not fit raises instead of compiling in the middle of

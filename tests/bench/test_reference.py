@@ -11,11 +11,12 @@ from torch import Tensor
 from fastppo import randomness
 from fastppo.bench.reference import Agent, Batch, ReferenceTrainer, compute_gae, update
 from fastppo.config import Config
-from fastppo.envs import EnvSpec
+from fastppo.observations import PlainStore
 from fastppo.policy import ActorCritic
 from fastppo.ppo import EagerEngine
 from fastppo.presets import PRESETS
 from fastppo.rollout import Rollout
+from fastppo.tasks import EnvSpec
 from fastppo.train import Trainer
 
 TOLERANCE = 1e-5  # float32; what one update may differ by, in any parameter
@@ -71,8 +72,9 @@ def random_rollout(config: Config, spec: EnvSpec, policy: ActorCritic) -> Rollou
 
     rollout = Rollout(config, spec, CPU)
     rows = (config.num_steps, config.num_envs)
-    rollout.obs.copy_(normal(*rollout.obs.shape))
-    act = policy.act(rollout.obs[:-1].flatten(0, 1), 0, key=randomness.act_key(config.seed))
+    assert isinstance(rollout.store, PlainStore)
+    rollout.store.obs.copy_(normal(*rollout.store.obs.shape))
+    act = policy.act(rollout.store.obs[:-1].flatten(0, 1), 0, key=randomness.act_key(config.seed))
     rollout.actions.copy_(act.actions.view_as(rollout.actions))
     rollout.log_probs.copy_(act.log_probs.view(rows) + 0.2 * normal(*rows))
     rollout.values.copy_(normal(*rollout.values.shape))
@@ -84,7 +86,7 @@ def random_rollout(config: Config, spec: EnvSpec, policy: ActorCritic) -> Rollou
         rollout.terminated[t] = (ends[t] < 0.1) & ~done
         rollout.truncated[t] = (ends[t] > 0.9) & ~done
         done = rollout.terminated[t] | rollout.truncated[t]
-    rollout.finish(normal(config.num_envs), None)
+    rollout.finish(None)
     assert not rollout.valid.all()
     assert rollout.terminated.any()
     assert rollout.truncated.any()
@@ -94,6 +96,7 @@ def random_rollout(config: Config, spec: EnvSpec, policy: ActorCritic) -> Rollou
 def batch_of(rollout: Rollout) -> Batch:
     """The same rows, with advantages by the reference's own recursion."""
     config = rollout.config
+    assert isinstance(rollout.store, PlainStore)
     advantages, returns = compute_gae(
         rollout.rewards,
         rollout.values,
@@ -103,7 +106,7 @@ def batch_of(rollout: Rollout) -> Batch:
         config.gae_lambda,
     )
     return Batch(
-        obs=rollout.inputs[:-1].flatten(0, 1),
+        obs=rollout.store.inputs[:-1].flatten(0, 1),
         actions=rollout.actions.flatten(0, 1),
         log_probs=rollout.log_probs.flatten(),
         values=rollout.values[:-1].flatten(),

@@ -7,7 +7,7 @@ import pytest
 
 from fastppo import cgroups, machine, threads
 from fastppo.config import Config
-from fastppo.envs import describe
+from fastppo.tasks import describe
 
 MOUNT = "31 23 0:28 {root} {point} rw,nosuid shared:9 - {kind} {kind} rw,{options}\n"
 

@@ -10,8 +10,8 @@ import pytest
 
 from fastppo import presets
 from fastppo.config import Config, Options
-from fastppo.envs import describe
 from fastppo.errors import UserError
+from fastppo.tasks import describe
 
 NAN, INF = math.nan, math.inf
 # field, value, what the message must say after naming both

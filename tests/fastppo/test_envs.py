@@ -16,10 +16,12 @@ from envpool.registration import registry
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from fastppo import envs, randomness
+from fastppo import envs, pools, randomness, tasks
 from fastppo.config import Config
-from fastppo.envs import Refusal, StepResult, VecEnv, classify, describe, make_pool, spec_of
+from fastppo.envs import StepResult, VecEnv
 from fastppo.errors import UserError
+from fastppo.pools import make_pool
+from fastppo.tasks import Refusal, classify, describe, spec_of
 
 SEEDS = [11, 12, 13]
 # sticky paddles lose Breakout's five lives in about 150 steps
@@ -137,7 +139,7 @@ def test_an_episode_end_carries_the_true_final_observation(driven: Driven) -> No
 )  # fmt: skip
 def test_every_family_resets_on_the_step_after_the_end(env_id: str) -> None:
     """Where no lives are lost, EnvPool's own step counter is 0 in reset rows and only there."""
-    limit = 6 if classify(env_id).family in envs.TIME_LIMITED else None
+    limit = 6 if classify(env_id).family in pools.TIME_LIMITED else None
     _, rows, games = drive(config_of(env_id=env_id, max_episode_steps=limit), 40)
 
     for row in rows:
@@ -279,7 +281,7 @@ def acting_on(
     pool = Pool(space, dtype)
     monkeypatch.setattr(envs, "make_pool", lambda *_, **__: pool)
     spec = describe(env_id)
-    nvec = envs._action_choices(space)
+    nvec = tasks._action_choices(space)
     monkeypatch.setattr(envs, "describe", lambda _: dataclasses.replace(spec, nvec=nvec))
     return VecEnv(config_of(env_id=env_id), [0, 1]), pool
 
@@ -333,7 +335,7 @@ def test_discrete_choices_are_counted_from_the_spaces_start(
 def test_choices_per_head_follow_the_action_space(
     space: spaces.Space[Any], choices: tuple[int, ...] | None
 ) -> None:
-    assert envs._action_choices(space) == choices
+    assert tasks._action_choices(space) == choices
 
 
 def box(low: Any, high: Any, dtype: type = np.float32) -> spaces.Box:
@@ -363,7 +365,7 @@ def box(low: Any, high: Any, dtype: type = np.float32) -> spaces.Box:
 )
 def test_action_that_would_train_wrongly_is_refused(space: spaces.Space[Any], reason: str) -> None:
     with pytest.raises(Refusal, match=reason):
-        envs._action_choices(space)
+        tasks._action_choices(space)
 
 
 @pytest.mark.parametrize(
@@ -389,7 +391,7 @@ def test_task_is_refused_with_the_reason_and_where_to_look(env_id: str, reasons:
 def refusals(prefix: str) -> dict[str, str]:
     """Task ids of one EnvPool module that are refused, with the reason."""
     found = {}
-    for env_id in envs.all_env_ids():
+    for env_id in tasks.all_env_ids():
         if registry.specs[env_id][0].split(".")[1] == prefix:
             try:
                 classify(env_id)
@@ -411,7 +413,7 @@ def test_players_masks_and_binary_observations_are_refused_at_once() -> None:
 
 def test_no_vizdoom_task_is_served() -> None:
     """Their action bounds are a type's limits: they would train wrongly in silence."""
-    doom = [i for i in envs.all_env_ids() if "vizdoom" in registry.specs[i][0]]
+    doom = [i for i in tasks.all_env_ids() if "vizdoom" in registry.specs[i][0]]
 
     refused = refusals("vizdoom")
 
@@ -443,7 +445,7 @@ def test_served_tasks_are_described(
 @pytest.mark.slow
 def test_every_task_is_served_or_refused_with_a_reason() -> None:
     served, reasons = [], {}
-    for env_id in envs.all_env_ids():
+    for env_id in tasks.all_env_ids():
         try:
             served.append(classify(env_id))
         except Refusal as refusal:

@@ -187,7 +187,7 @@ def test_advantages_before_a_lost_row_bootstrap_from_its_observation() -> None:
         run.reward_scaler = None
         run.collect()
         run.rollout.values.copy_(torch.arange(NUM_STEPS + 1.0)[:, None].expand(-1, NUM_ENVS))
-        run.rollout.finish(run.rollout.values[-1].clone(), None)
+        run.rollout.finish(None)
 
     expected = torch.tensor([1 + 1 + 2 - 0, 1 + 2 - 1, 0.0, 5 + 8 - 3, 4 + 8 - 4])
     got = run.rollout.advantages[:5, 0]

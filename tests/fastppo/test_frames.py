@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from fastppo.config import Config
-from fastppo.envs import EnvSpec, VecEnv, spec_of
+from fastppo.envs import VecEnv
 from fastppo.frames import IMAGE_SCALE, FrameStore, stacks_frames
 from fastppo.normalize import ObsNormalizer
+from fastppo.observations import PlainStore
 from fastppo.policy import ActorCritic
 from fastppo.presets import PRESETS
 from fastppo.rollout import Rollout
+from fastppo.tasks import EnvSpec, spec_of
 
 CPU = torch.device("cpu")
 
@@ -40,16 +42,17 @@ def play(config: Config, rollouts: int, rollout: Rollout) -> Iterator[tuple[np.n
     rng = np.random.default_rng(0)
     env = VecEnv(config, list(range(config.num_envs)), num_threads=1)
     obs = env.reset()
-    rollout.write_obs(config.num_steps, obs)
+    rollout.begin(obs)
     choices = spec_of(config).nvec
     assert choices is not None
     for _ in range(rollouts):
         stacks, resets = [obs.copy()], 0
-        assert torch.equal(rollout.open(), scaled(obs))
+        rollout.open()
+        assert torch.equal(rollout.store.row(0), scaled(obs))
         for t in range(config.num_steps):
             step = env.step(rng.integers(0, choices[0], config.num_envs))
-            rollout.write_step(t, step)
-            assert torch.equal(rollout.write_obs(t + 1, step.obs), scaled(step.obs))
+            rollout.write(t, step)
+            assert torch.equal(rollout.store.row(t + 1), scaled(step.obs))
             obs = step.obs
             stacks.append(obs.copy())
             resets += int((~step.valid).sum())
@@ -75,16 +78,17 @@ def scaled(stacks: np.ndarray) -> torch.Tensor:
 def test_rebuilds_the_observations_of_envpool(env_id: str, options: dict[str, Any]) -> None:
     config = atari(env_id, **options)
     rollout = Rollout(config, spec_of(config), CPU)
-    assert rollout.frames is not None
+    store = rollout.store
+    assert isinstance(store, FrameStore)
     count, resets = 160 // config.num_steps, 0
 
     for stacks, _, row_resets in play(config, count, rollout):
         resets += row_resets
         index = torch.arange(stacks[:, :, 0, 0, 0].size)
-        rebuilt = rollout.frames.gather(index).unflatten(0, stacks.shape[:2])
+        rebuilt = store.stacks(index).unflatten(0, stacks.shape[:2])
 
         assert torch.equal(rebuilt, scaled(stacks))
-        assert torch.equal(rollout.row(1), scaled(stacks[1]))
+        assert torch.equal(store.row(1), scaled(stacks[1]))
 
     assert resets > 3
 
@@ -140,9 +144,9 @@ def test_an_mlp_reads_the_bytes_unscaled() -> None:
     config = atari("Pong-v5", network="mlp", num_steps=2)
     rollout = Rollout(config, spec_of(config), CPU)
 
-    row = rollout.write_obs(2, np.full((3, 4, 84, 84), 200, np.uint8))
+    rollout.begin(np.full((3, 4, 84, 84), 200, np.uint8))
 
-    assert torch.equal(row, torch.full((3, 4, 84, 84), 200.0))
+    assert torch.equal(rollout.store.row(2), torch.full((3, 4, 84, 84), 200.0))
 
 
 def test_what_is_no_stack_of_frames_is_stored_as_it_is() -> None:
@@ -150,8 +154,12 @@ def test_what_is_no_stack_of_frames_is_stored_as_it_is() -> None:
     stacked = atari("Pong-v5", norm_obs=True)
     normalizer = ObsNormalizer(spec_of(stacked).obs_shape, clip=10.0)
 
-    assert Rollout(single, spec_of(single), CPU).obs.shape == (41, 3, 1, 84, 84)
-    assert Rollout(stacked, spec_of(stacked), CPU, normalizer).obs.shape == (41, 3, 4, 84, 84)
+    stores = (
+        Rollout(single, spec_of(single), CPU).store,
+        Rollout(stacked, spec_of(stacked), CPU, normalizer).store,
+    )
+    shapes = [store.obs.shape for store in stores if isinstance(store, PlainStore)]
+    assert shapes == [(41, 3, 1, 84, 84), (41, 3, 4, 84, 84)]
 
 
 def test_rollout_of_a_thousand_environments_fits_one_gigabyte() -> None:
@@ -163,9 +171,9 @@ def test_rollout_of_a_thousand_environments_fits_one_gigabyte() -> None:
     with torch.device("meta"):
         rollout = Rollout(config, spec, meta)
 
-    held = {**vars(rollout), **vars(rollout.frames)}
+    held = {**vars(rollout), **vars(rollout.store)}
     tensors = {id(t): t for t in held.values() if isinstance(t, torch.Tensor)}
     size = sum(t.numel() * t.element_size() for t in tensors.values())
-    assert isinstance(rollout.frames, FrameStore)
+    assert isinstance(rollout.store, FrameStore)
     assert 132 * 1024 * 84 * 84 < size < 1e9
     assert 129 * 1024 * 4 * 84 * 84 > 3.7e9

@@ -7,7 +7,7 @@ import torch
 
 from fastppo import presets
 from fastppo.config import Config
-from fastppo.envs import describe
+from fastppo.tasks import describe
 from fastppo.train import Trainer
 
 pytestmark = pytest.mark.gpu
@@ -31,8 +31,8 @@ def test_the_update_never_waits_for_the_device(env_id: str) -> None:
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        last_values = run.engine.value(run.rollout.row(run.config.num_steps))
-        run.rollout.finish(last_values, run.reward_scaler)
+        run.engine.bootstrap(run.rollout)
+        run.rollout.finish(run.reward_scaler)
         stats = run.engine.update(run.rollout, 1)
         run.rollout.update_obs_statistics()
     finally:
@@ -49,8 +49,9 @@ def test_one_update_equals_that_of_the_cpu(env_id: str) -> None:
     cpu.collect()
     for name in FIELDS:
         getattr(gpu.rollout, name).copy_(getattr(cpu.rollout, name))
-    if cpu.rollout.frames is not None and gpu.rollout.frames is not None:
-        gpu.rollout.frames.age.copy_(cpu.rollout.frames.age)
+    for name in ("obs", "inputs", "frames", "age"):
+        if hasattr(cpu.rollout.store, name):
+            getattr(gpu.rollout.store, name).copy_(getattr(cpu.rollout.store, name))
     stats = [run.engine.update(run.rollout, 0).to_host() for run in (cpu, gpu)]
     parameters = [run.engine.optimizer.parameter.detach().cpu() for run in (cpu, gpu)]
     for run in (cpu, gpu):

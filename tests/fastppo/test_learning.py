@@ -4,8 +4,8 @@ import pytest
 
 from fastppo import presets
 from fastppo.config import Config
-from fastppo.envs import describe
 from fastppo.run.evaluate import evaluate
+from fastppo.tasks import describe
 from fastppo.train import Trainer
 
 

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from fastppo import cgroups, faults, limits, memory, program
 from fastppo.config import Config
-from fastppo.envs import make_pool, spec_of
 from fastppo.errors import MachineError
 from fastppo.kernels.tools.numba_cache import CacheUnavailable
+from fastppo.pools import make_pool
 from fastppo.run import session
+from fastppo.tasks import spec_of
 from fastppo.train import Trainer
 
 CPU = torch.device("cpu")
@@ -54,7 +55,7 @@ def test_the_need_is_what_a_trainer_allocates(
     config = tiny(**changes)
     trainer = Trainer(config)
     rollout, spec = trainer.rollout, spec_of(config)
-    owners = [rollout, *([] if rollout.frames is None else [rollout.frames])]
+    owners = [rollout, rollout.store]
     weights = sum(one.nbytes for one in trainer.policy.parameters())
     trainer.close()
 

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from fastppo.config import Config
 from fastppo.engines import Engine, make_engine
-from fastppo.envs import EnvSpec, spec_of
 from fastppo.errors import UserError
+from fastppo.normalize import ObsNormalizer
+from fastppo.observations import PlainStore
 from fastppo.policy import ActorCritic
 from fastppo.ppo import EagerEngine
 from fastppo.rollout import Rollout
+from fastppo.tasks import EnvSpec, spec_of
 
 CPU = torch.device("cpu")
 CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
@@ -53,17 +55,34 @@ def make_rollout(config: Config, spec: EnvSpec, engine: Engine) -> Rollout:
     generator = torch.Generator().manual_seed(1)
     rollout = Rollout(config, spec, CPU)
     rows = (config.num_steps, config.num_envs)
-    rollout.obs.copy_(torch.randn(rollout.obs.shape, generator=generator))
+    assert isinstance(rollout.store, PlainStore)
+    rollout.store.obs.copy_(torch.randn(rollout.store.obs.shape, generator=generator))
     ended = torch.rand(rows, generator=generator) < 0.2
     for t in range(config.num_steps):
-        engine.act(rollout.inputs[t], t, rollout.act_row(t))
+        engine.act(rollout, t, t)
         if t:
             rollout.valid[t] = ~(ended[t - 1] & rollout.valid[t - 1])
     # ratios away from 1, so that clipping has something to do
     rollout.log_probs += 0.2 * torch.randn(rows, generator=generator)
     rollout.terminated.copy_(ended & rollout.valid)
     rollout.rewards.copy_(torch.randn(rows, generator=generator))
-    rollout.finish(engine.value(rollout.inputs[-1]), None)
+    engine.bootstrap(rollout)
+    rollout.finish(None)
+    return rollout
+
+
+def acted(engine: Engine, config: Config, spec: EnvSpec, norm_obs: bool = False) -> Rollout:
+    """A rollout of random observations with the engine's decisions on them."""
+    generator = torch.Generator().manual_seed(2)
+    normalizer = ObsNormalizer(spec.obs_shape, clip=1.5) if norm_obs else None
+    rollout = Rollout(config, spec, CPU, normalizer)
+    assert isinstance(rollout.store, PlainStore)
+    rollout.store.obs.copy_(torch.randn(rollout.store.obs.shape, generator=generator))
+    rollout.update_obs_statistics()
+    for t in range(config.num_steps):
+        returned = engine.act(rollout, t, 7 + t)
+        assert np.array_equal(returned, rollout.actions[t].numpy())
+    engine.bootstrap(rollout)
     return rollout
 
 
@@ -98,34 +117,30 @@ def test_an_update_equals_the_eager_one(nvec: tuple[int, ...] | None, **changes:
 @pytest.mark.parametrize("nvec", [(2,), (3, 2), None])
 @pytest.mark.parametrize("shared_trunk", [False, True])
 @pytest.mark.parametrize("obs_shape", [(5,), (2, 3)])
+@pytest.mark.parametrize("norm_obs", [False, True])
 def test_it_acts_as_the_eager_one(
-    nvec: tuple[int, ...] | None, shared_trunk: bool, obs_shape: tuple[int, ...]
+    nvec: tuple[int, ...] | None, shared_trunk: bool, obs_shape: tuple[int, ...], norm_obs: bool
 ) -> None:
-    config = make_config(shared_trunk=shared_trunk)
-    mlp, eager = make_pair(config, make_spec(nvec, obs_shape))
-    obs = torch.randn(7, *obs_shape, generator=torch.Generator().manual_seed(2))
-    for step in (0, 1, torch.tensor(5)):
-        actual, expected = mlp.act(obs, step), eager.act(obs, step)
-        for ours, theirs in zip(actual, expected, strict=True):
-            assert ours.shape == theirs.shape
-            assert ours.dtype == theirs.dtype
-            torch.testing.assert_close(ours, theirs, **CLOSE)
-        torch.testing.assert_close(mlp.value(obs), eager.value(obs), **CLOSE)
+    config, spec = make_config(shared_trunk=shared_trunk), make_spec(nvec, obs_shape)
+    ours, theirs = (acted(engine, config, spec, norm_obs) for engine in make_pair(config, spec))
+    for name in ("actions", "log_probs", "values"):
+        actual, expected = getattr(ours, name), getattr(theirs, name)
+        torch.testing.assert_close(actual, expected, **CLOSE)
+    assert torch.equal(ours.store.row(3), theirs.store.row(3))
 
 
 @pytest.mark.parametrize("rows", [1, 8, 64])
 def test_it_draws_from_the_logits_of_fresh_weights(rows: int) -> None:
     """Logits near 0, which a buffer freed too early and written again is not."""
-    spec, config = make_spec((2,), (4,)), make_config()
-    obs = torch.randn(rows, 4, generator=torch.Generator().manual_seed(2))
+    spec = make_spec((2,), (4,))
+    config = make_config(num_envs=rows)
     acts = []
     for name in ("mlp", "eager"):
         torch.manual_seed(0)
         chosen = Config(**(config.to_dict() | {"engine": name}))
         engine = make_engine(ActorCritic(spec, chosen), chosen, "numba")
-        acts.append([engine.act(obs, step).log_probs for step in range(20)])
-    for ours, theirs in zip(*acts, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0.0, atol=1e-7)
+        acts.append(acted(engine, config, spec).log_probs)
+    torch.testing.assert_close(*acts, rtol=0.0, atol=1e-7)
 
 
 def test_it_goes_on_from_the_other_ones_checkpoint() -> None:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from fastppo import randomness
 from fastppo.config import Config
-from fastppo.envs import EnvSpec
 from fastppo.errors import UserError
 from fastppo.policy import Act, ActorCritic, Mlp, NatureCnn, is_image
+from fastppo.tasks import EnvSpec
 
 CPU = torch.device("cpu")
 KEY = randomness.act_key(3)

@@ -8,10 +8,11 @@ import torch
 
 from fastppo import flat
 from fastppo.config import Config
-from fastppo.envs import EnvSpec
+from fastppo.observations import PlainStore
 from fastppo.policy import ActorCritic
 from fastppo.ppo import EagerEngine, FlatAdam
 from fastppo.rollout import Rollout
+from fastppo.tasks import EnvSpec
 
 CPU = torch.device("cpu")
 NAN = float("nan")
@@ -39,10 +40,11 @@ def make_rollout(config: Config, engine: EagerEngine, nvec: tuple[int, ...] | No
     generator = torch.Generator().manual_seed(1)
     rollout = Rollout(config, make_spec(nvec), CPU)
     rows = (config.num_steps, config.num_envs)
-    rollout.obs.copy_(torch.randn(rollout.obs.shape, generator=generator))
+    assert isinstance(rollout.store, PlainStore)
+    rollout.store.obs.copy_(torch.randn(rollout.store.obs.shape, generator=generator))
     ended = torch.rand(rows, generator=generator) < 0.2
     for t in range(config.num_steps):
-        engine.act(rollout.inputs[t], t, rollout.act_row(t))
+        engine.act(rollout, t, t)
         if t:
             rollout.valid[t] = ~(ended[t - 1] & rollout.valid[t - 1])
     ended &= rollout.valid
@@ -72,7 +74,8 @@ def test_what_stands_in_invalid_rows_changes_nothing(
             rollout.rewards[~rollout.valid] = NAN
             rollout.log_probs[~rollout.valid] = NAN
             rollout.actions[~rollout.valid] = -(10**6) if nvec else NAN
-        rollout.finish(engine.value(rollout.inputs[-1]), None)
+        engine.bootstrap(rollout)
+        rollout.finish(None)
         stats = engine.update(rollout, 0).to_host()
         results.append((parameters(engine), stats))
     (clean, clean_stats), (poisoned, poisoned_stats) = results
@@ -88,7 +91,8 @@ def test_a_loss_that_is_not_finite_skips_the_step_and_is_counted() -> None:
     engine = make_engine(config, (4,))
     rollout = make_rollout(config, engine, (4,))
     t, env = rollout.valid.nonzero()[20].tolist()
-    rollout.finish(engine.value(rollout.inputs[-1]), None)
+    engine.bootstrap(rollout)
+    rollout.finish(None)
     rollout.advantages[t, env] = float("inf")
     rollout.returns[t, env] = float("inf")
     before = parameters(engine)
@@ -193,13 +197,15 @@ def test_target_kl_stops_after_the_epoch_that_exceeds_it() -> None:
         config = make_config(target_kl=target_kl, update_epochs=3, learning_rate=1e-2)
         engine = make_engine(config, (4,))
         rollout = make_rollout(config, engine, (4,))
-        rollout.finish(engine.value(rollout.inputs[-1]), None)
+        engine.bootstrap(rollout)
+        rollout.finish(None)
         stats = engine.update(rollout, 0).to_host()
         results[target_kl] = (stats, parameters(engine))
     one_epoch = make_config(update_epochs=1, learning_rate=1e-2)
     engine = make_engine(one_epoch, (4,))
     rollout = make_rollout(one_epoch, engine, (4,))
-    rollout.finish(engine.value(rollout.inputs[-1]), None)
+    engine.bootstrap(rollout)
+    rollout.finish(None)
     engine.update(rollout, 0)
 
     assert results[None][0]["optimizer_steps"] == 12
@@ -226,7 +232,8 @@ def test_learning_rate_and_clip_reach_the_update() -> None:
         config = make_config(total_timesteps=640, learning_rate=1e-2)
         engine = make_engine(config, (4,))
         rollout = make_rollout(config, engine, (4,))
-        rollout.finish(engine.value(rollout.inputs[-1]), None)
+        engine.bootstrap(rollout)
+        rollout.finish(None)
         before = parameters(engine)
         engine.update(rollout, update)
         moved.append(float((parameters(engine) - before).abs().max()))
@@ -242,7 +249,7 @@ def test_statistics_of_an_epoch_ahead_change_nothing(nvec: tuple[int, ...] | Non
     for ahead in (False, True):
         engine = make_engine(config, nvec)
         rollout = make_rollout(config, engine, nvec)
-        rollout.finish(torch.zeros(config.num_envs), None)
+        rollout.finish(None)
         rollout.stats_ahead = ahead
         mb = next(rollout.minibatches(0, 0))
         assert (mb.advantage_stats is not None) == ahead

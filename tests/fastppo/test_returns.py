@@ -3,9 +3,9 @@
 import gymnasium
 import pytest
 
-from fastppo.envs import all_env_ids, describe
 from fastppo.errors import UserError
 from fastppo.returns import GYMNASIUM, OURS, THRESHOLDS, WINDOW, ReturnWindow, threshold_of
+from fastppo.tasks import all_env_ids, describe
 
 
 def test_the_window_is_a_hundred_games_in_whole_updates() -> None:

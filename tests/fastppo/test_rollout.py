@@ -4,9 +4,11 @@ import numpy as np
 import torch
 
 from fastppo.config import Config
-from fastppo.envs import EnvSpec, StepResult
+from fastppo.envs import StepResult
 from fastppo.normalize import ObsNormalizer
+from fastppo.observations import PlainStore
 from fastppo.rollout import Rollout
+from fastppo.tasks import EnvSpec
 
 CPU = torch.device("cpu")
 SPEC = EnvSpec(
@@ -32,6 +34,14 @@ def config(num_steps: int, num_envs: int, num_minibatches: int = 1) -> Config:
     )
 
 
+FIRST = np.ones(1, np.bool_)
+
+
+def plain(rollout: Rollout) -> PlainStore:
+    assert isinstance(rollout.store, PlainStore)
+    return rollout.store
+
+
 def step(rewards: list[float], terminated: list[bool], truncated: list[bool]) -> StepResult:
     count = len(rewards)
     return StepResult(
@@ -51,42 +61,48 @@ def test_time_out_in_the_last_row_bootstraps_from_the_final_observation() -> Non
     """
     rollout = Rollout(config(1, 3), SPEC, CPU)
     rollout.act_row(0).values.fill_(2.0)
-    rollout.write_step(0, step([1.0] * 3, [True, False, False], [False, True, False]))
+    rollout.write(0, step([1.0] * 3, [True, False, False], [False, True, False]))
     rollout.upload()
-    rollout.finish(torch.full((3,), 8.0), None)
+    rollout.values[-1] = 8.0
+    rollout.finish(None)
 
     assert rollout.advantages.tolist() == [[-1.0, 3.0, 3.0]]
 
 
 def test_float64_observations_are_cast_once_and_uint8_stays_uint8() -> None:
     floats = Rollout(config(2, 1), SPEC, CPU)
-    row = floats.write_obs(0, np.array([[1.0, 2.0, 3.0]], np.float64))
+    floats.store.write(0, np.array([[1.0, 2.0, 3.0]], np.float64), FIRST)
+    row = floats.store.row(0)
     pixels_spec = EnvSpec("x", "atari", (1, 2, 2), np.dtype(np.uint8), 1, (2,), 4)
     pixels = Rollout(config(2, 1), pixels_spec, CPU)
 
     assert row.dtype == torch.float32
-    assert row.data_ptr() == floats.obs[0].data_ptr() == floats.row(0).data_ptr()
-    assert pixels.write_obs(1, np.full((1, 1, 2, 2), 7, np.uint8)).dtype == torch.uint8
+    assert row.tolist() == [[1.0, 2.0, 3.0]]
+    assert row.data_ptr() == plain(floats).obs[0].data_ptr()
+    pixels.store.write(1, np.full((1, 1, 2, 2), 7, np.uint8), FIRST)
+    assert pixels.store.row(1).dtype == torch.uint8
+    assert (pixels.store.row(1) == 7).all()
 
 
 def test_the_last_observation_opens_the_next_rollout_under_the_new_statistics() -> None:
     normalizer = ObsNormalizer((3,), clip=10.0)
     rollout = Rollout(config(1, 1), SPEC, CPU, normalizer)
-    rollout.write_obs(0, np.full((1, 3), 2.0, np.float32))
-    rollout.write_obs(1, np.full((1, 3), 4.0, np.float32))
+    rollout.store.write(0, np.full((1, 3), 2.0, np.float32), FIRST)
+    rollout.store.write(1, np.full((1, 3), 4.0, np.float32), FIRST)
     rollout.update_obs_statistics()
 
-    opened = rollout.open()
+    rollout.open()
+    opened = rollout.store.row(0)
 
     assert normalizer.moments.mean.tolist() == [2.0, 2.0, 2.0]  # row 0 alone; row 1 comes next
-    assert rollout.obs[0].tolist() == [[4.0, 4.0, 4.0]]
+    assert plain(rollout).obs[0].tolist() == [[4.0, 4.0, 4.0]]
     torch.testing.assert_close(opened, normalizer(torch.full((1, 3), 4.0)))
 
 
 def test_minibatches_cover_every_row_once_and_keep_rows_together() -> None:
     rollout = Rollout(config(5, 4, num_minibatches=4), SPEC, CPU)
     index = torch.arange(20.0).view(5, 4)
-    rollout.obs[:-1] = index[..., None].expand(5, 4, 3)
+    plain(rollout).obs[:-1] = index[..., None].expand(5, 4, 3)
     for field in (rollout.log_probs, rollout.advantages, rollout.returns):
         field.copy_(index)
     rollout.values[:-1] = index

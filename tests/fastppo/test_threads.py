@@ -7,7 +7,7 @@ import pytest
 
 from fastppo import cgroups, threads
 from fastppo.config import Config
-from fastppo.envs import describe
+from fastppo.tasks import describe
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastppo import presets, train
 from fastppo.config import Config
-from fastppo.envs import StepResult, describe
+from fastppo.envs import StepResult
 from fastppo.errors import Diverged
+from fastppo.tasks import describe
 from fastppo.train import Trainer
 
 TASKS = ["CartPole-v1", "Pendulum-v1", "Hopper-v4"]
@@ -95,9 +96,11 @@ def test_resumed_run_updates_exactly_as_the_uninterrupted_one(env_id: str) -> No
         state = through_a_file(first.state())
         with trainer(small(env_id), state) as second:
             first.collect()
-            for name in ("obs", "inputs", "actions", "log_probs", "values", "rewards",
-                         "terminated", "truncated", "valid", "advantages", "returns"):  # fmt: skip
+            for name in ("actions", "log_probs", "values", "rewards", "terminated", "truncated",
+                         "valid", "advantages", "returns"):  # fmt: skip
                 getattr(second.rollout, name).copy_(getattr(first.rollout, name))
+            for name in ("obs", "inputs"):
+                getattr(second.rollout.store, name).copy_(getattr(first.rollout.store, name))
             if first.reward_scaler is not None and second.reward_scaler is not None:
                 # collecting moved the reward statistics on; the batch carries that with it
                 second.reward_scaler.load_state_dict(first.reward_scaler.state_dict())
@@ -131,11 +134,11 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def test_a_resumed_run_sees_new_episodes() -> None:
     with trainer(small("CartPole-v1")) as first:
-        opening = first.rollout.obs[-1].clone()
+        opening = first.rollout.store.row(-1).clone()
         first.run_update()
         state = through_a_file(first.state())
     with trainer(small("CartPole-v1"), state) as second:
-        assert not torch.equal(second.rollout.obs[-1], opening)
+        assert not torch.equal(second.rollout.store.row(-1), opening)
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Hopper-v4"])
@@ -158,16 +161,16 @@ def test_poisoned_reset_rows_change_no_metric(env_id: str, monkeypatch: pytest.M
 
 
 def _poison(run: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_step = run.rollout.write_step
+    write = run.rollout.write
 
     def poisoned(t: int, step: StepResult) -> None:
         reset = torch.from_numpy(~step.valid)
         garbage = float("nan") if run.rollout.actions.is_floating_point() else -12345
         run.rollout.actions[t][reset] = garbage
         run.rollout.log_probs[t][reset] = float("nan")
-        write_step(t, step._replace(rewards=np.where(step.valid, step.rewards, np.nan)))
+        write(t, step._replace(rewards=np.where(step.valid, step.rewards, np.nan)))
 
-    monkeypatch.setattr(run.rollout, "write_step", poisoned)
+    monkeypatch.setattr(run.rollout, "write", poisoned)
 
 
 def test_steps_are_counted_by_valid_rows() -> None:

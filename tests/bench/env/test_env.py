@@ -21,8 +21,8 @@ from fastppo.bench.report.data import run_of
 from fastppo.bench.report.notes import findings
 from fastppo.bench.report.terminal import print_results
 from fastppo.bench.results import result
-from fastppo.envs import spec_of
 from fastppo.errors import UserError
+from fastppo.tasks import spec_of
 
 
 def test_the_grid_has_the_plan_and_no_impossible_setting() -> None:

@@ -7,8 +7,9 @@ from fastppo import randomness
 from fastppo.bench.peers.child import Task
 from fastppo.bench.peers.pool import AutoresetEnv, ObsStats, RewardStats
 from fastppo.config import Config
-from fastppo.envs import VecEnv, describe, spec_of
+from fastppo.envs import VecEnv
 from fastppo.errors import UserError
+from fastppo.tasks import describe, spec_of
 
 NUM_ENVS = 3
 EPISODES: dict[str, dict[str, Any]] = {  # short ones, so that many end
@@ -73,6 +74,7 @@ def test_the_adapter_hands_over_the_transitions_of_the_pool_and_no_reset_row(env
     assert ends >= 5
 
 
+@pytest.mark.usefixtures("public_step")
 def test_env_steps_and_returns_equal_a_count_by_the_environments_own_ids() -> None:
     config = config_of("CartPole-v1")
     env = AutoresetEnv(config, spec_of(config), env_threads=1)
@@ -98,6 +100,7 @@ def test_env_steps_and_returns_equal_a_count_by_the_environments_own_ids() -> No
     assert env.drain() == (0, [])
 
 
+@pytest.mark.usefixtures("public_step")
 def test_what_stands_in_a_reset_row_reaches_nothing() -> None:
     config = config_of("CartPole-v1")
 
@@ -157,6 +160,7 @@ def test_a_setting_that_a_library_lacks_is_refused() -> None:
         task.refuse("Lib", device="cpu")
 
 
+@pytest.mark.usefixtures("public_step")
 def test_a_step_that_is_not_finite_reaches_no_library_and_is_not_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -12,8 +12,8 @@ from fastppo.bench import recipes
 from fastppo.bench.contract import manifest
 from fastppo.bench.peers import registry
 from fastppo.config import Config
-from fastppo.envs import spec_of
 from fastppo.policy import ActorCritic
+from fastppo.tasks import spec_of
 
 pytestmark = pytest.mark.slow
 

@@ -38,6 +38,7 @@ def fastppo(request: dict[str, Any], report: Any) -> None:
     trainer = Trainer(config_of(request), clock=report.clock)
     counted = CountedPool(trainer.env.pool)
     trainer.env.pool = counted
+    trainer.env._step = None  # the direct way goes past the pool's own step
     report.ready(manifest.of_trainer(trainer.config, trainer.spec, trainer.policy, trainer.policy))
     log = Path(os.environ["FASTPPO_TEST_LOG"])
     while True:

@@ -12,8 +12,9 @@ import torch
 
 from fastppo import randomness
 from fastppo.config import Config
-from fastppo.envs import VecEnv, make_pool
+from fastppo.envs import VecEnv
 from fastppo.errors import UserError
+from fastppo.pools import make_pool
 from fastppo.run import evaluate as module
 from fastppo.run.evaluate import evaluate
 from fastppo.run.rundir import RunDir

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastppo import checkpoint, envs
+from fastppo import checkpoint, envs, pools
 from fastppo.config import Config
 from fastppo.errors import Diverged
 from fastppo.run import session
@@ -19,11 +19,11 @@ Sick = Callable[..., None]
 
 
 @pytest.fixture
-def sick(monkeypatch: pytest.MonkeyPatch) -> Sick:
+def sick(monkeypatch: pytest.MonkeyPatch, public_step: None) -> Sick:
     """Makes EnvPool's environment 1 answer every `period`-th step with a number not finite."""
 
     def infect(value: float, where: str, period: int = 20) -> None:
-        make_pool = envs.make_pool
+        make_pool = pools.make_pool
 
         def make(*args: Any, **kwargs: Any) -> Any:
             pool = make_pool(*args, **kwargs)

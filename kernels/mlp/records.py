@@ -1,0 +1,84 @@
+"""What the kernels of the MLP engine are given, each list of arguments written once.
+
+The strings are the types as numba has them, from which `kernel_of_records` makes signatures.
+"""
+
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = Annotated[NDArray[np.float32], "float32[::1]"]
+FloatRows = Annotated[NDArray[np.float32], "float32[:, ::1]"]
+FloatGrid = Annotated[NDArray[np.float32], "float32[:, :, ::1]"]
+Doubles = Annotated[NDArray[np.float64], "float64[::1]"]
+Ints = Annotated[NDArray[np.int64], "int64[::1]"]
+IntRows = Annotated[NDArray[np.int64], "int64[:, ::1]"]
+IntGrid = Annotated[NDArray[np.int64], "int64[:, :, ::1]"]
+FlagRows = Annotated[NDArray[np.bool_], "boolean[:, ::1]"]
+
+
+class Network(NamedTuple):
+    """An actor-critic over one flat buffer; `numba_layers` says what a table of layers is."""
+
+    params: Floats  # [P]
+    actor: IntRows  # [L, 4]
+    critic: IntRows  # [L, 4], or [0, 4] where it has the actor's
+    heads: IntRows  # [2, 4]
+    activation: int
+    nvec: Ints  # [H], or [0] for a Gaussian policy
+    log_std_start: int
+
+
+class Rows(NamedTuple):
+    """A rollout of T steps of N environments."""
+
+    obs: FloatGrid  # [T + 1, N, D] as the environments gave them
+    inputs: FloatGrid  # [T + 1, N, D] as the policy reads them; the same where nothing normalises
+    choices: IntGrid  # [T, N, H], or [0, 0, 0]
+    actions: FloatGrid  # [T, N, A], or [0, 0, 0]
+    log_probs: FloatRows  # [T, N]
+    values: FloatRows  # [T + 1, N]
+    advantages: FloatRows  # [T, N], as the next two
+    returns: FloatRows
+    valid: FlagRows
+
+
+class Normal(NamedTuple):
+    """The running moments that observations are normalised by."""
+
+    mean: Doubles  # [D], or [0] for none
+    var: Doubles  # [D]
+    clip: float
+    epsilon: float
+
+
+class Adam(NamedTuple):
+    """The state of the optimizer, and its step."""
+
+    grad: Floats  # [P], zero before and afterwards
+    exp_avg: Floats  # [P], updated, as the next two
+    exp_avg_sq: Floats
+    step: Floats  # [1]
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    max_grad_norm: float  # inf: off
+
+
+class Loss(NamedTuple):
+    """The terms of the loss."""
+
+    norm_adv: bool
+    clip_coef: float
+    vf_coef: float
+    ent_coef: float
+    clip_vloss: float  # below 0: off
+    dual_clip: float  # inf: off
+    target_kl: float  # inf: off
+
+
+def empty(ndim: int, dtype: Any) -> NDArray[Any]:
+    """Stands for an array that is absent."""
+    return np.zeros((0,) * ndim, dtype)
