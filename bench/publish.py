@@ -82,8 +82,10 @@ def publish(record: dict[str, Any], args: Outputs, *, traces: Sequence[Path] = (
     from fastppo.bench.track.command import push_record
 
     with signals.held():
-        keep(record, args)
-        report.print_results([record])
+        try:
+            keep(record, args)
+        finally:  # a full disk hides nothing of what was measured
+            report.print_results([record])
         if args.json is not None:
             print_out(f"samples: {args.json}")
         outputs = (

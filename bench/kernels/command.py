@@ -23,6 +23,7 @@ from fastppo.bench.kernels.clocks import (
     graph_clock,
     keep_freed_memory,
 )
+from fastppo.bench.publish import prepared, publish
 from fastppo.bench.results import result
 from fastppo.bench.results.paired import interleave
 from fastppo.errors import MachineError, UserError
@@ -219,6 +220,7 @@ def run(args: Args) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name}: {value} must be at least 1")
+    args = prepared(args, "kernel")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     where = resolve_device(args.device)
@@ -237,15 +239,10 @@ def run(args: Args) -> int:
 
 
 def _publish(args: Args, timings: list[Timing]) -> None:
-    # a GPU host without a package registry, which only checks, may lack rich
-    from fastppo.bench.report.command import pictures, print_results
-
     record = record_of(timings)
-    if args.json is not None:
-        result.write(args.json, record)
-    print_results([record])
-    if args.json is not None:
-        print_out(f"samples: {args.json}")
+    publish(record, args)
     if args.pictures is not None:
+        from fastppo.bench.report.command import pictures  # takes rich, which a GPU host may lack
+
         for path in pictures([record], args.pictures):
             print_out(f"picture: {path}")

@@ -148,10 +148,11 @@ def test_bad_input_is_told_before_anything_is_measured(
 def test_a_real_run_writes_a_valid_record(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], reported: Callable[[Path], str]
 ) -> None:
-    path = tmp_path / "env.json"
+    path, page = tmp_path / "env.json", tmp_path / "env.md"
     words = ["CartPole-v1", "--num-envs", "4", "--threads", "1", "--rounds", "2"]
+    words += ["--seconds", "0.2", "--json", str(path), "--md", str(page)]
 
-    assert env_grid.run(read(*words, "--seconds", "0.2", "--json", str(path))) == 0
+    assert env_grid.run(read(*words)) == 0
 
     record = result.read(path)
     assert record["kind"] == "env"
@@ -167,10 +168,10 @@ def test_a_real_run_writes_a_valid_record(
             assert rate == pytest.approx(steps / seconds)
     assert sum(entry["env"]["is_train_plan"] for entry in record["results"]) == 1
     out = capsys.readouterr().out
-    assert out == f"{reported(path)}samples: {path}\n"
+    assert out == f"{reported(path)}samples: {path}\nreport: {page}\n"
+    assert page.read_text() == report.markdown([record])
     assert "train --num-envs 4: EnvPool 1 thread" in out
-    for make in (report.html, report.markdown):
-        assert "train --num-envs 4: EnvPool 1 thread" in make([record])
+    assert "train --num-envs 4: EnvPool 1 thread" in report.html([record])
 
 
 def test_an_interrupt_keeps_what_was_measured(

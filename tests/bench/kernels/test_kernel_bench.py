@@ -134,9 +134,9 @@ def test_the_command_writes_samples_and_pictures(
     target = tmp_path / "kernels.json"
     command = ["kernels", "gae", "adam", "--quick", "--rounds", "3", "--threads", "1"]
 
-    code = cli.main(
-        ["bench", *command, "--json", str(target), "--pictures", str(tmp_path / "pictures")]
-    )
+    command += ["--json", str(target), "--html", str(tmp_path / "kernels.html")]
+
+    code = cli.main(["bench", *command, "--pictures", str(tmp_path / "pictures")])
 
     assert code == 0
     out = capsys.readouterr().out
@@ -145,7 +145,8 @@ def test_the_command_writes_samples_and_pictures(
     assert "1 threads" in machine
     printed, _, made = rest.partition("samples: ")
     assert printed == reported(target)
-    assert made.startswith(f"{target}\npicture: ")
+    assert made.startswith(f"{target}\nreport: {tmp_path / 'kernels.html'}\npicture: ")
+    assert "kernel-gae-t128" in (tmp_path / "kernels.html").read_text()
     record = json.loads(target.read_text())
     assert (record["schema"], record["kind"]) == ("fastppo.result/1", "kernel")
     assert record["machine"]["cpu"]

@@ -19,6 +19,7 @@ from fastppo.bench.launch.implementations import Implementation
 from fastppo.bench.learn import command as learn
 from fastppo.bench.learn.args import Args
 from fastppo.bench.learn.runs import LearnTask, interleaved
+from fastppo.bench.report import command as report
 from fastppo.bench.results import result
 from fastppo.bench.results.parity_records import verified
 from fastppo.config import Config
@@ -126,7 +127,7 @@ def test_two_equal_learners_end_to_end(bench_learn: Callable[..., Outcome]) -> N
     assert verified([found.record], "mine", Config.from_dict(mine["learn"]["config"]))
     assert "502 [" in found.out
     assert "got there and stayed: 20 of 20 seeds" in " ".join(found.out.split())
-    table, told, path = found.out.rpartition("curves: ")
+    table, told, path = found.out.rpartition("samples: ")
     assert told
     assert Path(path.strip()).is_file()
     assert max(len(line) for line in table.splitlines()) <= 80
@@ -135,10 +136,13 @@ def test_two_equal_learners_end_to_end(bench_learn: Callable[..., Outcome]) -> N
 def test_a_study_is_printed_as_report_prints_its_file(
     bench_learn: Callable[..., Outcome], reported: Callable[[Path], str], tmp_path: Path
 ) -> None:
-    found = bench_learn("--seeds", "2", reference=learner(), worse=learner(top=300.0))
+    path, page = tmp_path / "learn.json", tmp_path / "learn.xml"
+    found = bench_learn(
+        "--seeds", "2", "--junit", str(page), reference=learner(), worse=learner(top=300.0)
+    )
 
-    path = tmp_path / "learn.json"
-    assert found.out == f"{reported(path)}curves: {path}\n"
+    assert found.out == f"{reported(path)}samples: {path}\nreport: {page}\n"
+    assert page.read_text() == report.junit([found.record])
 
 
 def test_a_worse_learner_end_to_end(bench_learn: Callable[..., Outcome]) -> None:
