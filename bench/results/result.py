@@ -92,7 +92,9 @@ def write_text(path: Path, text: str, option: str) -> None:
         files.write(path, text)
     except OSError as error:
         reason = why(error)
-        raise MachineError(f"{option}: cannot write {path} ({reason}); name another file") from None
+        raise MachineError(
+            f"{option}: cannot write {path} ({reason}); free space or name another file"
+        ) from None
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from fastppo.bench.report import command as report
 from fastppo.bench.report import html as report_html
 from fastppo.bench.report.args import Args
 from fastppo.bench.report.data import ResultFile, round_ratios
+from fastppo.bench.results import result
 from fastppo.errors import MachineError, UserError
 from fastppo.text import printable
 
@@ -267,5 +268,5 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     monkeypatch.setattr("os.fsync", full)
 
     with pytest.raises(MachineError, match="no space left on device"):
-        report.write(tmp_path / "x.html", "text")
+        result.write_text(tmp_path / "x.html", "text", "--html")
     assert list(tmp_path.iterdir()) == []
