@@ -106,6 +106,11 @@ def mebibytes(value: float | None) -> str:
     return MISSING if not value else f"{count(value / 2**20)} MiB"
 
 
+def threads(number: int) -> str:
+    """1 thread; 2 threads."""
+    return "1 thread" if number == 1 else f"{number} threads"
+
+
 def amount(value: float | None, unit: str) -> str:
     """A value of a result in its own unit: seconds get a prefix, the rest is counted."""
     return seconds(value) if unit == "s" else count(value)

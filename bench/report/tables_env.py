@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastppo.bench.report.data import Entry, Group, interval_of
-from fastppo.bench.report.numbers import count, ratio, share, with_ends
+from fastppo.bench.report.numbers import count, ratio, share, threads, with_ends
 from fastppo.bench.report.table import Table, label_of
 from fastppo.bench.results.intervals import Interval
 
@@ -50,7 +50,7 @@ def advice(entries: Iterable[Entry]) -> Iterable[str]:
         yield "; ".join(
             [
                 f"{entry.detail['env_id']}, train --num-envs {entry.detail['num_envs']}: EnvPool "
-                f"{_threads(entry.detail['num_threads'])}, torch {entry.detail['torch_threads']}, "
+                f"{threads(entry.detail['num_threads'])}, torch {entry.detail['torch_threads']}, "
                 f"{count(entry.value.value)} env steps/s",
                 _synchronous(found),
                 *_asynchronous(found),
@@ -59,15 +59,15 @@ def advice(entries: Iterable[Entry]) -> Iterable[str]:
 
 
 def _synchronous(found: dict[str, Any]) -> str:
-    threads, gain = found["best_sync"]["num_threads"], _gain(found["gain"])
+    number, gain = found["best_sync"]["num_threads"], _gain(found["gain"])
     if gain is None:
         return "the plan is the best synchronous setting"
     if gain.low > 1.0:
         return (
-            f"not the best: it loses {share(1.0 - 1.0 / gain.value)}; `--env-threads {threads}` "
+            f"not the best: it loses {share(1.0 - 1.0 / gain.value)}; `--env-threads {number}` "
             f"gives {_times(gain)} that"
         )
-    told = f"{_threads(threads)}: {_times(gain)} that"
+    told = f"{threads(number)}: {_times(gain)} that"
     return f"no synchronous setting is better beyond noise ({told})"
 
 
@@ -75,7 +75,7 @@ def _asynchronous(found: dict[str, Any]) -> Iterable[str]:
     best, gain = found["best"], _gain(found["async_gain"])
     if gain is None:
         return
-    told = f"batch {best['batch_size']}, {_threads(best['num_threads'])}"
+    told = f"batch {best['batch_size']}, {threads(best['num_threads'])}"
     if gain.low > 1.0:
         yield f"async: {told} gives {_times(gain)} the best of those; train cannot use it"
     else:
@@ -88,7 +88,3 @@ def _gain(told: dict[str, Any] | None) -> Interval | None:
 
 def _times(gain: Interval) -> str:
     return f"{ratio(gain.value)} ({ratio(gain.low)} to {ratio(gain.high)}) times"
-
-
-def _threads(number: int) -> str:
-    return "1 thread" if number == 1 else f"{number} threads"
