@@ -14,7 +14,7 @@ from fastppo import field_types
 from fastppo.errors import UserError
 
 Backend = Literal["auto", "triton", "numba", "torch"]
-Engine = Literal["eager", "mlp"]
+Engine = Literal["auto", "eager", "mlp"]
 Network = Literal["auto", "mlp", "nature_cnn"]
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 PositiveInts = tuple[int, ...]
@@ -112,8 +112,8 @@ class Options:
     """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
     backend: Backend = "auto"
     """Kernels: Triton on a GPU, numba on a CPU, torch as the reference."""
-    engine: Engine = "eager"
-    """What acts and updates: torch op by op, or (mlp) one call each, for an MLP on a CPU."""
+    engine: Engine = "auto"
+    """What acts and updates: torch op by op, or (mlp) one call each; auto takes mlp if it can."""
     env_threads: int = 0
     """EnvPool's threads; 0 lets the thread plan decide."""
     torch_threads: int = 0

@@ -1,14 +1,18 @@
 """Which engine executes a run's two hot functions, `act` and `update`."""
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
 from fastppo.config import Config
 from fastppo.errors import UserError
-from fastppo.policy import ActorCritic
+from fastppo.frames import stacks_frames
+from fastppo.kernels.mlp.records import MAX_WIDTH
+from fastppo.policy import ActorCritic, reads_images
 from fastppo.ppo import EagerEngine, FlatAdam, UpdateStats
 from fastppo.rollout import Rollout
+from fastppo.tasks import EnvSpec
 
 
 class Engine(Protocol):
@@ -31,22 +35,50 @@ class Engine(Protocol):
         ...
 
 
-def make_engine(policy: ActorCritic, config: Config, backend: str) -> Engine:
-    """The engine that the config asks for.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The engine of a run, and why it is that one."""
+
+    name: Literal["eager", "mlp"]
+    reason: str
+
+
+def choose(config: Config, spec: EnvSpec, backend: str) -> Choice:
+    """The engine that the config names; `auto` takes the fastest that computes the same.
 
     Args:
         backend: resolved, of the kernels.
 
     Raises:
-        UserError: the engine asked for cannot run it; the message says why.
+        UserError: the engine that is named cannot run it; the message says why.
     """
     if config.engine == "eager":
-        return EagerEngine(policy, config)
-    reason: str | None = f"it runs on the numba kernels, and the backend is {backend}"
-    if backend == "numba":
-        from fastppo import mlp_engine  # numba need not be installed where torch serves
+        return Choice("eager", "as asked for")
+    refusal = _mlp_refusal(config, spec, backend)
+    if refusal is None:
+        return Choice("mlp", "an MLP on a CPU: acting and updating are one call each")
+    if config.engine == "mlp":
+        raise UserError(f"engine: 'mlp' cannot serve: {refusal}; use eager or auto")
+    return Choice("eager", refusal)
 
-        reason = mlp_engine.refusal(policy)
-        if reason is None:
-            return mlp_engine.MlpEngine(policy, config)
-    raise UserError(f"engine: 'mlp' cannot serve: {reason}; use eager")
+
+def _mlp_refusal(config: Config, spec: EnvSpec, backend: str) -> str | None:
+    """Why the mlp engine cannot run it, or None."""
+    if backend != "numba":
+        return f"mlp runs on the numba kernels, and the backend is {backend}"
+    if reads_images(spec, config):
+        return "mlp runs MLPs, and this policy reads images by a CNN"
+    if stacks_frames(spec) and not config.norm_obs:
+        return "mlp reads rows of floats, and this task's observations are stacks of frames"
+    if spec.nvec is not None and sum(spec.nvec) > MAX_WIDTH:
+        return f"mlp runs policies of up to {MAX_WIDTH} logits, not {sum(spec.nvec)}"
+    return None
+
+
+def make_engine(policy: ActorCritic, config: Config, choice: Choice) -> Engine:
+    """The engine that was chosen, with the policy's parameters in one flat buffer."""
+    if choice.name == "eager":
+        return EagerEngine(policy, config)
+    from fastppo.mlp_engine import MlpEngine  # numba need not be installed where torch serves
+
+    return MlpEngine(policy, config)

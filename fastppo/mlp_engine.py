@@ -29,15 +29,6 @@ Table = NDArray[np.int64]
 NOT_NORMALISED = Normal(np.zeros(0), np.zeros(0), 0.0, 0.0)
 
 
-def refusal(policy: ActorCritic) -> str | None:
-    """Why the engine cannot run this policy, or None."""
-    if policy.uses_cnn:
-        return "it runs MLPs, and this policy reads images by a CNN"
-    if policy.nvec is not None and sum(policy.nvec) > numba_mlp.MAX_WIDTH:
-        return f"it runs policies of up to {numba_mlp.MAX_WIDTH} logits, not {sum(policy.nvec)}"
-    return None
-
-
 class MlpEngine:
     """Acts and updates by `kernels.mlp`.
 

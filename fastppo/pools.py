@@ -38,7 +38,7 @@ ATARI_OPTIONS = {
 # Families that keep max_episode_steps; toy_text and highway ignore it (EnvPool 1.2.5).
 TIME_LIMITED = ("atari", "box2d", "classic_control", "minigrid", "mujoco")
 NO_LIMIT = 2**31 - 1  # what EnvPool gives tasks without a time limit
-DRIVEN = ("1.2.5",)
+DRIVEN: tuple[str, ...] = ("1.2.5",)
 """Versions of EnvPool whose `_send` and `_recv` are known (tests/fastppo/test_pools.py)."""
 
 

@@ -10,7 +10,7 @@ import torch
 from fastppo import checkpoint, limits, memory, randomness, threads
 from fastppo.config import Config
 from fastppo.devices import check_backend, resolve_device
-from fastppo.engines import make_engine
+from fastppo.engines import choose, make_engine
 from fastppo.envs import VecEnv
 from fastppo.errors import Diverged
 from fastppo.kernels import api
@@ -66,6 +66,7 @@ class Trainer:
         if self.device.index is not None:  # where events and streams are made, unless told
             torch.cuda.set_device(self.device)
         self.backend = check_backend(config, self.device)
+        self.engine_choice = choose(config, spec, self.backend)
         self.thread_plan = threads.plan(config, spec)
         torch.set_num_threads(self.thread_plan.torch_threads)
         memory.check(config, spec, self.device)
@@ -87,7 +88,7 @@ class Trainer:
         # only now: a mistake in the config is told before the seconds that compiling takes
         begin = clock()
         api.warmup(self.device, config.backend)
-        self.engine = make_engine(self.policy, config, self.backend)
+        self.engine = make_engine(self.policy, config, self.engine_choice)
         self.compile_s = clock() - begin
         if state is not None:
             self._restore(state)

@@ -1,6 +1,9 @@
 """What no trainer can exceed here: EnvPool alone, the rollout alone, the update alone."""
 
+import time
 from collections.abc import Callable
+from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -8,15 +11,21 @@ from fastppo.bench.contract import CEILINGS, Reporter, manifest
 from fastppo.bench.launch.pools import draw_actions
 from fastppo.bench.launch.request import Request, config_of
 from fastppo.config import Config
-from fastppo.pools import make_pool
+from fastppo.pools import direct_step, make_pool
 
 STRETCH_S = 0.25
 """Of one ceiling before the next has its turn: back to back, as in a run that did nothing else."""
+PROBES = 5
+"""Rollouts of each way to step EnvPool, before one is chosen."""
 
 
 class RandomActions:
     """EnvPool with actions drawn before the clock starts: the ceiling of every trainer that steps
-    these environments with these threads."""
+    these environments with these threads.
+
+    There are two ways to step it, the public `step` and what lies below it; the faster of the two
+    here is the ceiling. `path` names it.
+    """
 
     def __init__(self, config: Config, env_threads: int) -> None:
         self.config = config
@@ -24,6 +33,19 @@ class RandomActions:
         self._actions = draw_actions(self.pool, config.num_envs, config.seed)
         self._done = np.zeros(config.num_envs, bool)
         self.pool.reset()
+        ways = {"step": self.pool.step, "send/recv": direct_step(self.pool)}
+        self.path, self._step = self._faster({name: way for name, way in ways.items() if way})
+
+    def _faster(self, ways: dict[str, Callable[..., Any]]) -> tuple[str, Callable[..., Any]]:
+        """The way with the lower median over PROBES rollouts, taken in turns."""
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(PROBES):
+            for name, self._step in ways.items():
+                begin = time.perf_counter()
+                self.run()
+                seconds[name].append(time.perf_counter() - begin)
+        name = min(ways, key=lambda one: median(seconds[one]))
+        return name, ways[name]
 
     def run(self) -> int:
         """T steps of N environments; nothing is kept.
@@ -34,7 +56,7 @@ class RandomActions:
         env_steps = 0
         for t in range(self.config.num_steps):
             actions = self._actions[t % len(self._actions)]
-            _, _, terminated, truncated, _ = self.pool.step(actions)
+            _, _, terminated, truncated, _ = self._step(actions)
             env_steps += int((~self._done).sum())
             # a game over cut by the time limit is done either way: no need to tell them apart
             self._done = terminated | truncated
@@ -61,7 +83,7 @@ def run(request: Request, report: Reporter) -> None:
 
     rollout()
     work = manifest.of_trainer(config, trainer.spec, trainer.policy, trainer.policy)
-    report.ready(work, {"torch_threads": torch.get_num_threads()})
+    report.ready(work, {"torch_threads": torch.get_num_threads(), "envpool_path": alone.path})
     ways: dict[str, Callable[[], int]] = dict(
         zip(CEILINGS, (alone.run, rollout, update), strict=True)
     )

@@ -1,7 +1,8 @@
 """The children of `fastppo bench` that are ours: `python -m fastppo.bench.launch.worker WHAT`.
 
-WHAT is fastppo, fastppo-mlp (with `--engine mlp`), reference, ceilings, or the `module:function` of
-a user, called with the request and a Reporter. They speak the contract of `fastppo.bench.contract`.
+WHAT is fastppo, fastppo-eager or fastppo-mlp (which name the engine), reference, ceilings, or the
+`module:function` of a user, called with the request and a Reporter. They speak the contract of
+`fastppo.bench.contract`.
 """
 
 import importlib
@@ -19,7 +20,7 @@ from fastppo.bench.launch.request import Request, config_of
 from fastppo.config import Engine
 
 
-def run_fastppo(request: Request, report: Reporter, engine: Engine = "eager") -> None:
+def run_fastppo(request: Request, report: Reporter, engine: Engine = "auto") -> None:
     """Trains with `fastppo.train.Trainer`."""
     from fastppo.bench.contract import manifest
     from fastppo.train import Trainer
@@ -27,7 +28,10 @@ def run_fastppo(request: Request, report: Reporter, engine: Engine = "eager") ->
     config = replace(config_of(request), engine=engine)
     trainer = Trainer(config, clock=report.clock)
     work = manifest.of_trainer(config, trainer.spec, trainer.policy, trainer.policy)
-    report.ready(work, {"backend": trainer.backend, "compile_s": trainer.compile_s})
+    report.ready(
+        work,
+        {"backend": trainer.backend, "engine": trainer.engine.name, "compile_s": trainer.compile_s},
+    )
     _loop(trainer.run_update, lambda: trainer.update < config.num_updates, report)
     trainer.close()
 
@@ -84,6 +88,7 @@ def main() -> int:
     what = sys.argv[1]
     ours: dict[str, Callable[[Request, Reporter], None]] = {
         "fastppo": run_fastppo,
+        "fastppo-eager": partial(run_fastppo, engine="eager"),
         "fastppo-mlp": partial(run_fastppo, engine="mlp"),
         "reference": run_reference,
         "ceilings": run_ceilings,

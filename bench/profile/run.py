@@ -135,6 +135,8 @@ def measure(config: Config, updates: int, folder: Path, stop: StopRequest) -> Pr
         UserError: the environment, device or backend cannot be had.
         Interrupted: stopped in the first round; there is nothing to keep.
     """
+    if config.engine == "auto":  # the profiler sees nothing inside the calls of the mlp engine
+        config = replace(config, engine="eager")
     # all updates that follow must lie inside the run: the learning rate is annealed to its end
     needed = (WARM_UP + 2 + 2 * updates) * config.batch_size
     longer = replace(config, total_timesteps=max(config.total_timesteps, needed))

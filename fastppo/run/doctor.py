@@ -11,9 +11,10 @@ from fastppo import machine, presets, threads
 from fastppo.cgroups import available_cores
 from fastppo.config import Config
 from fastppo.console import PlainConsole
+from fastppo.engines import choose
 from fastppo.kernels import api
 from fastppo.run.args import DoctorArgs
-from fastppo.tasks import Refusal, all_env_ids, classify, describe
+from fastppo.tasks import Refusal, all_env_ids, classify, describe, spec_of
 from fastppo.text import print_out
 
 
@@ -48,6 +49,8 @@ def print_report(env_id: str) -> None:
     table.add_row("plan for", f"{env_id}, {config.num_envs} environments, on {device}")
     table.add_row("threads", f"EnvPool {plan.env_threads}, torch {plan.torch_threads}")
     table.add_row("kernels", serving)
+    choice = choose(config, spec_of(config), serving)
+    table.add_row("engine", f"{choice.name}: {choice.reason}")
     console.print(table)
     for warning in warnings():
         console.print(f"warning {warning}", style="yellow")

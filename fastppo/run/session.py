@@ -115,6 +115,8 @@ def _train(
     exit_code = 1
     with streams.guarded():
         streams.mirror("run")
+        if not quiet:
+            print_out(f"engine {trainer.engine_choice.name}: {trainer.engine_choice.reason}")
         with ExitStack() as closing:
             # the last one first; each of them whatever becomes of the others
             closing.callback(lambda: tracker.close(exit_code))

@@ -36,8 +36,6 @@ from fastppo.kernels.tools.numba_memory import (
     kernel_of_records,
 )
 
-MAX_WIDTH = 128
-"""Logits of a row that the loss kernel used here takes at its best."""
 BLOCK = 512
 """Rows whose values are computed at a time: their hidden layers stay in the cache."""
 

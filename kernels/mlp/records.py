@@ -8,6 +8,9 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_WIDTH = 128
+"""Logits of a row that the loss kernel used here takes at its best."""
+
 Floats = Annotated[NDArray[np.float32], "float32[::1]"]
 FloatRows = Annotated[NDArray[np.float32], "float32[:, ::1]"]
 FloatGrid = Annotated[NDArray[np.float32], "float32[:, :, ::1]"]

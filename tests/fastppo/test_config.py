@@ -68,7 +68,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("frame_stack", 0, "must be above 0"),
     ("repeat_action_probability", 1.1, "must be in [0, 1]"),
     ("backend", "cuda", "must be one of auto, triton, numba, torch"),
-    ("engine", "auto", "must be one of eager, mlp"),
+    ("engine", "fast", "must be one of auto, eager, mlp"),
     ("env_threads", -1, "must not be negative"),
     ("torch_threads", -1, "must not be negative"),
     ("checkpoint_interval", 0, "must be above 0"),

@@ -1,6 +1,8 @@
 """The engine for small MLPs does what the eager one does."""
 
+import re
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastppo.config import Config
-from fastppo.engines import Engine, make_engine
+from fastppo.config import Config, Network
+from fastppo.engines import Engine, choose, make_engine
 from fastppo.errors import UserError
 from fastppo.normalize import ObsNormalizer
 from fastppo.observations import PlainStore
@@ -40,7 +42,8 @@ def make_pair(config: Config, spec: EnvSpec) -> tuple[Engine, Engine]:
     for name in ("mlp", "eager"):
         torch.manual_seed(0)
         policy = ActorCritic(spec, config)
-        engine = make_engine(policy, Config(**(config.to_dict() | {"engine": name})), "numba")
+        chosen = Config(**(config.to_dict() | {"engine": name}))
+        engine = make_engine(policy, chosen, choose(chosen, spec, "numba"))
         with torch.no_grad():
             parameter = engine.optimizer.parameter
             parameter.add_(0.1 * torch.randn(parameter.shape))
@@ -138,7 +141,8 @@ def test_it_draws_from_the_logits_of_fresh_weights(rows: int) -> None:
     for name in ("mlp", "eager"):
         torch.manual_seed(0)
         chosen = Config(**(config.to_dict() | {"engine": name}))
-        engine = make_engine(ActorCritic(spec, chosen), chosen, "numba")
+        choice = choose(chosen, spec, "numba")
+        engine = make_engine(ActorCritic(spec, chosen), chosen, choice)
         acts.append(acted(engine, config, spec).log_probs)
     torch.testing.assert_close(*acts, rtol=0.0, atol=1e-7)
 
@@ -226,12 +230,50 @@ def test_the_same_rollout_gives_the_same_bits() -> None:
     [("torch", (2,), "the backend is torch"), ("numba", (200,), "up to 128 logits, not 200")],
 )
 def test_what_it_cannot_run_is_refused(backend: str, nvec: tuple[int, ...], reason: str) -> None:
-    config, spec = make_config(engine="mlp"), make_spec(nvec)
+    spec = make_spec(nvec)
     with pytest.raises(UserError, match=reason):
-        make_engine(ActorCritic(spec, config), config, backend)
+        choose(make_config(engine="mlp"), spec, backend)
+
+    chosen = choose(make_config(), spec, backend)
+    assert chosen.name == "eager"
+    assert re.search(reason, chosen.reason)
 
 
 def test_images_are_refused() -> None:
-    config = Config(env_id="Pong-v5", engine="mlp")
-    with pytest.raises(UserError, match="reads images by a CNN; use eager"):
-        make_engine(ActorCritic(spec_of(config), config), config, "numba")
+    refused: dict[Network, str] = {"auto": "reads images by a CNN", "mlp": "are stacks of frames"}
+    for network, reason in refused.items():
+        config = Config(env_id="Pong-v5", engine="mlp", network=network)
+        with pytest.raises(UserError, match=f"{reason}; use eager or auto"):
+            choose(config, spec_of(config), "numba")
+
+
+def test_auto_takes_it_for_an_mlp_on_a_cpu() -> None:
+    assert make_config().engine == "auto"
+    assert choose(make_config(), make_spec(None), "numba").name == "mlp"
+    assert choose(make_config(engine="eager"), make_spec(None), "numba").name == "eager"
+    assert choose(make_config(), make_spec(None), "triton").name == "eager"
+
+
+@pytest.mark.parametrize("norm_obs", [False, True])
+def test_bytes_are_read_as_floats(norm_obs: bool) -> None:
+    """Observations of uint8 that are no image."""
+    config = make_config()
+    spec = replace(make_spec((3,)), obs_dtype=np.dtype(np.uint8))
+    rollouts = []
+    for engine in make_pair(config, spec):
+        normalizer = ObsNormalizer((5,), clip=2.0) if norm_obs else None
+        rollout = Rollout(config, spec, CPU, normalizer)
+        rng = np.random.default_rng(4)
+        for t in range(config.num_steps + 1):
+            obs = rng.integers(0, 9, (config.num_envs, 5), np.uint8)
+            rollout.store.write(t, obs, np.ones(config.num_envs, np.bool_))
+            if t < config.num_steps:
+                engine.act(rollout, t, t)
+        engine.bootstrap(rollout)
+        rollout.finish(None)
+        stats = engine.update(rollout, 0).to_host()
+        rollouts.append((rollout, stats))
+    (ours, stats), (theirs, expected) = rollouts
+    torch.testing.assert_close(ours.values, theirs.values, **CLOSE)
+    assert torch.equal(ours.actions, theirs.actions)
+    assert stats == pytest.approx(expected, rel=1e-3, abs=1e-4)

@@ -228,7 +228,7 @@ def test_a_rehearsal_on_the_cpu_fills_every_section(
 
 BARE = """
 import sys
-for name in ("rich", "jsonschema", "jinja2", "scipy", "wandb"):
+for name in ("rich", "jsonschema", "jinja2", "wandb"):
     sys.modules[name] = None
 from fastppo.bench.gpu_check import command
 from fastppo.bench.kernels import command as kernels

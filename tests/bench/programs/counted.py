@@ -21,8 +21,8 @@ class CountedPool:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pool, name)
 
-    def step(self, actions: Any) -> Any:
-        answer = self._pool.step(actions)
+    def step(self, *args: Any) -> Any:
+        answer = self._pool.step(*args)
         info = answer[4]
         for env_id in np.asarray(info["env_id"])[np.asarray(info["elapsed_step"]) > 0]:
             self.by_id[int(env_id)] = self.by_id.get(int(env_id), 0) + 1
@@ -31,14 +31,15 @@ class CountedPool:
 
 def fastppo(request: dict[str, Any], report: Any) -> None:
     """fastppo that also writes a line per update: the clock and the transitions by environment."""
+    from fastppo import pools
     from fastppo.bench.contract import manifest
     from fastppo.bench.launch.request import config_of
     from fastppo.train import Trainer
 
+    pools.DRIVEN = ()  # by the public step, which is watched
     trainer = Trainer(config_of(request), clock=report.clock)
     counted = CountedPool(trainer.env.pool)
     trainer.env.pool = counted
-    trainer.env._step = None  # the direct way goes past the pool's own step
     report.ready(manifest.of_trainer(trainer.config, trainer.spec, trainer.policy, trainer.policy))
     log = Path(os.environ["FASTPPO_TEST_LOG"])
     while True:

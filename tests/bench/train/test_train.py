@@ -93,7 +93,10 @@ def test_a_fifth_more_work_is_seen_and_the_same_work_is_not(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--impl", "fastpo"], "--impl: 'fastpo' is unknown; there are fastppo, fastppo-mlp,"),
+        (
+            ["--impl", "fastpo"],
+            "--impl: 'fastpo' is unknown; there are fastppo, fastppo-eager, fastppo-mlp,",
+        ),
         (["--impl", "fastppo,fastppo"], "--impl: 'fastppo' is there twice"),
         (["--impl", "a b=c"], "--impl: 'a b' is no name"),
         (["--impl", "mine=/no/such program"], "--impl: mine: '/no/such' is no program"),
