@@ -82,16 +82,19 @@ def publish(record: dict[str, Any], args: Outputs, *, traces: Sequence[Path] = (
     from fastppo.bench.track.command import push_record
 
     with signals.held():
-        keep(record, args)
-        report.print_results([record])
+        try:
+            keep(record, args)
+        finally:  # a full disk hides nothing of what was measured
+            report.print_results([record])
         if args.json is not None:
             print_out(f"samples: {args.json}")
         outputs = (
-            (args.html, report.html), (args.md, report.markdown), (args.junit, report.junit)
+            ("--html", args.html, report.html), ("--md", args.md, report.markdown),
+            ("--junit", args.junit, report.junit),
         )  # fmt: skip
-        for path, make in outputs:
+        for option, path, make in outputs:
             if path is not None:
-                report.write(path, make([record]))
+                result.write_text(path, make([record]), option)
                 print_out(f"report: {path}")
         if args.wandb != "disabled" and args.json is not None and record["results"]:
             folders = push_record(record, args.json, args.wandb, traces=traces)

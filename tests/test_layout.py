@@ -5,6 +5,7 @@ import re
 import runpy
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -150,6 +151,19 @@ def test_only_the_command_line_reaches_into_the_rooms_above(folder: str) -> None
     }
 
     assert {one for one in reaching if one[1] != "kernels/tools"} == set()
+
+
+def test_no_two_classes_of_the_benchmarks_share_a_name() -> None:
+    """But for the arguments of each command, and the adapters of other libraries."""
+    names = Counter(
+        node.name
+        for path in sources("bench")
+        if room(path) != "bench/peers"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and node.name != "Args"
+    )
+
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 def test_every_package_is_shipped(monkeypatch: pytest.MonkeyPatch) -> None:

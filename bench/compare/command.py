@@ -10,8 +10,8 @@ from fastppo.bench.compare import table
 from fastppo.bench.compare.args import Args
 from fastppo.bench.compare.comparison import compare
 from fastppo.bench.compare.junit import junit
-from fastppo.bench.report import command as report
 from fastppo.bench.report.data import read
+from fastppo.bench.results import result
 from fastppo.errors import UserError
 
 
@@ -33,7 +33,7 @@ def run(args: Args) -> int:
     found = compare(a, b, args.tolerance, allow_mismatch=args.allow_mismatch)
     table.print_comparison(found)
     if args.md is not None:
-        report.write(args.md, table.markdown(found))
+        result.write_text(args.md, table.markdown(found), "--md")
     if args.junit is not None:
-        report.write(args.junit, junit(found, strict=args.strict))
+        result.write_text(args.junit, junit(found, strict=args.strict), "--junit")
     return found.exit_code(strict=args.strict)

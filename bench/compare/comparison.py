@@ -10,13 +10,13 @@ from fastppo.bench.compare import drift
 from fastppo.bench.compare.drift import INCONCLUSIVE, REGRESSION, Side
 from fastppo.bench.compare.verdicts import (
     NOT_MEASURED,
-    Row,
+    ComparedRow,
     control_of,
     is_control,
     judge,
     row_of,
 )
-from fastppo.bench.report.data import Entry, Run
+from fastppo.bench.report.data import Entry, ResultFile
 from fastppo.errors import UserError
 
 KINDS = ("train", "kernel", "env", "learn")
@@ -36,10 +36,10 @@ Key = tuple[str, str, str, str]
 class Comparison:
     """Two files, compared."""
 
-    a: Run
-    b: Run
+    a: ResultFile
+    b: ResultFile
     tolerance: float
-    rows: list[Row]
+    rows: list[ComparedRow]
     """Of everything in A, and of what only B could not measure."""
     only_b: list[Entry]
     mismatch: list[str]
@@ -49,7 +49,7 @@ class Comparison:
     void: str | None
     """Why the comparison says nothing."""
 
-    def having(self, *verdicts: str) -> list[Row]:
+    def having(self, *verdicts: str) -> list[ComparedRow]:
         return [row for row in self.rows if row.verdict in verdicts]
 
     def exit_code(self, *, strict: bool) -> int:
@@ -67,7 +67,9 @@ class Comparison:
         return 5 if strict and self.having(INCONCLUSIVE) else 0
 
 
-def compare(a: Run, b: Run, tolerance: float, *, allow_mismatch: bool = False) -> Comparison:
+def compare(
+    a: ResultFile, b: ResultFile, tolerance: float, *, allow_mismatch: bool = False
+) -> Comparison:
     """Ratio and verdict of every result of A.
 
     Args:
@@ -97,7 +99,7 @@ def compare(a: Run, b: Run, tolerance: float, *, allow_mismatch: bool = False) -
     rows = [_row(entry, theirs.get(key), tolerance, controls.get(key), _failures(b))
             for key, entry in ours.items()]  # fmt: skip
     seen = {(row.id, row.impl) for row in rows}
-    rows += [Row(*name, "wall", NOT_MEASURED, remark=reason)
+    rows += [ComparedRow(*name, "wall", NOT_MEASURED, remark=reason)
              for name, reason in failed.items() if name not in seen]  # fmt: skip
     speeds = _by_task(controls)
     return Comparison(
@@ -107,7 +109,7 @@ def compare(a: Run, b: Run, tolerance: float, *, allow_mismatch: bool = False) -
     )  # fmt: skip
 
 
-def _refuse_empty(a: Run, b: Run) -> None:
+def _refuse_empty(a: ResultFile, b: ResultFile) -> None:
     for run in (a, b):
         # B may have measured nothing that it was meant to, and say so
         told_why = run is b and run.kind == a.kind and run.failures
@@ -117,7 +119,7 @@ def _refuse_empty(a: Run, b: Run) -> None:
             )
 
 
-def _by_key(run: Run) -> dict[Key, Entry]:
+def _by_key(run: ResultFile) -> dict[Key, Entry]:
     found: dict[Key, Entry] = {}
     for entry in run.entries:
         key = (entry.kind, entry.id, entry.impl, entry.clock)
@@ -127,7 +129,7 @@ def _by_key(run: Run) -> dict[Key, Entry]:
     return found
 
 
-def _failures(run: Run, but: Run | None = None) -> dict[tuple[str, str], str]:
+def _failures(run: ResultFile, but: ResultFile | None = None) -> dict[tuple[str, str], str]:
     """Reasons by id and implementation, without those of another file."""
     known = {(one["id"], one["impl"]) for one in but.failures} if but else set()
     told: dict[tuple[str, str], list[str]] = {}
@@ -142,7 +144,7 @@ def _row(
     tolerance: float,
     controls: tuple[Side, Side] | None,
     failed: dict[tuple[str, str], str],
-) -> Row:
+) -> ComparedRow:
     """What B could not measure is no pass, even where it holds some of it."""
     reason = failed.get((a.id, a.impl))
     if b is None:
@@ -183,7 +185,7 @@ def _void(speeds: Sequence[float], tolerance: float) -> str | None:
     return f"the machine alone was {middle:.2f} times as fast in B"
 
 
-def machine_differences(a: Run, b: Run) -> list[str]:
+def machine_differences(a: ResultFile, b: ResultFile) -> list[str]:
     """What the two machines differ in; empty where the fingerprints agree."""
     ours, theirs = a.record["machine"], b.record["machine"]
     if ours["fingerprint"] == theirs["fingerprint"]:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastppo.bench.results.intervals import Array, Bounds, quantile
+
 IMPROVED, PASS, REGRESSION = "IMPROVED", "PASS", "REGRESSION"
 INCONCLUSIVE = "INCONCLUSIVE"
 
@@ -32,9 +34,6 @@ FEWEST = 3
 """Launches of each side below which their own spread says nothing. They are then taken to differ by
 LAUNCH, and all that is told is what lies outside even so."""
 LAUNCH = 0.05
-TAIL = 0.025
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +65,9 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Change(Bounds):
     """Log-ratio of B over A, above 0 for a faster B, and its 95% interval."""
 
-    value: Array
-    low: Array
-    high: Array
     few: bool
     """Whether either side has fewer launches than FEWEST: the interval is then a guess."""
 
@@ -95,9 +91,7 @@ def change(a: Side, b: Side, controls: tuple[Side, Side] | None) -> Change:
     variance = known + sum(variances)
     # a normal's tail is that of so many degrees of freedom to nine digits
     freedom = variance**2 / np.maximum(sum(squares), 1e-9 * variance**2)
-    from scipy import special  # slow to import, and no --help needs it
-
-    half = -special.stdtrit(freedom, TAIL) * np.sqrt(variance)
+    half = quantile(freedom) * np.sqrt(variance)
     return Change(value, value - half, value + half, a.few or b.few)
 
 

@@ -5,7 +5,7 @@ from xml.etree import ElementTree as xml
 from fastppo.bench.compare.comparison import Comparison
 from fastppo.bench.compare.drift import INCONCLUSIVE, REGRESSION
 from fastppo.bench.compare.table import ratio_of, sentence
-from fastppo.bench.compare.verdicts import NOT_MEASURED, Row
+from fastppo.bench.compare.verdicts import NOT_MEASURED, ComparedRow
 from fastppo.bench.report.junit import count, named, properties, text
 
 FAILURES = {REGRESSION: "Regression", NOT_MEASURED: "NotMeasured"}
@@ -35,7 +35,7 @@ def junit(found: Comparison, *, strict: bool) -> str:
     return text(root)
 
 
-def _case(suite: xml.Element, row: Row, *, void: bool, strict: bool) -> None:
+def _case(suite: xml.Element, row: ComparedRow, *, void: bool, strict: bool) -> None:
     name = row.id if row.clock == "wall" else f"{row.id} {row.clock}"
     case = named(suite, name, row.impl)
     told = "" if row.ratio is None else f"ratio {ratio_of(row)}"

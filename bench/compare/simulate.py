@@ -8,7 +8,8 @@ import numpy as np
 from tyro.conf import arg
 
 from fastppo.bench.compare import drift
-from fastppo.bench.compare.drift import Array, Side
+from fastppo.bench.compare.drift import Side
+from fastppo.bench.results.intervals import Array
 from fastppo.bench.results.simulation import SimulationArgs, markdown_table, percent
 from fastppo.errors import UserError
 
@@ -56,7 +57,7 @@ DRIFTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class CompareCell:
     """What became of the comparisons at one slow-down. All parts are of all comparisons."""
 
     drift: Drift
@@ -78,7 +79,7 @@ def simulate(
     tolerance: float,
     rng: np.random.Generator,
     noise: float = NOISE,
-) -> Cell:
+) -> CompareCell:
     """Draws pairs of files and judges them by the rule of `fastppo compare`.
 
     Args:
@@ -99,7 +100,7 @@ def simulate(
     void = drift.void(shown, tolerance)
     said = np.where(void, "", drift.verdicts(found, tolerance))
     wide = np.where(drift.void(shown, WIDE), "", drift.verdicts(found, WIDE))
-    return Cell(
+    return CompareCell(
         between, launches, slowdown,
         void=float(void.mean()),
         regression=float((said == drift.REGRESSION).mean()),
@@ -118,7 +119,7 @@ def _side(at: Array, launches: int, noise: float, rng: np.random.Generator) -> S
     return Side(np.median(samples, axis=-1), error)
 
 
-def table(trials: int, tolerance: float, seed: int) -> Iterator[Cell]:
+def table(trials: int, tolerance: float, seed: int) -> Iterator[CompareCell]:
     """Every drift, number of launches and slow-down; the same seed gives the same table."""
     rng = np.random.default_rng(seed)
     for between in DRIFTS:
@@ -129,7 +130,7 @@ def table(trials: int, tolerance: float, seed: int) -> Iterator[Cell]:
                 )  # fmt: skip
 
 
-def markdown(cells: list[Cell]) -> str:
+def markdown(cells: list[CompareCell]) -> str:
     """One row per drift and number of launches."""
     slower = [f"{slowdown:g} x" for slowdown in SLOWDOWNS if slowdown > 1]
     head = (
@@ -137,7 +138,7 @@ def markdown(cells: list[Cell]) -> str:
         f"equal: PASS at {WIDE:.0%}", "equal: REGRESSION", *slower,
     )  # fmt: skip
     shown = []
-    rows: dict[tuple[Drift, int], list[Cell]] = {}
+    rows: dict[tuple[Drift, int], list[CompareCell]] = {}
     for cell in cells:
         rows.setdefault((cell.drift, cell.launches), []).append(cell)
     for (between, launches), found in rows.items():

@@ -15,13 +15,13 @@ from fastppo.bench.compare.drift import (
     PASS,
     REGRESSION,
 )
-from fastppo.bench.compare.verdicts import CONTROL, NOT_MEASURED, Row
+from fastppo.bench.compare.verdicts import CONTROL, NOT_MEASURED, ComparedRow
 from fastppo.bench.report.console import make_console
 from fastppo.bench.report.data import Entry
 from fastppo.bench.report.escape import code, escape
 from fastppo.bench.report.markdown import details, table
 from fastppo.bench.report.numbers import amount, ratio, with_ends
-from fastppo.bench.report.tables import Table
+from fastppo.bench.report.table import Table
 from fastppo.bench.report.terminal import NARROW, print_table, say
 from fastppo.bench.results.intervals import COVERS
 from fastppo.bench.results.statistics import FEWEST_RUNS
@@ -62,7 +62,7 @@ def print_comparison(found: Comparison, console: Console | None = None) -> None:
     say(console, *notes(found))
 
 
-def rows(compared: Sequence[Row], *, narrow: bool = False) -> Table:
+def rows(compared: Sequence[ComparedRow], *, narrow: bool = False) -> Table:
     """A row per result, under the name of what was measured."""
     cells: list[tuple[str, ...]] = []
     last = ""
@@ -84,13 +84,13 @@ def _middle(entry: Entry | None) -> str:
     return "-" if entry is None or entry.value is None else amount(entry.value.value, entry.unit)
 
 
-def ratio_of(row: Row, *, narrow: bool = False) -> str:
+def ratio_of(row: ComparedRow, *, narrow: bool = False) -> str:
     """With its interval, where there is one that is known to cover."""
     found = row.ratio
     return ratio(found.value if found else None) if narrow else with_ends(found)
 
 
-def _has_interval(row: Row) -> bool:
+def _has_interval(row: ComparedRow) -> bool:
     return row.ratio is not None and not math.isnan(row.ratio.low)
 
 
@@ -124,7 +124,7 @@ def notes(found: Comparison) -> list[str]:
     return lines
 
 
-def _of_learning(row: Row) -> bool:
+def _of_learning(row: ComparedRow) -> bool:
     return row.a is not None and row.a.kind == "learn"
 
 
@@ -152,7 +152,7 @@ def _doubts(found: Comparison) -> list[str]:
     ]
 
 
-def name_of(one: Entry | Row) -> str:
+def name_of(one: Entry | ComparedRow) -> str:
     clock = "" if one.clock == "wall" else f" ({one.clock})"
     return f"{one.impl} on {one.id}{clock}"
 

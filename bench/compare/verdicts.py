@@ -6,20 +6,18 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastppo.bench.compare import drift
 from fastppo.bench.compare.drift import INCONCLUSIVE, Side
 from fastppo.bench.report.data import Entry
 from fastppo.bench.results import statistics
-from fastppo.bench.results.intervals import COVERS, Interval
+from fastppo.bench.results.intervals import COVERS, Array, Interval
 
 CONTROL, NOT_MEASURED = "control", "NOT MEASURED"
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparedRow:
     """One result of either file."""
 
     id: str
@@ -38,7 +36,7 @@ class Row:
     """Why it was not measured, or cannot be judged."""
 
 
-def judge(a: Entry, b: Entry, tolerance: float, controls: tuple[Side, Side] | None) -> Row:
+def judge(a: Entry, b: Entry, tolerance: float, controls: tuple[Side, Side] | None) -> ComparedRow:
     """The row of one result of both files.
 
     Args:
@@ -78,11 +76,13 @@ def row_of(
     few: bool = False,
     control: float | None = None,
     remark: str = "",
-) -> Row:
+) -> ComparedRow:
     """A row under the name of the one or two entries that there are."""
     named = a or b
     assert named is not None
-    return Row(named.id, named.impl, named.clock, verdict, a, b, ratio, few, control, remark)
+    return ComparedRow(
+        named.id, named.impl, named.clock, verdict, a, b, ratio, few, control, remark
+    )
 
 
 def is_control(entry: Entry) -> bool:
@@ -126,7 +126,7 @@ def control_of(entry: Entry, copies: dict[tuple[str, str], Entry]) -> Side | Non
     return Side(np.log(rates), np.zeros(())) if min(rates) > 0 else None
 
 
-def _of_returns(a: Entry, b: Entry, tolerance: float) -> Row:
+def _of_returns(a: Entry, b: Entry, tolerance: float) -> ComparedRow:
     """By a seeded bootstrap of the ratio of medians over seeds: no machine's speed is in it."""
     ours, theirs = np.array(a.samples), np.array(b.samples)
     if not ours.size:

@@ -6,17 +6,18 @@ that what slows a shared machine slows them alike; settings are compared within 
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from fastppo import cgroups, signals
-from fastppo.bench.env import table as env_table
 from fastppo.bench.env.args import WIDE, Args
 from fastppo.bench.env.rounds import Grid, config_of, measure, plan_of
 from fastppo.bench.launch.pools import Setting
+from fastppo.bench.publish import prepared, publish
 from fastppo.bench.results import result
 from fastppo.config import Config
 from fastppo.errors import Interrupted, UserError
 from fastppo.signals import StopRequest
-from fastppo.text import print_err, print_out
+from fastppo.text import print_err
 
 
 def make_grid(
@@ -98,6 +99,7 @@ def run(args: Args) -> int:
         UserError: told before anything is measured.
     """
     work = work_of(args)
+    args = prepared(args, "env")
     grids: list[Grid] = []
     exit_code = 0
     with StopRequest() as stop:
@@ -113,15 +115,12 @@ def run(args: Args) -> int:
                 exit_code = interrupted.exit_code
                 signals.tell("fastppo: interrupted; what was measured is kept")
                 break
-        _publish(args, grids)
+        publish(record_of(grids), args)
     return exit_code or (3 if any(grid.failures for grid in grids) else 0)
 
 
-def _publish(args: Args, grids: list[Grid]) -> None:
+def record_of(grids: Sequence[Grid]) -> dict[str, Any]:
+    """The result file."""
     failures = [failure for grid in grids for failure in grid.failures]
     entries = [entry for grid in grids for entry in grid.entries()]
-    if args.json is not None:
-        result.write(args.json, result.new("env", entries, failures=failures))
-    env_table.render(grids)
-    if args.json is not None:
-        print_out(f"samples: {args.json}")
+    return result.new("env", entries, failures=failures)

@@ -7,8 +7,8 @@ from typing import Any
 
 from fastppo import threads
 from fastppo.bench.launch.pools import (
+    PoolSlice,
     Setting,
-    Slice,
     Stepper,
     bytes_per_env,
     open_pool,
@@ -46,7 +46,7 @@ class Grid:
 
     config: Config
     spec: EnvSpec
-    slices: dict[Setting, list[Slice]]
+    slices: dict[Setting, list[PoolSlice]]
     failures: list[dict[str, str]] = field(default_factory=list)
 
     def rate(self, setting: Setting) -> Interval:
@@ -83,8 +83,8 @@ class Grid:
 
     def entries(self) -> list[dict[str, Any]]:
         """Entries of a result file's `results`."""
-        plans = {advice.plan: advice.torch_threads for advice in self.advice()}
-        best = {advice.best for advice in self.advice()}
+        plans = {advice.plan: advice for advice in self.advice()}
+        best = {advice.best for advice in plans.values()}
         return [
             {
                 "id": f"env/{self.config.env_id}/{setting.name}",
@@ -109,8 +109,9 @@ class Grid:
                     "env_steps_per_s": asdict(self.rate(setting)),
                     "frames_per_s": self.rate(setting).value * self.spec.frame_skip,
                     "is_train_plan": setting in plans,
-                    "torch_threads": plans.get(setting),
+                    "torch_threads": plans[setting].torch_threads if setting in plans else None,
                     "is_best": setting in best,
+                    "advice": asdict(plans[setting]) if setting in plans else None,
                 },
             }
             for setting, slices in self.slices.items()

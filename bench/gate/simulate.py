@@ -22,7 +22,7 @@ TOLD = (
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class GateCell:
     """What became of the runs on one machine at one slow-down."""
 
     machine: str
@@ -47,7 +47,7 @@ def simulate(
     tolerance: float,
     rounds: int,
     rng: np.random.Generator,
-) -> Cell:
+) -> GateCell:
     """Runs the gate's rule on simulated pairs, and confirms every suspicion on fresh ones.
 
     Args:
@@ -64,10 +64,10 @@ def simulate(
         counts.update(map(str, first))
         counts.update(rule.confirm(rule.SUSPECT, str(verdict)) for verdict in again)
         taken += int(used.sum())
-    return Cell(machine.name, slowdown, trials, dict(counts), taken / trials)
+    return GateCell(machine.name, slowdown, trials, dict(counts), taken / trials)
 
 
-def table(trials: int, tolerance: float, rounds: int, seed: int) -> Iterator[Cell]:
+def table(trials: int, tolerance: float, rounds: int, seed: int) -> Iterator[GateCell]:
     """Every machine at every slow-down; the same seed gives the same table."""
     rng = np.random.default_rng(seed)
     for machine in MACHINES:
@@ -77,7 +77,7 @@ def table(trials: int, tolerance: float, rounds: int, seed: int) -> Iterator[Cel
             )  # fmt: skip
 
 
-def markdown(cells: list[Cell]) -> str:
+def markdown(cells: list[GateCell]) -> str:
     """One row per cell."""
     head = ("machine", "head / base", *TOLD, "pairs")
     rows = []

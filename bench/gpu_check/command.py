@@ -17,7 +17,8 @@ from fastppo.bench.gpu_check.args import Args
 from fastppo.bench.gpu_check.correctness import checks
 from fastppo.bench.kernels import command as kernels
 from fastppo.bench.kernels.cases import Case, cases
-from fastppo.bench.report.escape import code, escape
+from fastppo.bench.report import markdown as report_markdown
+from fastppo.bench.report.data import run_of
 from fastppo.bench.results import result
 from fastppo.devices import resolve_device
 from fastppo.errors import MachineError, UserError
@@ -92,37 +93,9 @@ def training(env_id: str, device: torch.device, seconds: float) -> dict[str, Any
     }
 
 
-def markdown(record: dict[str, Any], timings: list[kernels.Timing]) -> str:
-    """The record as sections for docs/results.md."""
-    facts, versions = record["machine"], record["versions"]
-    outcomes = record["correctness"]
-    passed = sum(outcome["passed"] for outcome in outcomes)
-    lines = [
-        *([] if record["complete"] else ["Incomplete: it was cut off, or is still running.", ""]),
-        f"Machine: {escape(', '.join(facts['gpus']) or facts['cpu'])}, {facts['cores']} cores, "
-        f"torch {versions['torch']}, triton {versions['triton']}; {record['created'][:10]}; "
-        f"{code('fastppo ' + ' '.join(record['command'][1:]))}.",
-        "",
-        f"Correctness against float64: {passed} of {len(outcomes)} checks passed.",
-        "",
-        *(f"- {escape(o['name'])}: {escape(o['reason'])}" for o in outcomes if not o["passed"]),
-        "",
-        f"| {' | '.join(kernels.HEADINGS)} |",
-        f"|{'---|' * len(kernels.HEADINGS)}",
-        *(f"| {' | '.join(map(escape, row))} |" for row in kernels.table_rows(timings)),
-        "",
-        *(f"- {escape(line)}" for line in kernels.told(record["failures"])),
-        "",
-        "| environment | env steps/s | where the time goes |",
-        "|---|---|---|",
-    ]
-    for run in record["training"]:
-        if "not_measured" in run:
-            lines.append(f"| {run['env_id']} | not measured: {escape(run['not_measured'])} | |")
-        else:
-            shares = ", ".join(f"{n} {100 * s:.0f}%" for n, s in run["phase_shares"].items())
-            lines.append(f"| {run['env_id']} | {run['env_steps_per_s']:,.0f} | {shares} |")
-    return "\n".join(lines) + "\n"
+def markdown(record: dict[str, Any]) -> str:
+    """The record as `fastppo report --md` writes it, without rich."""
+    return report_markdown.markdown([run_of(record)])
 
 
 def run(args: Args) -> int:
@@ -144,11 +117,10 @@ def run(args: Args) -> int:
         raise UserError(
             f"--out: cannot make {args.out}: {error.strerror}; name another folder"
         ) from None
-    check = Check(args.out, start)
+    check = GpuCheck(args.out, start)
     with check:
         check.run(device, args)
-    text = markdown(check.record(), check.timings)
-    print(text)
+    print(check.tables)
     seconds = time.monotonic() - start
     print_out(f"results: {args.out / RECORD} and .md, in {seconds:.0f} s")
     if check.wrong:
@@ -156,7 +128,7 @@ def run(args: Args) -> int:
     return 3 if check.unseen else 0
 
 
-class Check:
+class GpuCheck:
     """What was found so far, on disk after every stage, and also where the block is cut off.
 
     Args:
@@ -166,6 +138,8 @@ class Check:
 
     def __init__(self, folder: Path, start: float) -> None:
         self.timings: list[kernels.Timing] = []
+        self.tables = ""
+        """What gpu-check.md holds."""
         self._folder = folder
         self._start = start
         self._outcomes: list[dict[str, Any]] = []
@@ -173,7 +147,7 @@ class Check:
         self._left_out: list[Case] = []
         self._complete = False
 
-    def __enter__(self) -> "Check":
+    def __enter__(self) -> "GpuCheck":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -225,4 +199,5 @@ class Check:
         with signals.held():
             record = self.record()
             result.write(self._folder / RECORD, record)
-            files.write(self._folder / TABLES, markdown(record, self.timings))
+            self.tables = markdown(record)
+            files.write(self._folder / TABLES, self.tables)

@@ -1,4 +1,4 @@
-"""Every kernel on the device against the reference in float64, at shapes that are awkward.
+"""Every kernel on the device against its specification in float64, at shapes that are awkward.
 
 What a machine without a GPU cannot show: the tests run Triton's interpreter, which has no races,
 computes exp and log with numpy, and accepts code that the compiler rejects.

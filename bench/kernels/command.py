@@ -6,10 +6,9 @@ copy as many bytes as the operation must move.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from statistics import median
 from typing import Any
 
 import torch
@@ -24,10 +23,9 @@ from fastppo.bench.kernels.clocks import (
     graph_clock,
     keep_freed_memory,
 )
-from fastppo.bench.report.numbers import ABOVE, of_ceiling
+from fastppo.bench.publish import prepared, publish
 from fastppo.bench.results import result
-from fastppo.bench.results.intervals import Interval, heading
-from fastppo.bench.results.paired import interleave, speedup
+from fastppo.bench.results.paired import interleave
 from fastppo.errors import MachineError, UserError
 from fastppo.text import print_err, print_out
 
@@ -50,18 +48,6 @@ class Timing:
     """Seconds per call by name; one position is one round."""
     failed: dict[str, str] = field(default_factory=dict)
     """Names that could not be measured, and why."""
-
-    def microseconds(self, name: str) -> float | None:
-        return median(self.samples[name]) * 1e6 if name in self.samples else None
-
-    def over(self, name: str) -> Interval | None:
-        """How many times faster fastppo is."""
-        return speedup(self.samples, OURS, name) if name in self.samples else None
-
-    @property
-    def copy_share(self) -> float:
-        """The copy's time over ours: the share of the machine's limit that we reach."""
-        return speedup(self.samples, OURS, COPY).value
 
     def record(self) -> list[dict[str, Any]]:
         """Entries of a result file's `results`."""
@@ -157,32 +143,6 @@ def _chosen(device: torch.device, quick: bool, patterns: Sequence[str]) -> list[
     return chosen
 
 
-def _ratio(ratio: Interval | None) -> tuple[str, str]:
-    if ratio is None:
-        return "-", ""
-    digits = 1 if ratio.value >= 10 else 2
-    return f"{ratio.value:.{digits}f}", f"{ratio.low:.{digits}f}-{ratio.high:.{digits}f}"
-
-
-WIDE = 90  # columns of a terminal that shows the intervals
-HEADINGS = ("kernel", "us", "x eager", "interval", "x compile", "interval", "of copy")
-
-
-def table_rows(timings: list[Timing]) -> list[tuple[str, ...]]:
-    """A row under HEADINGS per case and clock."""
-    return [
-        (
-            f"{timing.case.operation} {timing.case.label}"
-            + ("" if timing.clock == "wall" else f" {timing.clock}"),
-            f"{timing.microseconds(OURS):.1f}",
-            *_ratio(timing.over(TEXTBOOK)),
-            *_ratio(timing.over(COMPILED)),
-            of_ceiling(timing.copy_share),
-        )
-        for timing in timings
-    ]
-
-
 def failures(timings: list[Timing], left_out: Sequence[Case] = ()) -> list[dict[str, str]]:
     """What could not be measured, as a result file holds it.
 
@@ -195,43 +155,6 @@ def failures(timings: list[Timing], left_out: Sequence[Case] = ()) -> list[dict[
         for way, reason in timing.failed.items()
     ]
     return failed + [{"id": one.id, "impl": OURS, "reason": "out of time"} for one in left_out]
-
-
-def told(failed: Sequence[Mapping[str, str]]) -> list[str]:
-    """A line for each of `failures`."""
-    return [f"{one['id']}: {one['impl']} not measured: {one['reason']}" for one in failed]
-
-
-def print_table(timings: list[Timing]) -> None:
-    """The table on the terminal."""
-    # here, because a GPU host without a package registry may lack rich
-    from rich.table import Table
-
-    from fastppo.console import PlainConsole
-
-    console = PlainConsole()
-    # a narrow window keeps the numbers, and leaves out their intervals
-    columns = [i for i, name in enumerate(HEADINGS) if name != "interval" or console.width >= WIDE]
-    ratios = [
-        found
-        for timing in timings
-        for way in (TEXTBOOK, COMPILED)
-        if (found := timing.over(way)) is not None
-    ]
-    label = heading(found.label for found in ratios)
-    table = Table(box=None, pad_edge=False)
-    table.add_column(HEADINGS[0], overflow="fold")
-    for i in columns[1:]:
-        table.add_column(HEADINGS[i], justify="right", no_wrap=True)
-    for row in table_rows(timings):
-        table.add_row(*(row[i] for i in columns))
-    console.print(table)
-    if ratios and console.width >= WIDE:
-        print_out(f"interval: {label}.")
-    if any(timing.copy_share > 1.0 for timing in timings):
-        print_out(ABOVE)
-    for line in told(failures(timings)):
-        print_out(line)
 
 
 def run_grid(
@@ -297,6 +220,7 @@ def run(args: Args) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name}: {value} must be at least 1")
+    args = prepared(args, "kernel")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     where = resolve_device(args.device)
@@ -315,13 +239,10 @@ def run(args: Args) -> int:
 
 
 def _publish(args: Args, timings: list[Timing]) -> None:
-    if args.json is not None:
-        result.write(args.json, record_of(timings))
-    print_table(timings)
-    if args.json is not None:
-        print_out(f"samples: {args.json}")
+    record = record_of(timings)
+    publish(record, args)
     if args.pictures is not None:
-        from fastppo.bench.report.command import pictures
+        from fastppo.bench.report.command import pictures  # takes rich, which a GPU host may lack
 
-        for path in pictures([record_of(timings)], args.pictures):
+        for path in pictures([record], args.pictures):
             print_out(f"picture: {path}")

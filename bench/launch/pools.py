@@ -38,7 +38,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class PoolSlice:
     """What one turn measured."""
 
     env_steps: int
@@ -82,7 +82,7 @@ class Stepper:
         pool.async_reset()
         self._drain()
 
-    def run(self, seconds: float) -> Slice:
+    def run(self, seconds: float) -> PoolSlice:
         """Steps for `seconds`, and for MIN_TURNS answers at least."""
         while len(self._held) > 1:
             self._send(self._held.pop())
@@ -95,7 +95,7 @@ class Stepper:
             turns += 1
             now = time.perf_counter()
         self._drain()
-        return Slice(env_steps, turns * self.setting.batch_size, now - start)
+        return PoolSlice(env_steps, turns * self.setting.batch_size, now - start)
 
     def close(self) -> None:
         """Lets go of the pool: EnvPool frees environments and threads with the last reference."""

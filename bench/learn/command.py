@@ -8,22 +8,20 @@ after `--total-timesteps`; the parent holds the clock.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from fastppo import signals
 from fastppo.bench.launch import implementations
 from fastppo.bench.learn import entries as learn_entries
 from fastppo.bench.learn.args import Args
-from fastppo.bench.learn.curves import THRESHOLDS
-from fastppo.bench.learn.runs import Job, Task, Trainings, interleaved, tell
-from fastppo.bench.learn.table import render
+from fastppo.bench.learn.runs import Job, LearnTask, Trainings, interleaved, tell
+from fastppo.bench.publish import keep, prepared, publish
 from fastppo.bench.recipes import with_steps, workloads
 from fastppo.bench.results import result
 from fastppo.config import Config
 from fastppo.errors import UserError
 from fastppo.presets import PRESETS
-from fastppo.text import print_out
+from fastppo.returns import Threshold, threshold_of
 
 DEFAULT = "fastppo,reference"
 
@@ -45,18 +43,14 @@ def run(args: Args) -> int:
     tasks = _tasks(args)
     seeds = range(1, args.seeds + 1)
     jobs = [job for task in tasks for job in interleaved(task, chosen, seeds)]
-    study = Study(tasks, jobs, base=base, at_once=args.jobs, path=args.json)
+    args = prepared(args, "learn")
+    study = Study(tasks, jobs, base=base, args=args)
     try:
         study.trainings.run()
     finally:  # an interrupt keeps what was measured
         with signals.held():
-            try:
-                study.keep()
-            finally:  # and so does a full disk
-                if study.record["results"] or study.record["failures"]:
-                    render(study.record)
-    if args.json is not None and study.record["results"]:
-        print_out(f"curves: {args.json}")
+            study.update()
+            publish(study.record, args)
     return 3 if study.record["failures"] else 0
 
 
@@ -64,41 +58,42 @@ class Study:
     """All runs, and the record of them as it stands.
 
     Args:
-        path: of the result file; None keeps none.
+        args: how many runs side by side, and where the result file is kept.
     """
 
     def __init__(
         self,
-        tasks: Sequence[Task],
+        tasks: Sequence[LearnTask],
         jobs: Sequence[Job],
         *,
         base: str,
-        at_once: int,
-        path: Path | None,
+        args: Args,
     ) -> None:
         self.record: dict[str, Any] = result.new("learn", [])
-        self.trainings = Trainings(jobs, at_once, self.keep)
+        self.trainings = Trainings(jobs, args.jobs, self.keep)
         self._tasks = tasks
         self._names = list(dict.fromkeys(job.implementation.name for job in jobs))
         self._base = base
-        self._at_once = at_once
-        self._path = path
+        self._args = args
 
     def keep(self) -> None:
         """Brings the record up to date, and its file if there is anything to say."""
+        self.update()
+        keep(self.record, self._args)
+
+    def update(self) -> None:
+        """Brings the record up to date."""
         seen, failures = self.trainings.curves, self.trainings.failures
         self.record["results"] = learn_entries.entries(
-            self._tasks, self._names, seen, base=self._base, at_once=self._at_once
+            self._tasks, self._names, seen, base=self._base, at_once=self._args.jobs
         )
         self.record["failures"] = list(failures)
         self.record["comparison"] = learn_entries.comparison(
             self._tasks, self._names, seen, failures, self._base
         )
-        if self._path is not None and (seen or failures):
-            result.write(self._path, self.record)
 
 
-def _tasks(args: Args) -> list[Task]:
+def _tasks(args: Args) -> list[LearnTask]:
     if args.threshold is not None:
         if not math.isfinite(args.threshold):
             raise UserError(f"--threshold: {args.threshold} must be a finite number")
@@ -110,12 +105,15 @@ def _tasks(args: Args) -> list[Task]:
     recipes = args.recipe.split(",") if args.recipe else []
     tasks = []
     for config in workloads(args.env_ids, recipes):
-        threshold = args.threshold
-        if threshold is None:
-            threshold = THRESHOLDS.get(config.env_id)
-        if threshold is None:
+        config = _until_the_end(config, args.total_timesteps)
+        known = threshold_of(config.env_id)
+        if args.threshold is not None:
+            known = Threshold(args.threshold, "--threshold")
+        if known is None:
             tell(f"{config.env_id}: no threshold is known; --threshold X gives one")
-        tasks.append(Task(_until_the_end(config, args.total_timesteps), threshold))
+            tasks.append(LearnTask(config, None))
+        else:
+            tasks.append(LearnTask(config, known.value, known.source))
     return tasks
 
 

@@ -5,42 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastppo.bench.launch.process import Event
+from fastppo.returns import ReturnWindow
 
-GAMES = 20
-"""A threshold is reached when the mean over this many games in a row is there."""
+FIRST_GAMES = 20
+"""Games that make the first return."""
 FINAL_PART = 0.1
 """Of the env steps: games that end in it make the final return."""
-
-# Where Gymnasium registers a return as solved, that; for the rest a round number a correct PPO
-# passes while it still climbs, below the final return that CleanRL's benchmark reports for the
-# papers' recipe (1M env steps on MuJoCo v4, 10M on Atari; in brackets).
-THRESHOLDS = {
-    "CartPole-v1": 475.0,
-    "Acrobot-v1": -100.0,
-    "MountainCar-v0": -110.0,
-    "MountainCarContinuous-v0": 90.0,
-    "LunarLander-v2": 200.0,
-    "LunarLanderContinuous-v2": 200.0,
-    # none registered: ours, where an agent holds the pole up but wobbles (docs/results.md: -179)
-    "Pendulum-v1": -250.0,
-    "HalfCheetah-v4": 1200.0,  # 1443
-    "Hopper-v4": 2000.0,  # 2383
-    "Walker2d-v4": 2000.0,  # 2288
-    "Humanoid-v4": 600.0,  # 716
-    "InvertedPendulum-v4": 950.0,  # registered; 963
-    # not in CleanRL's table: RL Zoo's agent ends at 1327 (Ant-v3)
-    "Ant-v4": 1200.0,
-    "Pong-v5": 18.0,  # 20.4
-    "Breakout-v5": 300.0,  # 430
-    "BeamRider-v5": 1900.0,  # 2478
-    "SpaceInvaders-v5": 900.0,  # 1189
-    "Qbert-v5": 13_000.0,  # 17246
-    "Seaquest-v5": 1000.0,  # 1240
-    "Enduro-v5": 900.0,  # 1297
-    "MsPacman-v5": 1800.0,  # 2346
-    "Boxing-v5": 80.0,  # 92.7
-    "Freeway-v5": 28.0,  # 33.1
-}
 
 
 @dataclass(slots=True)
@@ -94,32 +64,23 @@ class Curve:
         return self._mean([i for i, steps in enumerate(self.env_steps) if steps > begin])
 
     def first_return(self) -> float | None:
-        """Mean over the first GAMES games, rounded up to whole updates: before it has learned."""
+        """Mean over the first FIRST_GAMES games, in whole updates: before it has learned."""
         taken: list[int] = []
         count = 0
         for i, games in enumerate(self.games):
-            if count >= GAMES:
+            if count >= FIRST_GAMES:
                 break
             taken.append(i)
             count += games
         return self._mean(taken)
 
     def reached(self, threshold: float) -> int | None:
-        """The update after which the mean of the last GAMES games is at the threshold.
-
-        The window is rounded up to whole updates, as only their means are known. Before GAMES games
-        have ended no threshold is reached; None if it never is.
-        """
-        first = count = 0
-        for i, games in enumerate(self.games):
-            count += games
-            while count - self.games[first] >= GAMES:
-                count -= self.games[first]
-                first += 1
-            if count >= GAMES:
-                mean = self._mean(range(first, i + 1))
-                if mean is not None and mean >= threshold:
-                    return i
+        """The update after which the mean of the last games is at the threshold, or None."""
+        window = ReturnWindow()
+        for i, (games, mean) in enumerate(zip(self.games, self.returns, strict=True)):
+            window.add(games, mean)
+            if window.is_at(threshold):
+                return i
         return None
 
     def _mean(self, updates: Sequence[int]) -> float | None:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from fastppo.bench.contract import manifest
-from fastppo.bench.learn.curves import FINAL_PART, GAMES, Curve
-from fastppo.bench.learn.runs import Task
+from fastppo.bench.learn.curves import FINAL_PART, Curve
+from fastppo.bench.learn.runs import LearnTask
 from fastppo.bench.results import parity_records, statistics
 from fastppo.bench.results.intervals import Interval
 from fastppo.bench.results.parity import Runs
 from fastppo.bench.results.statistics import interquartile_mean
-from fastppo.bench.results.survival import median_time, restricted_mean, survival
+from fastppo.bench.results.survival import to_threshold
+from fastppo.returns import WINDOW
 
 TAUS = np.linspace(0.0, 1.5, 61)
 """Scores of the performance profile: 0 is the base untrained, 1 the threshold."""
@@ -29,7 +30,7 @@ def rng_for(*names: str) -> np.random.Generator:
 
 
 def entries(
-    tasks: Sequence[Task], names: Sequence[str], curves: Curves, *, base: str, at_once: int
+    tasks: Sequence[LearnTask], names: Sequence[str], curves: Curves, *, base: str, at_once: int
 ) -> list[dict[str, Any]]:
     """An entry (`fastppo.result/1`, kind learn) of every implementation with a run.
 
@@ -51,7 +52,7 @@ def entries(
     return found
 
 
-def _entry(task: Task, name: str, curves: list[Curve]) -> dict[str, Any]:
+def _entry(task: LearnTask, name: str, curves: list[Curve]) -> dict[str, Any]:
     finals = _finals(curves)
     final = None
     if finals:
@@ -74,48 +75,32 @@ def _entry(task: Task, name: str, curves: list[Curve]) -> dict[str, Any]:
             "work": curves[0].work,
             "info": curves[0].info,
             "threshold": task.threshold,
-            "games": GAMES,
+            "threshold_source": task.threshold_source,
+            "games": WINDOW,
             "final_part": FINAL_PART,
             "curves": told,
             "final_iqm": _plain(final),
-            "to_threshold": _to_threshold(task, name, told),
+            "to_threshold": _to_threshold(task, told),
         },
     }
 
 
-def _to_threshold(task: Task, name: str, told: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Steps and seconds to the threshold: restricted mean, median and survival curve of each."""
+def _to_threshold(task: LearnTask, told: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """How many runs got there, and the median of their env steps and seconds; null: not reached."""
     if task.threshold is None:
         return None
     found: dict[str, Any] = {
         "reached": sum(one["steps_to_threshold"] is not None for one in told),
         "runs": len(told),
     }
-    for what, ends in (("steps", "total_steps"), ("seconds", "total_s")):
-        reached = np.array([one[f"{what}_to_threshold"] is not None for one in told])
-        times = np.array(
-            [one[ends if one[f"{what}_to_threshold"] is None else f"{what}_to_threshold"]
-             for one in told], np.float64
-        )  # fmt: skip
-        horizon = float(max(one[ends] for one in told))
-        rng = rng_for(task.id, name, what)
-        mean = statistics.interval(
-            lambda runs, end=horizon: restricted_mean(runs[0][..., 0], runs[0][..., 1] > 0, end),
-            [np.stack([times, reached], axis=-1)],
-            rng=rng,
-        )
-        curve = survival(times, reached)
-        found[what] = {
-            "restricted_mean": _plain(mean),
-            "horizon": horizon,
-            "median": median_time(times, reached),
-            "survival": {"at": curve.times.tolist(), "left": curve.fractions.tolist()},
-        }
-    return found
+    return found | {
+        f"median_{what}_to_threshold": _plain(to_threshold(told, what))
+        for what in ("steps", "seconds")
+    }
 
 
 def comparison(
-    tasks: Sequence[Task],
+    tasks: Sequence[LearnTask],
     names: Sequence[str],
     curves: Curves,
     failures: Sequence[Mapping[str, Any]],
@@ -148,7 +133,7 @@ def comparison(
 
 
 def _improvement(
-    tasks: Sequence[Task], name: str, curves: Curves, base: str
+    tasks: Sequence[LearnTask], name: str, curves: Curves, base: str
 ) -> dict[str, Any] | None:
     """P(a run of `name` ends higher than one of the base), averaged over the tasks both did."""
     both = [
@@ -165,7 +150,9 @@ def _improvement(
     return {"impl": name, "base": base, "tasks": len(both), **asdict(found)}
 
 
-def _profile(tasks: Sequence[Task], name: str, curves: Curves, base: str) -> dict[str, Any] | None:
+def _profile(
+    tasks: Sequence[LearnTask], name: str, curves: Curves, base: str
+) -> dict[str, Any] | None:
     """The performance profile of normalised final returns; None unless it did every task."""
     scores = []
     for task in tasks:
@@ -184,7 +171,7 @@ def _profile(tasks: Sequence[Task], name: str, curves: Curves, base: str) -> dic
     }
 
 
-def _scale(task: Task, base: Sequence[Curve]) -> tuple[float, float] | None:
+def _scale(task: LearnTask, base: Sequence[Curve]) -> tuple[float, float] | None:
     firsts = [first for one in base if (first := one.first_return()) is not None]
     finals = _finals(base)
     if not firsts or not finals:
@@ -195,7 +182,7 @@ def _scale(task: Task, base: Sequence[Curve]) -> tuple[float, float] | None:
 
 
 def _judged(
-    task: Task,
+    task: LearnTask,
     name: str,
     curves: Curves,
     failures: Sequence[Mapping[str, Any]],
@@ -215,7 +202,9 @@ def _judged(
     }
 
 
-def _runs(task: Task, name: str, curves: Curves, failures: Sequence[Mapping[str, Any]]) -> Runs:
+def _runs(
+    task: LearnTask, name: str, curves: Curves, failures: Sequence[Mapping[str, Any]]
+) -> Runs:
     crashed = sum(one["id"] == task.id and one["impl"] == name for one in failures)
     told = [one.to_dict(task.threshold) for one in curves.get((task.id, name), ())]
     return parity_records.runs_of(told, task.threshold, crashed)

@@ -24,11 +24,13 @@ Reset rows count among the steps asked for and not among those told, so some mus
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class LearnTask:
     """What is learned, by every implementation and seed."""
 
     config: Config
     threshold: float | None
+    threshold_source: str | None = None
+    """Who says that this return counts as solved."""
 
     @property
     def name(self) -> str:
@@ -43,14 +45,14 @@ class Task:
 class Job:
     """One run."""
 
-    task: Task
+    task: LearnTask
     implementation: Implementation
     seed: int
     order: int
 
 
 def interleaved(
-    task: Task, implementations: Sequence[Implementation], seeds: Sequence[int]
+    task: LearnTask, implementations: Sequence[Implementation], seeds: Sequence[int]
 ) -> Iterator[Job]:
     """A with seed 1, B with seed 1, B with seed 2, A with seed 2, ...: what drifts hits both."""
     order = 0

@@ -8,15 +8,15 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from fastppo import paths, settings, signals
 from fastppo.bench.profile import run as profile_run
-from fastppo.bench.profile import table as profile_table
 from fastppo.bench.profile import verdict
 from fastppo.bench.profile.args import Args
 from fastppo.bench.profile.session import compress
-from fastppo.bench.profile.table import overhead, phase_seconds
+from fastppo.bench.report.terminal import print_results
 from fastppo.bench.results import result
 from fastppo.config import Config
 from fastppo.errors import Interrupted, MachineError, UserError, why
@@ -53,8 +53,7 @@ def run(args: Args) -> int:
             raise
         record = result.new("profile", [entry(profile)])
         write(folder, record, Path(scratch) / "trace.json")
-        profile_table.render(profile)
-        print()
+        print_results([record])
         print_out(f"trace of the last update, for https://ui.perfetto.dev: {folder / TRACE}")
         print_out(f"the rest: {folder / RECORD}")
         done = len(profile.plain)
@@ -122,9 +121,10 @@ def _detail(profile: Any) -> dict[str, Any]:
         "verdict": verdict.paragraph(facts),
         "split": dict(facts.split),
         "facts": asdict(facts),
-        "phases": phase_seconds(profile),
+        "phases": profile.phase_seconds(),
         "profiled_env_steps_per_s": [update.env_steps_per_s for update in profile.profiled],
-        "profiler_overhead": overhead(profile),
+        "profiled_wall_s": fmean(update.wall_s for update in profile.profiled),
+        "profiler_overhead": profile.overhead(),
         "ceilings": profile.ceilings,
         "memory": profile.memory,
         **_counted(profile),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -57,6 +57,16 @@ class Profile:
     def trace(self) -> Trace:
         """All profiled updates together."""
         return profile_trace.merge(self.traces)
+
+    def overhead(self) -> float:
+        """Part by which the profiler lengthens an update, from the pairs of the rounds."""
+        pairs = zip(self.profiled, self.plain, strict=True)
+        return median(traced.wall_s / plain.wall_s for traced, plain in pairs) - 1.0
+
+    def phase_seconds(self) -> dict[str, float]:
+        """Mean seconds of an update by phase, and `wall`, without the profiler."""
+        means = {name: fmean(u.phases[name] for u in self.plain) for name in self.plain[0].phases}
+        return means | {"wall": fmean(u.wall_s for u in self.plain)}
 
     def keep(self, rounds: int) -> None:
         """Drops what there is of later rounds."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from fastppo.bench.report.numbers import threads
+
 WHAT = {
     "env": "env.step",
     "dispatch": "Python and the calling of operators",
@@ -101,7 +103,7 @@ def _env(facts: Facts) -> str:
     reached = facts.env_steps / facts.split["env"] / facts.envpool_rate
     text = (
         f"EnvPool alone makes {facts.envpool_rate:,.0f} env_steps/s with {facts.num_envs} "
-        f"environments on {_threads(facts.env_threads)}, the run {facts.env_steps_per_s:,.0f}, "
+        f"environments on {threads(facts.env_threads)}, the run {facts.env_steps_per_s:,.0f}, "
         f"{facts.env_steps_per_s / facts.envpool_rate:.0%} of that. "
     )
     if reached < FAR:
@@ -139,7 +141,7 @@ def _dispatch(facts: Facts) -> str:
 
 def _compute(facts: Facts) -> str:
     rate, peak = facts.flops / max(facts.product_s, 1e-12), facts.matmul_flops_per_s
-    where = "on the GPU" if facts.on_gpu else f"on {_threads(facts.torch_threads)}"
+    where = "on the GPU" if facts.on_gpu else f"on {threads(facts.torch_threads)}"
     text = (
         f"They run at {rate / 1e9:,.3g} GFLOP/s; a large matrix product {where} reaches "
         f"{peak / 1e9:,.3g} ({rate / peak:.0%}). "
@@ -177,7 +179,3 @@ def _sync(facts: Facts) -> str:
         f"It waits {facts.syncs / facts.env_steps:.3g} times per env step. Try "
         f"`--num-envs {4 * facts.num_envs}`, so that each wait serves more rows."
     )
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"

@@ -19,6 +19,7 @@ from fastppo.bench.report.charts import (
 )
 from fastppo.bench.report.data import Entry, Group
 from fastppo.bench.report.numbers import count, seconds, short
+from fastppo.bench.report.tables_env import setting
 from fastppo.bench.results.intervals import heading
 
 COPY = "copy"
@@ -121,7 +122,7 @@ def environments(group: Group) -> Chart | None:
             )  # fmt: skip
             if entry.value.low == entry.value.low:
                 axes.hlines(row, entry.value.low, entry.value.high, color=INK, linewidth=1.3)
-        axes.set_yticks(range(len(shown)), [setting(entry) for entry in shown])
+        axes.set_yticks(range(len(shown)), [setting(entry.detail) for entry in shown])
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         reach = [max(e.value.value, e.value.high) for e in shown if e.value]
@@ -136,12 +137,6 @@ def environments(group: Group) -> Chart | None:
         f"Environments / batch size / threads; the best {len(shown)} of {len(ranked)} settings, "
         f"with {heading(e.value.label for e in shown if e.value)}. A batch smaller than the "
         "environments is EnvPool's asynchronous mode.",
-        "; ".join(f"{setting(e)}: {count(e.value.value)}" for e in shown if e.value),
+        "; ".join(f"{setting(e.detail)}: {count(e.value.value)}" for e in shown if e.value),
         figure,
     )
-
-
-def setting(entry: Entry) -> str:
-    """64 / 16 / 2: environments, batch size, threads."""
-    detail = entry.detail
-    return f"{detail['num_envs']} / {detail['batch_size']} / {detail['num_threads']}"

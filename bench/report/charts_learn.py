@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from fastppo.bench.report.charts import FAINT, Chart, Palette, legend, panel, slug, style
 from fastppo.bench.report.charts_train import shorten, title_of
-from fastppo.bench.report.data import Entry, Group, Run, spoken
+from fastppo.bench.report.data import Entry, Group, ResultFile, spoken
 from fastppo.bench.report.numbers import count, short
-from fastppo.bench.report.tables import label_of
+from fastppo.bench.report.table import label_of
 from fastppo.bench.results import statistics
 from fastppo.bench.results.survival import survival
 
@@ -110,7 +110,7 @@ def reached(group: Group, palette: Palette) -> Chart | None:
     )
 
 
-def profile(run: Run, palette: Palette) -> Chart | None:
+def profile(run: ResultFile, palette: Palette) -> Chart | None:
     """Share of the runs of all tasks that end above a normalised score."""
     told = run.comparison.get("profile") or {}
     curves = told.get("curves") or ()

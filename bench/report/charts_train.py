@@ -4,6 +4,7 @@ import math
 
 from matplotlib.axes import Axes
 
+from fastppo.bench.contract import PHASES
 from fastppo.bench.report.charts import (
     FAINT,
     GRID,
@@ -19,9 +20,9 @@ from fastppo.bench.report.charts import (
     slug,
     style,
 )
-from fastppo.bench.report.data import CEILINGS, PHASES, Entry, Group, base_of, round_ratios, spoken
+from fastppo.bench.report.data import CEILINGS, Entry, Group, base_of, round_ratios, spoken
 from fastppo.bench.report.numbers import count, ratio, share, short
-from fastppo.bench.report.tables import label_of
+from fastppo.bench.report.table import label_of
 
 DASHES = {"envpool": (0, (5, 2)), "rollout": (0, (1, 1.5)), "update": (0, (6, 2, 1, 2))}
 FAR = 4.0

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastppo import files
 from fastppo.bench.report import junit as report_junit
 from fastppo.bench.report import markdown as report_markdown
 from fastppo.bench.report.args import Args
 from fastppo.bench.report.console import make_console
-from fastppo.bench.report.data import Run, read, run_of
+from fastppo.bench.report.data import ResultFile, read, run_of
 from fastppo.bench.report.terminal import print_results, print_runs
+from fastppo.bench.results import result
 from fastppo.errors import MachineError, UserError, why
 from fastppo.text import print_out
 
@@ -21,7 +21,6 @@ __all__ = [
     "pictures",
     "print_results",
     "run",
-    "write",
 ]
 
 
@@ -50,18 +49,6 @@ def pictures(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[Path]:
     yield from _pictures(_runs(records), folder)
 
 
-def write(path: Path, text: str) -> None:
-    """Writes a report, whole or not at all.
-
-    Raises:
-        MachineError: the disk refuses.
-    """
-    try:
-        files.write(path, text)
-    except OSError as error:
-        raise MachineError(_cannot_write(path, error)) from None
-
-
 def run(args: Args) -> int:
     """Writes what was asked for; with no option, prints the table.
 
@@ -82,7 +69,7 @@ def run(args: Args) -> int:
     asked = {name: path for name in outputs if (path := getattr(args, name)) is not None}
     runs = read(args.files)
     for name, path in asked.items():
-        write(path, outputs[name](runs))
+        result.write_text(path, outputs[name](runs), f"--{name}")
         print_out(f"{name}: {path}")
     if args.pictures is not None:
         for picture in _pictures(runs, args.pictures):
@@ -92,17 +79,17 @@ def run(args: Args) -> int:
     return 0
 
 
-def _runs(records: Sequence[dict[str, Any]]) -> list[Run]:
+def _runs(records: Sequence[dict[str, Any]]) -> list[ResultFile]:
     return [run_of(record) for record in records]
 
 
-def _page(runs: Sequence[Run]) -> str:
+def _page(runs: Sequence[ResultFile]) -> str:
     from fastppo.bench.report import html  # takes matplotlib, which a table does without
 
     return html.html(runs)
 
 
-def _pictures(runs: Sequence[Run], folder: Path) -> Iterator[Path]:
+def _pictures(runs: Sequence[ResultFile], folder: Path) -> Iterator[Path]:
     from fastppo.bench.report import html as report_html
 
     try:
@@ -110,9 +97,7 @@ def _pictures(runs: Sequence[Run], folder: Path) -> Iterator[Path]:
         for chart in report_html.charts(runs):
             yield from chart.write(folder)
     except OSError as error:
-        raise MachineError(_cannot_write(folder, error)) from None
-
-
-def _cannot_write(path: Path, error: OSError) -> str:
-    reason = why(error)
-    return f"report: cannot write {path} ({reason}); free space or name another place"
+        reason = why(error)
+        raise MachineError(
+            f"report: cannot write {folder} ({reason}); free space or name another folder"
+        ) from None

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fastppo import files
 from fastppo.bench.report.numbers import command, count, with_ends
 from fastppo.bench.results import result
 from fastppo.bench.results.intervals import (
@@ -22,7 +23,6 @@ from fastppo.redact import redact
 from fastppo.text import printable
 
 CEILINGS = {"envpool": "EnvPool alone", "rollout": "rollout only", "update": "update only"}
-PHASES = ("env", "policy", "copy", "gae", "update", "logging", "other")
 NOT_VERIFIED = "not verified"
 WITHOUT_SHARE = "judged without the share of seeds that got there"
 """Of the verdict in a file by the older rule of learning parity, which let failures pass."""
@@ -104,7 +104,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Run:
+class ResultFile:
     """One result file."""
 
     record: dict[str, Any]
@@ -210,10 +210,10 @@ def group_key(entry: Entry) -> str:
         return str(entry.raw.get("operation", entry.id))
     if entry.kind in ("env", "profile"):
         return f"{entry.kind}/{entry.detail.get('env_id', entry.id)}"
-    return entry.id
+    return str(entry.detail["compiler"]) if entry.kind == "static" else entry.id
 
 
-def read(paths: Sequence[Path]) -> list[Run]:
+def read(paths: Sequence[Path]) -> list[ResultFile]:
     """The result files, cleaned of characters that no report can show.
 
     Raises:
@@ -225,12 +225,12 @@ def read(paths: Sequence[Path]) -> list[Run]:
     return [run_of(result.read(path), path.name) for path in paths]
 
 
-def run_of(record: dict[str, Any], name: str = "") -> Run:
-    """A record as reports show it: no secrets, and no character that steers a terminal."""
-    return Run(printable(redact(record)), printable(name))
+def run_of(record: dict[str, Any], name: str = "") -> ResultFile:
+    """A record as reports show it, just made or read: no secrets, no character that steers."""
+    return ResultFile(printable(redact(files.finite(record))), printable(name))
 
 
-def implementations(runs: Iterable[Run]) -> list[str]:
+def implementations(runs: Iterable[ResultFile]) -> list[str]:
     """Names in the order of their first appearance."""
     return list(dict.fromkeys(entry.impl for run in runs for entry in run.entries))
 

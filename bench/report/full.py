@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fastppo.bench.report.data import CEILINGS, PHASES, Entry, Group, base_of
+from fastppo.bench.contract import PHASES
+from fastppo.bench.report.data import CEILINGS, Entry, Group, base_of
 from fastppo.bench.report.numbers import (
+    NOT_REACHED,
     amount,
     count,
     ends,
@@ -13,11 +15,14 @@ from fastppo.bench.report.numbers import (
     seconds,
     share,
     short,
+    until,
     with_ends,
 )
-from fastppo.bench.report.tables import Table, label_of
+from fastppo.bench.report.table import Table, label_of
+from fastppo.bench.report.tables_learn import WAITS, until_threshold
+from fastppo.bench.report.tables_profile import operators
 
-Cell = Callable[[Entry], str]
+Write = Callable[[Entry], str]
 MOST = 20
 """Operators of a profile; its file has all."""
 
@@ -25,7 +30,7 @@ MOST = 20
 def full_tables(group: Group) -> Iterable[Table]:
     """All numbers, then the work manifests, of training or learning runs."""
     if group.kind == "profile":
-        yield from map(_operators, group.entries)
+        yield from (operators(one, MOST) for one in group.entries if "facts" in one.detail)
     if group.kind not in ("train", "learn") or not group.entries:
         return
     names = [entry.impl for entry in group.entries]
@@ -38,7 +43,7 @@ def full_tables(group: Group) -> Iterable[Table]:
         yield work
 
 
-def _training(group: Group) -> list[tuple[str, Cell]]:
+def _training(group: Group) -> list[tuple[str, Write]]:
     bases = (e.detail["ratio"]["base"] for e in group.entries if e.detail["ratio"])
     base = next(bases, "the base")
     horizons = sorted({int(t) for e in group.entries for t in e.detail["amortised"]})
@@ -72,11 +77,14 @@ def _training(group: Group) -> list[tuple[str, Cell]]:
     ]
 
 
-def _learning(group: Group) -> list[tuple[str, Cell]]:
+def _learning(group: Group) -> list[tuple[str, Write]]:
     def middle(e: Entry) -> str:
         return with_ends(e.value)
 
-    def seed(key: str, write: Callable[[float | None], str]) -> Cell:
+    def median(what: str) -> Write:
+        return lambda e: until(until_threshold(e, what), WAITS[what])
+
+    def seed(key: str, write: Callable[[float | None], str]) -> Write:
         return lambda e: ", ".join(write(curve[key]) for curve in e.detail["curves"])
 
     return [
@@ -84,27 +92,17 @@ def _learning(group: Group) -> list[tuple[str, Cell]]:
         ("final return of each seed", lambda e: ", ".join(count(x) for x in e.samples)),
         ("seeds", seed("seed", count)),
         ("threshold", lambda e: count(e.detail["threshold"])),
-        ("environment steps to it (-: never)", seed("steps_to_threshold", count)),
-        ("wall time to it (-: never)", seed("seconds_to_threshold", seconds)),
+        ("median steps to threshold", median("steps")),
+        ("median time to threshold", median("seconds")),
+        ("steps to threshold of each seed", seed("steps_to_threshold", _or_not(count))),
+        ("time to threshold of each seed", seed("seconds_to_threshold", _or_not(seconds))),
         ("environment steps in all", seed("total_steps", count)),
         ("wall time in all", seed("total_s", seconds)),
     ]
 
 
-def _operators(entry: Entry) -> Table:
-    ranked = entry.detail.get("operators", ())[:MOST]
-    columns = ("kind", "calls", "own time", "device time")
-    rows = [
-        (
-            str(told["name"]),
-            str(told["kind"]),
-            count(told["calls"]),
-            seconds(told["self_s"]),
-            seconds(told["device_s"]),
-        )
-        for told in ranked
-    ]
-    return Table(f"top {len(rows)} operators, per update", columns, rows)
+def _or_not(write: Callable[[float | None], str]) -> Callable[[float | None], str]:
+    return lambda value: NOT_REACHED if value is None else write(value)
 
 
 def _ratio(entry: Entry) -> str:
@@ -112,15 +110,15 @@ def _ratio(entry: Entry) -> str:
     return with_ends(found) + (f", {found.label}" if found else "")
 
 
-def _share(key: str) -> Cell:
+def _share(key: str) -> Write:
     return lambda entry: of_ceiling(entry.detail["shares"].get(key))
 
 
-def _over(horizon: int) -> Cell:
+def _over(horizon: int) -> Write:
     return lambda entry: count(entry.detail["amortised"].get(str(horizon)))
 
 
-def _phase(phase: str) -> Cell:
+def _phase(phase: str) -> Write:
     def cell(entry: Entry) -> str:
         told = entry.detail["phases"]
         return share(told[phase] / told["wall"]) if told and told["wall"] else "-"

@@ -8,11 +8,12 @@ from markupsafe import Markup
 
 from fastppo.bench.report import charts_kernels, charts_learn, charts_train
 from fastppo.bench.report.charts import SERIES, Chart, Palette, unique
-from fastppo.bench.report.data import NOT_VERIFIED, Group, Run, implementations
+from fastppo.bench.report.data import NOT_VERIFIED, Group, ResultFile, implementations
 from fastppo.bench.report.full import full_tables, sample_table
-from fastppo.bench.report.notes import notes, reservations, sentences
+from fastppo.bench.report.notes import findings, notes, reservations, sentences
 from fastppo.bench.report.numbers import MISSING
-from fastppo.bench.report.tables import Table, tables
+from fastppo.bench.report.table import Table
+from fastppo.bench.report.tables import tables
 
 KINDS = {
     "train": "Training rates",
@@ -21,11 +22,12 @@ KINDS = {
     "gpu-check": "GPU check",
     "env": "EnvPool alone",
     "profile": "Profile",
+    "static": "Compiled kernels",
 }
 
 
 @dataclass(frozen=True)
-class Part:
+class PagePart:
     """What one group of results shows."""
 
     title: str
@@ -44,7 +46,7 @@ class Section:
     name: str
     facts: dict[str, str]
     tables: Sequence[Table]
-    parts: Sequence[Part]
+    parts: Sequence[PagePart]
     doubts: Sequence[str]
     notes: Sequence[str]
 
@@ -68,12 +70,12 @@ def group_charts(group: Group, palette: Palette) -> Iterator[Chart]:
     yield from (chart for chart in found if chart is not None)
 
 
-def charts(runs: Sequence[Run]) -> list[Chart]:
+def charts(runs: Sequence[ResultFile]) -> list[Chart]:
     """Every chart of a report, in the order of the page, under names of their own."""
     return [chart for of_run in drawn_groups(runs) for of_group in of_run for chart in of_group]
 
 
-def drawn_groups(runs: Sequence[Run]) -> list[list[list[Chart]]]:
+def drawn_groups(runs: Sequence[ResultFile]) -> list[list[list[Chart]]]:
     """Charts by run and group; of each run last those of all its groups together."""
     palette = Palette(tuple(implementations(runs)))
     drawn = [
@@ -87,7 +89,7 @@ def drawn_groups(runs: Sequence[Run]) -> list[list[list[Chart]]]:
     return [[[next(named) for _ in of_group] for of_group in of_run] for of_run in drawn]
 
 
-def html(runs: Sequence[Run]) -> str:
+def html(runs: Sequence[ResultFile]) -> str:
     """The page."""
     drawn = zip(runs, drawn_groups(runs), strict=True)
     sections = [_section(i, run, of_run) for i, (run, of_run) in enumerate(drawn)]
@@ -115,15 +117,16 @@ def html(runs: Sequence[Run]) -> str:
     )
 
 
-def _section(number: int, run: Run, drawn: Sequence[Sequence[Chart]]) -> Section:
+def _section(number: int, run: ResultFile, drawn: Sequence[Sequence[Chart]]) -> Section:
     *of_groups, of_all = drawn
     parts = [_part(group, mine) for group, mine in zip(run.groups, of_groups, strict=True)]
-    parts += [Part("All tasks together", of_all, [], [], [])] if of_all else []
+    parts += [PagePart("All tasks together", of_all, [], [], [])] if of_all else []
     if run.groups and all(group.kind == "kernel" for group in run.groups):
         # an operation has one chart or two: together they fill the page
         together = [chart for part in parts for chart in part.charts]
-        parts = [Part("Time against size", together, [t for p in parts for t in p.tables], [], [])]
-    told = [str(run.record[name]) for name in ("verdict", "paragraph") if run.record.get(name)]
+        parts = [
+            PagePart("Time against size", together, [t for p in parts for t in p.tables], [], [])
+        ]
     return Section(
         f"run-{number + 1}",
         KINDS[run.kind],
@@ -131,14 +134,14 @@ def _section(number: int, run: Run, drawn: Sequence[Sequence[Chart]]) -> Section
         run.facts(),
         list(tables(run)),
         parts,
-        [*told, *reservations(run)],
+        [*findings(run), *reservations(run)],
         notes(run),
     )
 
 
-def _part(group: Group, drawn: Sequence[Chart]) -> Part:
+def _part(group: Group, drawn: Sequence[Chart]) -> PagePart:
     kept = list(full_tables(group)) or ([sample_table(group)] if group.entries else [])
-    return Part(
+    return PagePart(
         charts_train.title_of(group) if "/" in group.title else group.title,
         drawn,
         kept,

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree as xml
 
-from fastppo.bench.report.data import Entry, Run, parity_verdict
+from fastppo.bench.report.data import Entry, ResultFile, parity_verdict
 from fastppo.bench.report.notes import inconclusive
 from fastppo.bench.report.numbers import amount, with_ends
+from fastppo.bench.report.tables_static import problems
 
 
-def junit(runs: Sequence[Run]) -> str:
+def junit(runs: Sequence[ResultFile]) -> str:
     """A suite per file; what could not be measured fails, what settles nothing is skipped.
 
     The text must have been through `text.printable`: XML cannot hold control characters.
@@ -55,7 +56,7 @@ def named(suite: xml.Element, name: str, impl: str) -> xml.Element:
 
 
 def _case(suite: xml.Element, entry: Entry) -> xml.Element:
-    name = entry.id if entry.clock == "wall" else f"{entry.id} {entry.clock}"
+    name = entry.id if entry.clock in ("wall", "none") else f"{entry.id} {entry.clock}"
     case = named(suite, name, entry.impl)
     seconds = [s for launch in entry.launches for s in launch.get("seconds", ())]
     case.set("time", f"{sum(seconds):.3f}")
@@ -76,7 +77,9 @@ def _case(suite: xml.Element, entry: Entry) -> xml.Element:
     if entry.ratio is not None:
         facts |= {"ratio_interval": entry.ratio.label}
     properties(case, facts)
-    if value is None:
+    if found := problems([entry]):
+        xml.SubElement(case, "failure", message="; ".join(found), type="Worse")
+    elif value is None:
         xml.SubElement(case, "failure", message="no sample was kept", type="NotMeasured")
     elif (reason := inconclusive(entry)) is not None:
         xml.SubElement(case, "skipped", message=reason)

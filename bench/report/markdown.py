@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from fastppo.bench.report import tables as report_tables
-from fastppo.bench.report.data import Run
+from fastppo.bench.report.data import ResultFile
 from fastppo.bench.report.escape import code, escape
-from fastppo.bench.report.notes import notes, reservations, sentences
-from fastppo.bench.report.tables import Table
+from fastppo.bench.report.notes import findings, notes, reservations, sentences
+from fastppo.bench.report.table import Table
+from fastppo.bench.report.tables import tables
 
 
 def table(content: Table) -> list[str]:
@@ -29,13 +29,15 @@ def details(summary: str, lines: Iterable[str]) -> list[str]:
     return ["<details>", f"<summary>{escape(summary)}</summary>", "", *lines, "", "</details>"]
 
 
-def markdown(runs: Sequence[Run]) -> str:
+def markdown(runs: Sequence[ResultFile]) -> str:
     """The whole report."""
     first_said, *then = sentences(runs)
     lines = [" ".join([f"**{escape(first_said)}**", *map(escape, then)])]
     for run in runs:
-        first, *others = list(report_tables.tables(run)) or [Table("", (), ())]
+        first, *others = list(tables(run)) or [Table("", (), ())]
         lines += ["", *table(first)] if first.rows else []
+        for finding in findings(run):
+            lines += ["", escape(finding)]
         doubts = reservations(run)
         if doubts:
             lines += ["", *(f"- {escape(line)}" for line in doubts)]
@@ -46,7 +48,7 @@ def markdown(runs: Sequence[Run]) -> str:
     return "\n".join([*lines, "", "---", *_footer(runs)]) + "\n"
 
 
-def _footer(runs: Sequence[Run]) -> Iterable[str]:
+def _footer(runs: Sequence[ResultFile]) -> Iterable[str]:
     for run in runs:
         facts = run.facts()
         told = "; ".join(escape(facts[name]) for name in ("machine", "versions", "code", "date"))

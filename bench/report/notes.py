@@ -1,17 +1,24 @@
 """What must be known to read a table: the verdict in a sentence, then the reservations."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastppo.bench.report.data import (
     CEILINGS,
     NOT_VERIFIED,
     Entry,
-    Run,
+    Group,
+    ResultFile,
     mismatches,
     parity_verdict,
 )
-from fastppo.bench.report.numbers import ABOVE, count, of_ceiling, ratio, with_ends
+from fastppo.bench.report.numbers import ABOVE, count, of_ceiling, ratio, share, with_ends
+from fastppo.bench.report.tables_env import advice
+from fastppo.bench.report.tables_kernels import cases, copy_share
+from fastppo.bench.report.tables_learn import until_threshold
+from fastppo.bench.report.tables_static import LEGENDS, problems
 from fastppo.bench.results.intervals import COVERS, OLDER, heading
 
 OURS = "fastppo"
@@ -19,9 +26,12 @@ SURE = (COVERS, OLDER)
 """Labels of intervals that are taken for certain."""
 
 
-def sentences(runs: Sequence[Run]) -> list[str]:
+def sentences(runs: Sequence[ResultFile]) -> list[str]:
     """What came out, the most important first; never empty."""
-    parts = [_rates(runs), _learning(runs), _correctness(runs), _kernels(runs), _settings(runs)]
+    cut = any(run.record.get("complete") is False for run in runs)
+    parts = ["Incomplete: it was cut off, or is still running" if cut else ""]
+    parts += [_rates(runs), _learning(runs), _correctness(runs), _kernels(runs), _settings(runs)]
+    parts += [_compiled(runs)]
     parts += [
         f"{entry.detail['env_id']} is bound by {entry.detail['bound']}"
         for run in runs
@@ -33,7 +43,7 @@ def sentences(runs: Sequence[Run]) -> list[str]:
     return [f"{part}." for part in parts if part] or ["nothing was measured."]
 
 
-def _rates(runs: Sequence[Run]) -> str:
+def _rates(runs: Sequence[ResultFile]) -> str:
     found = [e for run in runs for e in run.entries if e.kind == "train" and e.impl == OURS]
     ratios = [(e, e.ratio) for e in found if e.ratio]
     if not ratios:
@@ -60,7 +70,7 @@ def _places(entries: Sequence[Entry]) -> str:
     return ", ".join(told)
 
 
-def _learning(runs: Sequence[Run]) -> str:
+def _learning(runs: Sequence[ResultFile]) -> str:
     learned = [e for run in runs for e in run.entries if e.kind == "learn"]
     if not learned:
         return ""
@@ -71,19 +81,19 @@ def _learning(runs: Sequence[Run]) -> str:
     return f"{there} of {asked} learning runs reached their threshold" if asked else ""
 
 
-def _correctness(runs: Sequence[Run]) -> str:
+def _correctness(runs: Sequence[ResultFile]) -> str:
     checks = [check for run in runs for check in run.checks]
     passed = sum(bool(check["passed"]) for check in checks)
     return f"{passed} of {len(checks)} kernel checks passed" if checks else ""
 
 
-def _kernels(runs: Sequence[Run]) -> str:
+def _kernels(runs: Sequence[ResultFile]) -> str:
     ours = (e for run in runs for e in run.entries if e.kind == "kernel" and e.impl == OURS)
     timed = {(entry.id, entry.clock) for entry in ours}
     return f"{len(timed)} kernel cases timed" if timed else ""
 
 
-def _settings(runs: Sequence[Run]) -> str:
+def _settings(runs: Sequence[ResultFile]) -> str:
     settings = [e for run in runs for e in run.entries if e.kind == "env" and e.value]
     if not settings:
         return ""
@@ -92,14 +102,26 @@ def _settings(runs: Sequence[Run]) -> str:
     return f"EnvPool alone makes up to {rate} env steps/s ({best.id.rpartition('/')[2]})"
 
 
-def notes(run: Run) -> list[str]:
+def _compiled(runs: Sequence[ResultFile]) -> str:
+    entries = [entry for run in runs for entry in run.entries if entry.kind == "static"]
+    verdicts = Counter(str(entry.detail["verdict"]) for entry in entries)
+    told = ", ".join(f"{number} {name}" for name, number in verdicts.most_common() if name)
+    return f"{len(entries)} compiled kernels{': ' if told else ''}{told}" if entries else ""
+
+
+def findings(run: ResultFile) -> list[str]:
+    """What the numbers come to: the verdict of a profile, the best setting of EnvPool."""
+    verdicts = (e.detail.get("verdict") for e in run.entries if e.kind == "profile")
+    return [*(str(told) for told in verdicts if told is not None), *advice(run.entries)]
+
+
+def notes(run: ResultFile) -> list[str]:
     """Definitions, then every reservation: work that differs, learning, threads, failures."""
-    lines = [*_definitions(run), *_peculiarities(run), *reservations(run)]
-    told = (entry.detail.get("verdict") for entry in run.entries)
-    return [*lines, *(str(verdict) for verdict in told if verdict is not None)]
+    passed = [_parity(told) for told in run.parity if parity_verdict(told) == "passed"]
+    return [*_definitions(run), *_peculiarities(run), *passed, *reservations(run)]
 
 
-def _definitions(run: Run) -> list[str]:
+def _definitions(run: ResultFile) -> list[str]:
     kinds = {entry.kind for entry in run.entries}
     ratios = heading(entry.ratio.label for entry in run.entries if entry.ratio)
     middles = heading(entry.value.label for entry in run.entries if entry.value)
@@ -114,18 +136,86 @@ def _definitions(run: Run) -> list[str]:
         lines += [
             f"x eager, x compile: how many times less time fastppo takes; {middles}.",
             "of copy: time to copy the bytes that must move, over ours.",
+            *([ABOVE] if any(map(_beats_copy, run.groups)) else []),
         ]
-    if "learn" in kinds:
+    for compiler, told in (run.record.get("compilers") or {}).items():
+        versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+        against = f", compared with {told['against']}" if told["against"] else ""
+        lines.append(f"{compiler}: {versions}{against}. {LEGENDS.get(compiler, '')}".rstrip())
+    for entry in run.entries:
+        lines += _of_profile(entry.detail)
+    if "env" in kinds:
         lines += [
-            f"final return: interquartile mean over seeds; bootstrap, {middles}.",
-            "env steps, time: until half of the seeds had reached the threshold (Kaplan-Meier).",
+            "env steps/s: EnvPool alone with random actions; no reset rows; median of rounds.",
+            "of best: of the best with as many environments. A batch below them is asynchronous.",
+        ]
+    return lines + _of_learning(run, middles) if "learn" in kinds else lines
+
+
+def _of_profile(detail: Mapping[str, Any]) -> list[str]:
+    if "profiler_overhead" not in detail:
+        return []
+    threads, longer = detail["threads"], share(detail["profiler_overhead"])
+    return [
+        f"under the profiler: an update takes {longer} longer; only the times of operators have "
+        f"it. kernels: {detail['backend']}; threads: EnvPool "
+        f"{threads['env']}, torch {threads['torch']}."
+    ]
+
+
+def _beats_copy(group: Group) -> bool:
+    """Whether a kernel of ours takes less time than the copy, its ceiling."""
+    found = cases(group).values() if group.kind == "kernel" else ()
+    return any((copy_share(ways) or 0.0) > 1.0 for ways in found)
+
+
+def _of_learning(run: ResultFile, middles: str) -> list[str]:
+    from fastppo.bench.results import parity  # takes scipy, which no --help needs
+
+    told = run.entries[0].detail
+    part = ""
+    if "final_part" in told:
+        part = f" of the games in the last {told['final_part']:.0%} of the env steps"
+    window = f" by the mean of the last {told['games']} games" if "games" in told else ""
+    waits = (until_threshold(entry, "steps") for entry in run.entries)
+    lines = [
+        f"final return: interquartile mean over seeds{part}; bootstrap, {middles}.",
+        f"median steps, time to threshold: when half of the seeds had reached it{window} "
+        f"(Kaplan-Meier), by order statistics, {heading(one.label for one in waits if one)}; time "
+        "includes the start of the process.",
+    ]
+    sources = {
+        f"threshold of {entry.detail['env_id']}: {count(entry.detail['threshold'])}, by {source}."
+        for entry in run.entries
+        if (source := entry.detail.get("threshold_source"))
+    }
+    lines += sorted(sources)
+    if run.comparison.get("profile"):
+        lines.append(
+            "performance profile: share of the runs that end above so much of the way. "
+            f"{run.comparison['profile']['scale']}."
+        )
+    if run.parity:
+        lines += [
             "there and stayed: share of the seeds that reached the threshold and ended above half "
             "of what the base learned, less the base's share, in percentage points; 95% interval.",
+            f"P(ends above the base): 0.50 is equal; base: {run.comparison.get('base', '-')}.",
+            f"verdict: passed if, with 95% confidence in each, that share is at most "
+            f"{100 * parity.SHARE_MARGIN:g} points below the base's, the return loses at most "
+            f"{parity.RETURN_MARGIN:.0%} of what the base learned, and the threshold takes at most "
+            f"{parity.STEPS_MARGIN:g} times the base's env steps. That takes {parity.MIN_SEEDS} "
+            "seeds without a failure, or more.",
         ]
     return lines
 
 
-def _peculiarities(run: Run) -> list[str]:
+def _parity(told: Mapping[str, Any]) -> str:
+    where = str(told.get("id", "")).removeprefix("learn/")
+    why = "; ".join(map(str, told.get("reasons", ())))
+    return f"learning parity of {told['impl']} {where}: {parity_verdict(told)}: {why}"
+
+
+def _peculiarities(run: ResultFile) -> list[str]:
     """What an implementation says of itself: equal work may still be another algorithm."""
     said = {
         f"{entry.impl} {info.get('version', '')}: {info['notes']}"
@@ -135,7 +225,7 @@ def _peculiarities(run: Run) -> list[str]:
     return sorted(said)
 
 
-def reservations(run: Run) -> list[str]:
+def reservations(run: ResultFile) -> list[str]:
     """Everything that limits what the numbers say, one line each."""
     lines = []
     for entry in run.entries:
@@ -160,12 +250,7 @@ def reservations(run: Run) -> list[str]:
         lines.append(
             f"learning not verified, so a rate may be of a trainer that learns less: {who}"
         )
-    for told in run.parity:
-        verdict = parity_verdict(told)
-        if verdict != "passed":
-            where = str(told.get("id", "")).removeprefix("learn/")
-            why = "; ".join(map(str, told.get("reasons", ())))
-            lines.append(f"learning parity of {told['impl']} {where}: {verdict}: {why}")
+    lines += [*_of_runs(run), *problems(run.entries)]
     lines += [
         f"WRONG: {check['name']}: {check['reason']}" for check in run.checks if not check["passed"]
     ]
@@ -173,6 +258,24 @@ def reservations(run: Run) -> list[str]:
         f"{failure['impl']} on {failure['id']} could not be measured: {failure['reason']}"
         for failure in run.failures
     ]
+
+
+def _of_runs(run: ResultFile) -> list[str]:
+    """Of a learning benchmark: verdicts that are not passed, odd runs, and what disturbed them."""
+    lines = [_parity(told) for told in run.parity if parity_verdict(told) != "passed"]
+    lines += [
+        f"{told['impl']} is too good to be the same work? compare the curves and the work manifests"
+        for told in run.parity
+        if told.get("too_fast")
+    ]
+    learned = [entry.detail for entry in run.entries if entry.kind == "learn"]
+    jobs = max((detail.get("jobs", 1) for detail in learned), default=1)
+    if jobs > 1:
+        lines.append(f"{jobs} processes ran side by side: seconds are not those of one alone")
+    cut = sum(not curve.get("finished", True) for detail in learned for curve in detail["curves"])
+    if cut:
+        lines.append(f"{cut} run{'s' * (cut > 1)} cut short: in steps and time to threshold only")
+    return lines
 
 
 def inconclusive(entry: Entry) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 from fastppo.bench.results.intervals import Interval
 
 MISSING = "-"
+NOT_REACHED = "not reached"
 
 
 def count(value: float | None) -> str:
@@ -42,7 +43,7 @@ def ratio(value: float | None) -> str:
 
 def interval(low: float | None, high: float | None, write: Any = ratio) -> str:
     """[1.80, 1.86]; empty where there is none."""
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
         return ""
     return f"[{write(low)}, {write(high)}]"
 
@@ -58,6 +59,17 @@ def ends(found: Interval | None, write: Any = ratio) -> str:
 def with_ends(found: Interval | None, write: Any = ratio) -> str:
     """1.83 [1.80, 1.86]."""
     return f"{write(found.value)} {ends(found, write)}".rstrip() if found else MISSING
+
+
+def until(found: Interval | None, write: Any, *, narrow: bool = False) -> str:
+    """A median time to a threshold: 43,000 [40,000, 51,000]; infinity is "not reached"."""
+    if found is None:
+        return MISSING
+    if math.isinf(found.value):
+        return NOT_REACHED
+    if narrow:
+        return str(write(found.value))
+    return with_ends(found, lambda x: NOT_REACHED if math.isinf(x) else write(x))
 
 
 ABOVE = "!: above its ceiling, which was measured too low then; measure again."
@@ -91,7 +103,12 @@ def seconds(value: float | None) -> str:
 
 def mebibytes(value: float | None) -> str:
     """12 MiB."""
-    return MISSING if not value else f"{value / 2**20:,.0f} MiB"
+    return MISSING if not value else f"{count(value / 2**20)} MiB"
+
+
+def threads(number: int) -> str:
+    """1 thread; 2 threads."""
+    return "1 thread" if number == 1 else f"{number} threads"
 
 
 def amount(value: float | None, unit: str) -> str:

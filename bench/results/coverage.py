@@ -20,7 +20,7 @@ TAILS = ("normal", "heavy")
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class CoverageCell:
     """Studies of one plan on one machine."""
 
     rounds: int
@@ -44,7 +44,7 @@ class Args(SimulationArgs):
 
 def simulate(
     rounds: int, launches: int, spread: float, tail: str, studies: int, seed: int = 0
-) -> Cell:
+) -> CoverageCell:
     """Measures a program of rate 1 again and again.
 
     Args:
@@ -62,10 +62,10 @@ def simulate(
         found = over_launches([list(map(float, part)) for part in values])
         covered += found.low <= 1.0 <= found.high
         label = found.label
-    return Cell(rounds, launches, spread, tail, label, covered / studies)
+    return CoverageCell(rounds, launches, spread, tail, label, covered / studies)
 
 
-def cells(studies: int, seed: int = 0) -> Iterator[Cell]:
+def cells(studies: int, seed: int = 0) -> Iterator[CoverageCell]:
     """Every plan on every machine."""
     for rounds, launches in PLANS:
         for tail in TAILS:
@@ -73,7 +73,7 @@ def cells(studies: int, seed: int = 0) -> Iterator[Cell]:
                 yield simulate(rounds, launches, spread, tail, studies, seed)
 
 
-def markdown(found: list[Cell]) -> str:
+def markdown(found: list[CoverageCell]) -> str:
     """A row per plan and tail, a column per spread of launches."""
     heads = " | ".join(f"{spread:g} x" for spread in SPREADS)
     lines = [
@@ -91,7 +91,7 @@ def markdown(found: list[Cell]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def lowest(found: list[Cell]) -> float:
+def lowest(found: list[CoverageCell]) -> float:
     """The least coverage among the intervals that promise it."""
     return min(cell.covered for cell in found if cell.label == COVERS)
 

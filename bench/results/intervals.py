@@ -11,7 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
 CONFIDENCE = 0.95
+TAIL = (1.0 - CONFIDENCE) / 2
+"""How often each end misses."""
 COVERS = "95%"
 """Label of an interval that covers the true value of the program in 95% of measurements."""
 ONE_LAUNCH = "95% within a launch"
@@ -34,6 +41,17 @@ class Interval:
     """COVERS, ONE_LAUNCH, or "range of 3 rounds", which promises nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """An estimate with two limits, each of which misses in TAIL; of one study or of many."""
+
+    value: Array
+    """[...], as are the others."""
+    low: Array
+    """-inf where so few runs bound nothing."""
+    high: Array
+
+
 def over_launches(launches: Sequence[Sequence[float]]) -> Interval:
     """Centre and interval of positive values: rates, times, or ratios of rounds.
 
@@ -50,16 +68,17 @@ def over_launches(launches: Sequence[Sequence[float]]) -> Interval:
     if len(values) < FEWEST_ROUNDS or len(kept) < FEWEST_LAUNCHES:
         return median_interval(values, launches=len(kept))
     logs = [median(map(math.log, rounds)) for rounds in kept]
-    reach = quantile(len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
+    reach = float(quantile(len(logs) - 1)) * stdev(logs) / math.sqrt(len(logs))
     centre = fmean(logs)
     return Interval(math.exp(centre), math.exp(centre - reach), math.exp(centre + reach))
 
 
-def quantile(freedom: float) -> float:
+def quantile(freedom: ArrayLike) -> Array:
     """Of Student's distribution: how many standard errors an interval of CONFIDENCE reaches."""
     from scipy import special  # slow to import, and no --help needs it
 
-    return float(special.stdtrit(min(freedom, 1e9), 0.5 + CONFIDENCE / 2))
+    reach: Array = special.stdtrit(np.minimum(freedom, 1e9), 1.0 - TAIL)
+    return reach
 
 
 def median_interval(
@@ -75,15 +94,21 @@ def median_interval(
         raise ValueError("values is empty: a median needs at least one")
     ordered = sorted(values)
     n = len(ordered)
-    cut, tail = 0, 0.0
-    for k in range(n // 2):
-        tail += math.comb(n, k) * 0.5**n
-        if 2.0 * tail > 1.0 - confidence:
-            break
-        cut = k + 1
+    cut = order_statistics(n, confidence)
     if not cut or launches > 1:
         return Interval(median(ordered), ordered[0], ordered[-1], spread(n))
     return Interval(median(ordered), ordered[cut - 1], ordered[n - cut], ONE_LAUNCH)
+
+
+def order_statistics(count: int, confidence: float = CONFIDENCE) -> int:
+    """Which value from either end bounds the median so surely; 0 where even the range does not."""
+    cut, tail = 0, 0.0
+    for k in range(count // 2):
+        tail += math.comb(count, k) * 0.5**count
+        if 2.0 * tail > 1.0 - confidence:
+            break
+        cut = k + 1
+    return cut
 
 
 def spread(count: int, of: str = "round") -> str:

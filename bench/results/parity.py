@@ -1,7 +1,7 @@
 """Whether an implementation learns as well as the base: speed counts only if it does.
 
-Non-inferiority in three things, after the reference convergence points of MLPerf, which compare a
-submission's runs with the reference's and look at convergence that is too fast as well:
+Non-inferiority in three things, after the convergence points of MLPerf, which compare the runs of a
+submission with published ones and look at convergence that is too fast as well:
 
 - success share: the share of seeds that get there and stay (they reach the threshold, and end with
   more than half of what the base learned) may be SHARE_MARGIN below the base's at most;
@@ -32,9 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastppo.bench.results import parity_bounds as bounds
-from fastppo.bench.results.intervals import Interval
-from fastppo.bench.results.parity_bounds import TAIL, Bounds
-from fastppo.bench.results.statistics import Array, interquartile_mean
+from fastppo.bench.results.intervals import TAIL, Array, Bounds, Interval
+from fastppo.bench.results.statistics import interquartile_mean
 
 Verdict = Literal["passed", "failed", "cannot tell"]
 PASSED: Verdict = "passed"

@@ -6,27 +6,12 @@ add up in squares. For differences that is Newcombe (1998), for ratios Donner an
 often the rule of `parity` is wrong with them is for `parity_simulate` to say.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from fastppo.bench.results.intervals import CONFIDENCE
-from fastppo.bench.results.statistics import Array, interquartile_mean
-
-TAIL = (1.0 - CONFIDENCE) / 2
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """An estimate with a lower and an upper limit."""
-
-    value: Array
-    """[...], as are the others."""
-    low: Array
-    """-inf where so few runs bound nothing."""
-    high: Array
+from fastppo.bench.results.intervals import TAIL, Array, Bounds, quantile
+from fastppo.bench.results.statistics import interquartile_mean
 
 
 def share(successes: ArrayLike, n: int) -> Bounds:
@@ -121,6 +106,6 @@ def ratio(ours: Bounds, base: Bounds) -> Bounds:
 
 def _student(freedom: NDArray[np.int64], squared_error: Array) -> Array:
     """How far a limit lies from a mean with this squared standard error; inf without freedom."""
-    t = special.stdtrit(np.maximum(freedom, 1), 1 - TAIL)
-    off: Array = np.where(freedom > 0, t * np.sqrt(squared_error), np.inf)
+    reach = quantile(np.maximum(freedom, 1)) * np.sqrt(squared_error)
+    off: Array = np.where(freedom > 0, reach, np.inf)
     return off

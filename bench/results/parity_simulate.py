@@ -73,7 +73,7 @@ LEARNERS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class ParityCell:
     """What became of the studies of one learner."""
 
     learner: Learner
@@ -87,7 +87,7 @@ class Cell:
 
 def simulate(
     learner: Learner, spread: float, seeds: int, *, trials: int, rng: np.random.Generator
-) -> Cell:
+) -> ParityCell:
     """Draws studies and has `parity` judge them."""
     base = Learner(name="base", fails=learner.base_fails, horizon=learner.horizon)
     passed = failed = 0
@@ -99,7 +99,7 @@ def simulate(
         any_failed = np.any([one.failed for one in found], axis=0)
         said = parity.combined(all_passed, any_failed, seeds)
         passed, failed = passed + int(said[0].sum()), failed + int(said[1].sum())
-    return Cell(learner, spread, seeds, passed / trials, failed / trials)
+    return ParityCell(learner, spread, seeds, passed / trials, failed / trials)
 
 
 def draw(learner: Learner, spread: float, shape: tuple[int, int], rng: np.random.Generator) -> Runs:
@@ -118,7 +118,7 @@ def draw(learner: Learner, spread: float, shape: tuple[int, int], rng: np.random
     return Runs(np.zeros(shape), final, np.where(reached, steps, horizon), reached)
 
 
-def table(trials: int, seed: int) -> Iterator[Cell]:
+def table(trials: int, seed: int) -> Iterator[ParityCell]:
     """Every learner, spread and number of seeds; the same seed gives the same table."""
     rng = np.random.default_rng(seed)
     for learner in LEARNERS:
@@ -127,7 +127,7 @@ def table(trials: int, seed: int) -> Iterator[Cell]:
                 yield simulate(learner, spread, seeds, trials=trials, rng=rng)
 
 
-def markdown(cells: list[Cell]) -> str:
+def markdown(cells: list[ParityCell]) -> str:
     """One row per learner and spread, one column per number of seeds."""
     head = (
         "learner",

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,11 @@ from typing import Any
 from fastppo import files, machine
 from fastppo.errors import MachineError, UserError, why
 from fastppo.redact import redact
+from fastppo.revision import revision
 from fastppo.text import print_err
 
 SCHEMA = "fastppo.result/1"
-KINDS = ("kernel", "gpu-check", "train", "learn", "env", "profile")
+KINDS = ("kernel", "gpu-check", "train", "learn", "env", "profile", "static")
 # What makes two machines different for a rate; memory and kernel version do not.
 FINGERPRINT = ("cpu", "cores", "gpus")
 
@@ -38,7 +38,7 @@ def new(kind: str, results: Sequence[dict[str, Any]], **extra: Any) -> dict[str,
         "run_id": uuid.uuid4().hex,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": redact(sys.argv),
-        "code": code(),
+        "code": revision(),
         "machine": {"fingerprint": fingerprint(facts), **facts},
         "versions": machine.versions(),
         "conditions": {
@@ -55,27 +55,6 @@ def fingerprint(facts: dict[str, Any]) -> str:
     """Names a machine: a hash of the facts in FINGERPRINT."""
     stable = json.dumps([facts[name] for name in FINGERPRINT], sort_keys=True)
     return hashlib.sha256(stable.encode()).hexdigest()[:16]
-
-
-def code() -> dict[str, Any]:
-    """Git revision of the running code, and whether it was changed since; nulls outside git."""
-    # not resolved: an installed package may lie inside somebody else's repository
-    folder = Path(__file__).resolve().parents[1]
-
-    def git(*arguments: str) -> str | None:
-        try:
-            answer = subprocess.run(
-                ["git", "-C", str(folder), *arguments],
-                capture_output=True, text=True, timeout=10, check=True,
-            )  # fmt: skip
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return answer.stdout.strip()
-
-    ours = git("ls-files", "--error-unmatch", "__init__.py")
-    if not ours:
-        return {"sha": None, "dirty": None}
-    return {"sha": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
@@ -113,7 +92,9 @@ def write_text(path: Path, text: str, option: str) -> None:
         files.write(path, text)
     except OSError as error:
         reason = why(error)
-        raise MachineError(f"{option}: cannot write {path} ({reason}); name another file") from None
+        raise MachineError(
+            f"{option}: cannot write {path} ({reason}); free space or name another file"
+        ) from None
 
 
 def read(path: Path) -> dict[str, Any]:

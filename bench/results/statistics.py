@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastppo.bench.results.intervals import CONFIDENCE, COVERS, Interval, spread
-
-Array = NDArray[np.float64]
+from fastppo.bench.results.intervals import COVERS, TAIL, Array, Interval, spread
 
 NUM_RESAMPLES = 10_000
 FEWEST_RUNS = 5
@@ -25,7 +23,7 @@ CHUNK_BYTES = 2**24
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class PerformanceProfile:
     """A performance profile, as a curve over `taus` with pointwise bands."""
 
     taus: Array
@@ -137,7 +135,7 @@ def percentiles(
     Returns:
         Each [...].
     """
-    tail = (1.0 - CONFIDENCE) / 2
+    tail = TAIL
     if expand:
         from scipy import special  # slow to import, and no --help needs it
 
@@ -175,7 +173,7 @@ def interval(
 
 def profile(
     scores: Sequence[ArrayLike], taus: ArrayLike, *, rng: np.random.Generator, **options: Any
-) -> Profile:
+) -> PerformanceProfile:
     """The performance profile, averaged over tasks, and its pointwise band.
 
     Args:
@@ -190,7 +188,7 @@ def profile(
     fractions = statistic([np.asarray(runs, np.float64)[None] for runs in scores])[0]
     resampled = bootstrap(statistic, scores, rng=rng, **options)
     low, high = percentiles(resampled, scores)
-    return Profile(np.asarray(taus, np.float64), fractions, low, high)
+    return PerformanceProfile(np.asarray(taus, np.float64), fractions, low, high)
 
 
 def pooled_iqm(tasks: list[Array]) -> Array:

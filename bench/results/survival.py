@@ -1,16 +1,19 @@
-"""Time to a threshold that some runs never reach: Kaplan and Meier (1958).
+"""Time to a threshold that some runs never reach: the median of Kaplan and Meier (1958).
 
 A run that does not get there is kept, as one that was watched for so long and was not there yet:
 an average over the others would praise whoever fails most.
 """
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastppo.bench.results.statistics import Array
+from fastppo.bench.results.intervals import COVERS, Array, Interval, order_statistics, spread
 
 _HALF = Fraction(1, 2)
 
@@ -21,29 +24,6 @@ class Survival:
 
     times: Array
     fractions: Array
-
-
-def restricted_mean(times: ArrayLike, reached: ArrayLike, horizon: float) -> Array:
-    """Area under the Kaplan-Meier curve up to `horizon`: the mean time spent below the threshold.
-
-    A run that got nowhere counts with the whole horizon; one that was cut off counts as not yet
-    there for as long as it was watched, and as the others from then on (if it was watched longest,
-    as not there until the horizon).
-
-    Args:
-        times: [..., n] when the run got there, or when it was last watched.
-        reached: [..., n] whether it got there.
-        horizon: in the unit of `times`.
-
-    Returns:
-        [...], in the unit of `times`.
-    """
-    when, left = _kaplan_meier(times, reached)
-    inside = np.minimum(when, horizon)
-    edges = np.concatenate([np.zeros_like(inside[..., :1]), inside], axis=-1)
-    area = (left[..., :-1] * np.diff(edges, axis=-1)).sum(axis=-1)
-    mean: Array = area + left[..., -1] * (horizon - inside[..., -1])
-    return mean
 
 
 def survival(times: ArrayLike, reached: ArrayLike) -> Survival:
@@ -68,6 +48,41 @@ def median_time(times: ArrayLike, reached: ArrayLike) -> float | None:
     return next((at for at, part in zip(when, left, strict=True) if part <= _HALF), None)
 
 
+def median_interval_of(times: ArrayLike, reached: ArrayLike) -> Interval:
+    """`median_time` and an exact interval of it; infinity where it is not reached.
+
+    By order statistics, as of any median. A run that was cut off may have been about to get there,
+    or never: the lower end takes it for there at once, the upper one for never.
+
+    Args:
+        times, reached: as for `survival`.
+    """
+    when, there = _checked(times, reached)
+    earliest, latest = np.sort(when), np.sort(np.where(there, when, math.inf))
+    n = when.size
+    cut = order_statistics(n)
+    label = COVERS if cut else spread(n, "seed")
+    outer = max(cut, 1)
+    middle = median_time(times, reached)
+    value = math.inf if middle is None else middle
+    return Interval(value, float(earliest[outer - 1]), float(latest[n - outer]), label)
+
+
+def to_threshold(curves: Sequence[Mapping[str, Any]], what: str) -> Interval | None:
+    """Median `steps` or `seconds` to the threshold over the runs of a result file; None of none.
+
+    Args:
+        curves: with `WHAT_to_threshold`, null for a run that never got there, and `total_steps` and
+            `total_s`.
+    """
+    if not curves:
+        return None
+    there = [curve[f"{what}_to_threshold"] for curve in curves]
+    ends = [curve["total_steps" if what == "steps" else "total_s"] for curve in curves]
+    times = [end if at is None else at for at, end in zip(there, ends, strict=True)]
+    return median_interval_of(times, [at is not None for at in there])
+
+
 def _exact(times: ArrayLike, reached: ArrayLike) -> tuple[list[float], list[Fraction]]:
     """Times at which runs got there, and the exact fraction that is left from then on."""
     when, there = _checked(times, reached)
@@ -79,25 +94,6 @@ def _exact(times: ArrayLike, reached: ArrayLike) -> tuple[list[float], list[Frac
         fraction *= Fraction(n - count, n)
         left.append(fraction)
     return drops.tolist(), left
-
-
-def _kaplan_meier(times: ArrayLike, reached: ArrayLike) -> tuple[Array, Array]:
-    """Sorted times [..., n], and the fraction left before each and after the last, [..., n + 1].
-
-    A censored run hands its weight on to those that are watched longer (Efron, 1967). So without
-    one the fractions are counts over n, rounded once.
-    """
-    when, there = _checked(times, reached)
-    order = np.lexsort((~there, when), axis=-1)
-    when, there = np.take_along_axis(when, order, -1), np.take_along_axis(there, order, -1)
-    n = when.shape[-1]
-    after = np.arange(n - 1, -1, -1)
-    # nobody is watched longer than the last: what it weighs stays
-    handed = np.where(there, 1.0, (after + 1.0) / np.maximum(after, 1))
-    left = after / n * np.cumprod(handed, axis=-1)
-    left = np.concatenate([np.ones_like(left[..., :1]), left], axis=-1)
-    left[..., -1] = np.where(there[..., -1], 0.0, left[..., -2])
-    return when, left
 
 
 def _checked(times: ArrayLike, reached: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:

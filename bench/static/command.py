@@ -8,23 +8,24 @@ deterministic: two runs differ by nothing. The tolerance is for edits that add a
 on purpose.
 """
 
-import json
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import fastppo
-from fastppo import files, paths
+from fastppo import paths
+from fastppo.bench.report.terminal import print_results
+from fastppo.bench.results import result
 from fastppo.bench.static import build as static_build
 from fastppo.bench.static import gate as static_gate
 from fastppo.bench.static import sass
-from fastppo.bench.static import table as static_table
 from fastppo.bench.static.args import Args
 from fastppo.bench.static.build import Build
-from fastppo.bench.static.gate import Row
+from fastppo.bench.static.gate import KernelRow
 from fastppo.cgroups import available_cores
 from fastppo.errors import MachineError, UserError
 from fastppo.text import print_err, print_out
@@ -69,13 +70,11 @@ def run(args: Args) -> int:
         )
         for compiler in compilers
     }
-    for compiler, rows in results.items():
-        versions = ", ".join(f"{k} {v}" for k, v in now[compiler].versions.items())
-        over = args.base or "bench/static/expected"
-        beside = f", compared with {over}" if compiler in before else ""
-        static_table.render(rows, compiler, versions + beside)
+    against = {name: args.base or "bench/static/expected" for name in before}
+    record = record_of(now, results, against)
+    print_results([record])
     if args.json is not None:
-        _write_record(args.json, now, results)
+        result.write(args.json, record)
     return _conclude([row for rows in results.values() for row in rows], now, unknown, args)
 
 
@@ -152,7 +151,7 @@ def _expected(now: dict[str, Build], args: Args) -> tuple[Before, list[MachineEr
 
 
 def _conclude(
-    rows: Sequence[Row],
+    rows: Sequence[KernelRow],
     now: dict[str, Build],
     unknown: Sequence[MachineError],
     args: Args,
@@ -192,15 +191,19 @@ def _conclude(
     return 0
 
 
-def _write_record(path: Path, now: dict[str, Build], results: dict[str, list[Row]]) -> None:
-    record = {
-        "schema": static_gate.SCHEMA,
-        "results": {
-            compiler: {
-                "versions": now[compiler].versions,
-                "kernels": [row.to_json() for row in rows],
-            }
-            for compiler, rows in results.items()
+def record_of(
+    now: Mapping[str, Build], results: Mapping[str, Sequence[KernelRow]], against: Mapping[str, str]
+) -> dict[str, Any]:
+    """The result file.
+
+    Args:
+        against: what a compiler's kernels are compared with; absent: with nothing.
+    """
+    return result.new(
+        "static",
+        [row.entry(compiler) for compiler, rows in results.items() for row in rows],
+        compilers={
+            compiler: {"versions": now[compiler].versions, "against": against.get(compiler)}
+            for compiler in results
         },
-    }
-    files.write(path, json.dumps(record, indent=1) + "\n")
+    )

@@ -2,7 +2,6 @@
 
 import io
 import json
-import subprocess
 import tarfile
 from collections.abc import Callable
 from dataclasses import Field, dataclass, fields
@@ -14,6 +13,7 @@ from fastppo.bench.static.build import Build, Key, Stats
 from fastppo.bench.static.numba_asm import AsmStats
 from fastppo.bench.static.sass import CubinStats
 from fastppo.errors import MachineError, UserError
+from fastppo.revision import git
 
 SCHEMA = "fastppo.static/1"
 EXPECTED = Path(__file__).parent / "expected"
@@ -24,7 +24,7 @@ _READ: dict[str, Callable[[dict[str, Any]], Stats]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class KernelRow:
     """One kernel for one target, beside what it was."""
 
     kernel: str
@@ -38,15 +38,27 @@ class Row:
     anything to compare with."""
     problems: list[str]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for the record."""
+    def entry(self, compiler: str) -> dict[str, Any]:
+        """One of `results` of a result file; a kernel that is gone has no sample."""
+        stats = self.now or self.before
+        assert stats is not None, self.kernel
         return {
-            "kernel": self.kernel,
-            "target": self.target,
-            "verdict": self.verdict,
-            "problems": self.problems,
-            "now": self.now and self.now.to_json(),
-            "before": self.before and self.before.to_json(),
+            "id": f"static/{compiler}/{self.target}/{self.kernel}",
+            "impl": "fastppo",
+            "unit": "instructions",
+            "better": "lower",
+            "clock": "none",
+            "launches": [{"order": 0, "samples": [self.now.instructions] if self.now else []}],
+            "static": {
+                "compiler": compiler,
+                "kernel": self.kernel,
+                "target": self.target,
+                "verdict": self.verdict,
+                "problems": self.problems,
+                "counts": stats.shown(),
+                "now": self.now and self.now.to_json(),
+                "before": self.before and self.before.to_json(),
+            },
         }
 
 
@@ -56,7 +68,7 @@ def compare(
     *,
     tolerance: float,
     gone_fails: bool = False,
-) -> list[Row]:
+) -> list[KernelRow]:
     """One row per kernel and target: those of `now` in their order, then those that are gone.
 
     Args:
@@ -75,7 +87,7 @@ def compare(
         else:
             verdict = "same" if stats == old else "moved"
         rows.append(
-            Row(
+            KernelRow(
                 kernel=kernel,
                 target=target,
                 now=stats,
@@ -86,7 +98,7 @@ def compare(
         )
     for kernel, target in (before or {}).keys() - now.keys():
         rows.append(
-            Row(
+            KernelRow(
                 kernel=kernel,
                 target=target,
                 now=None,
@@ -173,33 +185,24 @@ def check_out(ref: str, repository: Path, target: Path) -> str:
     Raises:
         UserError: no repository, no such revision, or one without kernels to compile.
     """
-    top = _git(repository, "rev-parse", "--show-toplevel")
+    top = git(repository, "rev-parse", "--show-toplevel")
     # a package installed below somebody's repository is none of its files
     if top is None or Path(top.decode().strip()).resolve() != repository.resolve():
         raise UserError(
             f"--base: {ref!r} cannot be looked up, {str(repository)!r} is no git repository; "
             "run from a clone of fastppo"
         )
-    commit = _git(repository, "rev-parse", "--verify", "--end-of-options", f"{ref}^{{commit}}")
+    commit = git(repository, "rev-parse", "--verify", "--end-of-options", f"{ref}^{{commit}}")
     if commit is None:
         raise UserError(
             f"--base: {ref!r} is no revision of {str(repository)!r}; name a branch, tag or commit, "
             "and in a shallow clone fetch it first"
         )
     sha = commit.decode().strip()
-    archive = _git(repository, "archive", "--format=tar", sha)
+    archive = git(repository, "archive", "--format=tar", sha, timeout_s=None)
     assert archive is not None, f"git archive {sha} failed"
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(target, filter="data")
     if not (target / "fastppo" / "kernels" / "aot.py").exists():
         raise UserError(f"--base: {ref!r} has no kernels/aot.py; name a later revision")
     return sha
-
-
-def _git(repository: Path, *arguments: str) -> bytes | None:
-    """What git prints, or None where it fails or is not installed."""
-    try:
-        done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True)
-    except FileNotFoundError:
-        return None
-    return done.stdout if done.returncode == 0 else None

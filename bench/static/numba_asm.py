@@ -53,6 +53,19 @@ class AsmStats:
         """The part of the packed arithmetic that fills 256 bits or more; 0 where there is none."""
         return self.wide / max(1, self.packed)
 
+    def shown(self) -> dict[str, str]:
+        """The counts by the names of their columns."""
+        return {
+            "instr": str(self.instructions),
+            "packed": str(self.packed),
+            "scalar": str(self.scalar),
+            "packed %": f"{self.packed_share:.1%}",
+            "256-bit %": f"{self.wide_share:.1%}",
+            "calls": str(self.calls),
+            "stack stores": str(self.stack_stores),
+            "opcodes": self.opcode_hash[:6],
+        }
+
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""

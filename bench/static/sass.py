@@ -61,6 +61,24 @@ class CubinStats:
         """Warps that fit on one multiprocessor."""
         return min(self.warps_by_registers, self.warps_by_shared)
 
+    def shown(self) -> dict[str, str]:
+        """The counts by the names of their columns."""
+        by_registers = self.warps_by_registers <= self.warps_by_shared
+        limit = "" if self.warps == _MAX_WARPS else "r" if by_registers else "s"
+        return {
+            "regs": str(self.registers),
+            "spill": str(self.spill_bytes),
+            "shared": str(self.shared_bytes),
+            "instr": str(self.instructions),
+            "128-bit": f"{share_of_128(self.loads):.0%}",
+            "loads": widths(self.loads),
+            "stores": widths(self.stores),
+            "BAR": str(self.barriers),
+            "SHFL": str(self.shuffles),
+            "warps": f"{self.warps}{limit}",
+            "opcodes": self.opcode_hash[:6],
+        }
+
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""

@@ -1,6 +1,7 @@
 """What a result file becomes in W&B: one run per implementation and environment, one comparison."""
 
 import hashlib
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fastppo.bench.report.data import parity_verdict
+from fastppo.bench.results.intervals import Interval
+from fastppo.bench.results.survival import to_threshold
 from fastppo.redact import redact
 from fastppo.tracking import wandb_names
 
@@ -25,7 +28,9 @@ TRAIN_COLUMNS = (
     "share_of_envpool", "learning", "mismatch",
 )  # fmt: skip
 LEARN_COLUMNS = (
-    "id", "impl", "seeds", "final_iqm", "low", "high", "threshold", "seeds_reached", "parity",
+    "id", "impl", "seeds", "final_iqm", "low", "high", "threshold", "threshold_source",
+    "seeds_reached", "median_steps_to_threshold", "median_steps_low", "median_steps_high",
+    "median_seconds_to_threshold", "median_seconds_low", "median_seconds_high", "parity",
     "share_difference", "share_low", "share_high",
 )  # fmt: skip
 OTHER_COLUMNS = ("id", "impl", "unit", "clock", "median", "low", "high", "samples")
@@ -103,11 +108,22 @@ def _learn_row(entry: Record, parity: Record | None) -> list[Any]:
     share = (told.get("success_share") or {}).get("estimate") or {}
     final, curves = learn["final_iqm"], learn["curves"]
     reached = sum(curve["steps_to_threshold"] is not None for curve in curves)
+    waits = [None if learn["threshold"] is None else to_threshold(curves, what)
+             for what in ("steps", "seconds")]  # fmt: skip
     return [
         entry["id"], entry["impl"], len(curves), final["value"], final["low"], final["high"],
-        learn["threshold"], reached, None if parity is None else parity_verdict(parity),
+        learn["threshold"], learn.get("threshold_source"), reached,
+        *(end for one in waits for end in _ends(one)),
+        None if parity is None else parity_verdict(parity),
         share.get("value"), share.get("low"), share.get("high"),
     ]  # fmt: skip
+
+
+def _ends(found: Interval | None) -> tuple[float | None, ...]:
+    """Value, low and high; None for what was not reached, which W&B's tables hold no word for."""
+    if found is None:
+        return None, None, None
+    return tuple(x if math.isfinite(x) else None for x in (found.value, found.low, found.high))
 
 
 def _other_row(entry: Record) -> list[Any]:
@@ -191,7 +207,12 @@ def _times(launch: Record) -> Sequence[float]:
 def _learn_run(record: Record, entry: Record, curve: Record) -> PlannedRun:
     learn = entry["learn"]
     values = _values(record, learn["config"], learn["env_id"], curve["seed"])
-    values |= {"bench_id": entry["id"], "threshold": learn["threshold"]}
+    values |= {
+        "bench_id": entry["id"],
+        "threshold": learn["threshold"],
+        "threshold_source": learn.get("threshold_source"),
+        "threshold_window": learn.get("games"),
+    }
     rows = [
         {"global_step": steps, "wall_time": seconds, "episode/return": score}
         for steps, seconds, score in zip(

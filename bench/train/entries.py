@@ -9,7 +9,7 @@ from fastppo.bench import recipes
 from fastppo.bench.contract import PHASES, manifest
 from fastppo.bench.launch.measure import Measurement, Run
 from fastppo.bench.launch.steady import steady_index
-from fastppo.bench.results.intervals import over_launches
+from fastppo.bench.results.intervals import Interval, over_launches
 from fastppo.tasks import spec_of
 
 HORIZONS = (1_000_000, 10_000_000, 50_000_000)
@@ -46,65 +46,8 @@ def entry_id(measurement: Measurement) -> str:
 
 
 def _entry(measurement: Measurement, name: str, learning: str) -> dict[str, Any]:
-    config = measurement.config
-    rates = {
-        which: [launch for launch in launches if launch]
-        for which, launches in measurement.ceilings.items()
-        if any(launches)
-    }
-    ceilings = {
-        which: median(rate for launch in launches for rate in launch)
-        for which, launches in rates.items()
-    }
     runs = [run for run in measurement.runs[name] if run.slices]
     rate = over_launches([[one.env_steps_per_s for one in run.slices] for run in runs])
-    work = runs[0].work
-    frame_skip = spec_of(config).frame_skip
-    steady = [_steady(run) for run in runs]
-    cold = median(run.cold_start_s for run in runs)
-    details = {
-        "env_id": config.env_id,
-        "recipe": recipes.label(config),
-        "frame_skip": frame_skip,
-        "seed": config.seed,
-        "config": config.to_dict(),
-        "work": work
-        | {
-            "flops_per_update": manifest.flops_per_update(work),
-            "gradient_steps_per_env_step": manifest.gradient_steps_per_env_step(work),
-        },
-        "info": runs[0].info,
-        "mismatch": measurement.mismatch[name],
-        "env_steps_per_s": asdict(rate),
-        "frames_per_s": rate.value * frame_skip,
-        "ratio": _ratio(measurement, name),
-        "ceilings": ceilings,
-        "ceiling_launches": {
-            which: [median(launch) for launch in launches] for which, launches in rates.items()
-        },
-        "shares": {which: rate.value / limit for which, limit in ceilings.items()},
-        "phases": _phases(runs),
-        "wall": {
-            "cold_start_s": cold,
-            "compile_s": median(_compile_s(run) for run in runs),
-            "cold_total_s": median(run.total_s for run in runs),
-        },
-        "amortised": {str(steps): steps / (cold + steps / rate.value) for steps in HORIZONS},
-        "memory": {
-            "process_peak_bytes": max(run.peak_memory_bytes for run in runs),
-            "device_peak_bytes": _largest([run.device_memory_bytes for run in runs]),
-        },
-        "steady": {
-            "reached": all(index is not None for index in steady),
-            "index": max(index or 0 for index in steady),
-        },
-        "threads": {
-            "env": runs[0].info.get("env_threads", measurement.request["env_threads"]),
-            "torch": runs[0].torch_threads,
-            "tried": runs[0].tried,
-        },
-        "learning": learning,
-    }
     return {
         "id": entry_id(measurement),
         "impl": name,
@@ -121,7 +64,80 @@ def _entry(measurement: Measurement, name: str, learning: str) -> dict[str, Any]
             }
             for order, run in enumerate(runs)
         ],
-        "train": details,
+        "train": {
+            **_asked(measurement, name, runs[0]),
+            "env_steps_per_s": asdict(rate),
+            "frames_per_s": rate.value * spec_of(measurement.config).frame_skip,
+            "ratio": _ratio(measurement, name),
+            **_ceilings(measurement, rate),
+            "phases": _phases(runs),
+            **_costs(runs, rate),
+            "threads": {
+                "env": runs[0].info.get("env_threads", measurement.request["env_threads"]),
+                "torch": runs[0].torch_threads,
+                "tried": runs[0].tried,
+            },
+            "learning": learning,
+        },
+    }
+
+
+def _asked(measurement: Measurement, name: str, run: Run) -> dict[str, Any]:
+    """What was to be trained, and what was done for it."""
+    config, work = measurement.config, run.work
+    return {
+        "env_id": config.env_id,
+        "recipe": recipes.label(config),
+        "frame_skip": spec_of(config).frame_skip,
+        "seed": config.seed,
+        "config": config.to_dict(),
+        "work": work
+        | {
+            "flops_per_update": manifest.flops_per_update(work),
+            "gradient_steps_per_env_step": manifest.gradient_steps_per_env_step(work),
+        },
+        "info": run.info,
+        "mismatch": measurement.mismatch[name],
+    }
+
+
+def _ceilings(measurement: Measurement, rate: Interval) -> dict[str, Any]:
+    """What limits everybody, and which part of it the rate is."""
+    launches = {
+        which: [launch for launch in found if launch]
+        for which, found in measurement.ceilings.items()
+        if any(found)
+    }
+    limits = {
+        which: median(rate for launch in found for rate in launch)
+        for which, found in launches.items()
+    }
+    return {
+        "ceilings": limits,
+        "ceiling_launches": {which: list(map(median, found)) for which, found in launches.items()},
+        "shares": {which: rate.value / limit for which, limit in limits.items()},
+    }
+
+
+def _costs(runs: list[Run], rate: Interval) -> dict[str, Any]:
+    """Start, compilation and memory, and when the rate became steady."""
+    steady = [_steady(run) for run in runs]
+    cold = median(run.cold_start_s for run in runs)
+    return {
+        "wall": {
+            "cold_start_s": cold,
+            "compile_s": median(_compile_s(run) for run in runs),
+            "cold_total_s": median(run.total_s for run in runs),
+        },
+        "amortised": {str(steps): steps / (cold + steps / rate.value) for steps in HORIZONS},
+        "memory": {
+            "process_peak_bytes": max(run.peak_memory_bytes for run in runs),
+            "device_peak_bytes": _largest([run.device_memory_bytes for run in runs]),
+        },
+        "steady": {
+            "reached": all(index is not None for index in steady),
+            "index": max(index or 0 for index in steady),
+        },
     }
 
 

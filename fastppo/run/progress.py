@@ -11,9 +11,8 @@ from rich.table import Table
 
 from fastppo.config import Config
 from fastppo.console import PlainConsole
+from fastppo.returns import WINDOW, ReturnWindow
 from fastppo.timing import PHASES
-
-WINDOW = 100  # episodes behind the return shown
 
 
 class Progress(Protocol):
@@ -35,23 +34,12 @@ class _Running:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._returns: deque[tuple[int, float]] = deque()  # episodes and mean return per update
-        self._episodes = 0
+        self.returns = ReturnWindow()
         self._rates: deque[float] = deque(maxlen=20)
 
     def add(self, metrics: dict[str, Any]) -> None:
         self._rates.append(metrics["env_steps_per_s"])
-        if metrics["episode/count"]:
-            self._returns.append((metrics["episode/count"], metrics["episode/return"]))
-            self._episodes += metrics["episode/count"]
-        while self._returns and self._episodes - self._returns[0][0] >= WINDOW:
-            self._episodes -= self._returns.popleft()[0]
-
-    @property
-    def mean_return(self) -> float | None:
-        if not self._episodes:
-            return None
-        return sum(count * mean for count, mean in self._returns) / self._episodes
+        self.returns.add(metrics["episode/count"], metrics.get("episode/return"))
 
     @property
     def rate(self) -> float:
@@ -91,7 +79,7 @@ class PlainLines(Quiet):
             f"  steps {metrics['global_step']}"
             f"  env_steps/s {metrics['env_steps_per_s']:.0f}"
             f"  eta {_duration(running.seconds_left(update))}"
-            f"  return {_number(running.mean_return)}"
+            f"  return {_number(running.returns.mean)}"
             f"  policy_loss {metrics['loss/policy_loss']:.4f}"
             f"  value_loss {metrics['loss/value_loss']:.4f}"
             f"  entropy {metrics['loss/entropy']:.3f}"
@@ -139,7 +127,7 @@ class LiveDisplay:
             f"{_duration(metrics['wall_time'])} gone"
             f"  {_duration(running.seconds_left(update))} left",
         )
-        table.add_row("return", f"{_number(running.mean_return)} (last {WINDOW} episodes)")
+        table.add_row("return", f"{_number(running.returns.mean)} (last {WINDOW} episodes)")
         table.add_row(
             "losses",
             f"policy {metrics['loss/policy_loss']:.4f}  value {metrics['loss/value_loss']:.4f}"

@@ -1,11 +1,9 @@
 """The numbers that sum up a run, gathered from its metrics row by row; standard library only."""
 
 from array import array
-from collections import deque
 from typing import Any
 
-WINDOW = 100
-"""Episodes behind a return, as the progress display shows it."""
+from fastppo.returns import ReturnWindow
 
 
 class RunSummary:
@@ -20,8 +18,7 @@ class RunSummary:
         self._reached: dict[str, float] = {}
         self._steps = array("d")
         self._seconds = array("d")
-        self._episodes: deque[tuple[int, float]] = deque()  # count and mean return per update
-        self._count = 0
+        self._window = ReturnWindow()
 
     def add(self, row: dict[str, Any]) -> None:
         """Takes one update's metrics."""
@@ -29,26 +26,13 @@ class RunSummary:
             return
         self._steps.append(row["env_steps"])
         self._seconds.append(row["time/total"])
-        if row.get("episode/count") and row.get("episode/return") is not None:
-            self._episodes.append((row["episode/count"], row["episode/return"]))
-            self._count += row["episode/count"]
-        while self._episodes and self._count - self._episodes[0][0] >= WINDOW:
-            self._count -= self._episodes.popleft()[0]
-        score = self.final_return
-        if self._threshold is None or self._reached or score is None or self._count < WINDOW:
+        self._window.add(row.get("episode/count") or 0, row.get("episode/return"))
+        if self._threshold is None or self._reached or not self._window.is_at(self._threshold):
             return
-        if score >= self._threshold:
-            self._reached = {
-                "steps_to_threshold": row["global_step"],
-                "seconds_to_threshold": row["wall_time"],
-            }
-
-    @property
-    def final_return(self) -> float | None:
-        """Mean return of the last WINDOW episodes, to the granularity of an update."""
-        if not self._count:
-            return None
-        return sum(count * mean for count, mean in self._episodes) / self._count
+        self._reached = {
+            "steps_to_threshold": row["global_step"],
+            "seconds_to_threshold": row["wall_time"],
+        }
 
     def values(self) -> dict[str, Any]:
         """Rates in env steps/s, over all updates and over the second half of them; the return.
@@ -59,7 +43,7 @@ class RunSummary:
         found: dict[str, Any] = {
             "total_env_steps_per_s": _rate(self._steps, self._seconds),
             "steady_env_steps_per_s": _rate(self._steps[half:], self._seconds[half:]),
-            "final_return": self.final_return,
+            "final_return": self._window.mean,
         }
         if self._threshold is not None:
             found |= {"threshold": self._threshold, "threshold_reached": bool(self._reached)}

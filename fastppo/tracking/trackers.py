@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from fastppo.config import Config
 from fastppo.errors import UserError
+from fastppo.returns import threshold_of
 from fastppo.text import print_err
 from fastppo.tracking import wandb_names, wandb_settings
 from fastppo.tracking.wandb_part import next_part
@@ -215,7 +216,8 @@ def start_message(
     part = next_part(run_dir, mode=mode, after_update=after_update)
     values = {**config.to_dict(), **record}
     init = wandb_names.init_arguments(values, impl="fastppo", job_type="train")
-    init["config"] |= {"part": part["part"]}
+    threshold = threshold_of(config.env_id)
+    init["config"] |= {"part": part["part"], **(threshold.facts() if threshold else {})}
     return {
         "op": "start",
         "init": init
@@ -228,7 +230,7 @@ def start_message(
         "settings": wandb_names.settings(FINISH_SECONDS[mode]) | {"x_stats_pid": os.getpid()},
         "axes": wandb_names.AXES,
         "follow": str((run_dir / "metrics.jsonl").absolute()),
-        "threshold": wandb_names.threshold_of(config.env_id),
+        "threshold": threshold and threshold.value,
         "marker": part,
     }
 

@@ -5,7 +5,6 @@ import json
 import netrc
 import os
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 from fastppo.config import Options
 from fastppo.errors import UserError
+from fastppo.revision import revision
 from fastppo.tracking import wandb_settings
 
 # Where and how long it ran and what was kept; the rest defines the configuration.
@@ -74,7 +74,7 @@ def init_arguments(values: Mapping[str, Any], *, impl: str, job_type: str) -> di
     Args:
         values: the fields of Config, beside machine, versions, device and the like.
     """
-    sha = values["code"]["sha"] if "code" in values else git_sha()
+    sha = (values["code"] if "code" in values else revision())["sha"]
     keys = {
         "exp_name": impl,
         "impl": impl,
@@ -112,32 +112,6 @@ def hardware_class(values: Mapping[str, Any]) -> str:
     if values.get("device") != "cpu" and machine.get("gpus"):
         return re.sub(r"\W+", "-", machine["gpus"][0]).strip("-").lower()
     return f"cpu-{machine.get('cores', 'unknown')}c"
-
-
-def threshold_of(env_id: str) -> float | None:
-    """The return at which Gymnasium's registry calls a task solved; None where it says none."""
-    import gymnasium
-
-    spec = gymnasium.registry.get(env_id)
-    return None if spec is None else spec.reward_threshold
-
-
-def git_sha() -> str | None:
-    """Revision of the running code; None outside a checkout of it."""
-    folder = Path(__file__).resolve().parents[1]
-    try:
-        # tells our repository from one that an installed package happens to lie in
-        subprocess.run(
-            ["git", "-C", str(folder), "ls-files", "--error-unmatch", "__init__.py"],
-            capture_output=True, timeout=5, check=True,
-        )  # fmt: skip
-        answer = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"],
-            capture_output=True, timeout=5, check=True, text=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
 
 
 def mode_for(asked: str) -> str:

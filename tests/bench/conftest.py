@@ -1,16 +1,19 @@
 """Synthetic result files: what the tests of reports and comparisons read."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fastppo.bench.contract import PHASES
+from fastppo.bench.report.terminal import print_results
+from fastppo.bench.results import result
 from fastppo.config import Config
 
 Record = dict[str, Any]
 HOSTILE = "<script>alert(1)</script>&a|b$c`d"
-PHASES = ("env", "policy", "copy", "gae", "update", "logging", "other")
 MACHINE = {
     "fingerprint": "0123456789abcdef",
     "cpu": "AMD EPYC",
@@ -140,6 +143,18 @@ RATES = {
     "fastppo": 2.3, "reference": 1.0, "sb3": 0.61, "sbx": 1.32, "rl_games": 1.1, "torchrl": 0.48,
     "tianshou": 0.44, "leanrl": 1.61, HOSTILE: 0.9,
 }  # fmt: skip
+
+
+@pytest.fixture
+def reported(capsys: pytest.CaptureFixture[str]) -> Callable[[Path], str]:
+    """What `fastppo report` prints of a result file, but for the file's name."""
+
+    def printed(path: Path) -> str:
+        capsys.readouterr()
+        print_results([result.read(path)])
+        return capsys.readouterr().out
+
+    return printed
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from fastppo.bench.report import charts
 from fastppo.bench.results import result
 from fastppo.bench.static import command as static
 from fastppo.bench.static import gate as static_gate
+from fastppo.revision import revision
 from fastppo.run import doctor
 
 TREE = Path(fastppo.__file__).resolve().parent.parent
@@ -51,7 +52,7 @@ def test_a_report_is_the_same_whatever_the_variables_hold(
 def test_git_is_asked_about_our_own_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = result.code()
+    ours = revision()
     if ours["sha"] is None:
         pytest.skip("no clone")
     monkeypatch.setenv("GIT_DIR", str(tmp_path))
@@ -60,7 +61,7 @@ def test_git_is_asked_about_our_own_repository(
 
     surroundings.mend()
 
-    assert result.code() == ours
+    assert revision() == ours
 
 
 def test_a_warning_of_a_library_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:

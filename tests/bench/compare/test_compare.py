@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fastppo.bench.compare import comparison
-from fastppo.bench.report.data import Run
+from fastppo.bench.report.data import ResultFile
 from fastppo.errors import UserError
 
 Record = dict[str, Any]
@@ -304,8 +304,8 @@ def test_nothing_in_common_and_bad_options_are_one_line(
 def test_the_interval_does_not_depend_on_what_else_is_compared(
     train_record: Make, launched: Make
 ) -> None:
-    a, b = Run(launched(train_record())), Run(launched(train_record(seed=1)))
-    fourth = [Run(run.record | {"results": run.record["results"][3:4]}) for run in (a, b)]
+    a, b = ResultFile(launched(train_record())), ResultFile(launched(train_record(seed=1)))
+    fourth = [ResultFile(run.record | {"results": run.record["results"][3:4]}) for run in (a, b)]
 
     (alone,) = comparison.compare(fourth[0], fourth[1], 0.05).rows
     assert comparison.compare(a, b, 0.05).rows[3].ratio == alone.ratio

@@ -11,7 +11,7 @@ from scipy import stats
 from fastppo import cli
 from fastppo.bench.compare import drift, simulate
 from fastppo.bench.compare.drift import Side
-from fastppo.bench.compare.simulate import Cell, Drift
+from fastppo.bench.compare.simulate import CompareCell, Drift
 
 PAGE = Path(__file__).parents[3] / "docs" / "benchmarking.md"
 LOGS = st.lists(st.floats(-0.3, 0.3), min_size=3, max_size=8)
@@ -21,7 +21,7 @@ def side(logs: list[float]) -> Side:
     return Side(np.array(logs), np.array(0.0))
 
 
-def cell(between: Drift, launches: int = 4, slowdown: float = 1.0, **options: float) -> Cell:
+def cell(between: Drift, launches: int = 4, slowdown: float = 1.0, **options: float) -> CompareCell:
     return simulate.simulate(
         between, launches, slowdown,
         trials=4000, tolerance=0.05, rng=np.random.default_rng(3), **options,

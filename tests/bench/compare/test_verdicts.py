@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastppo.bench.compare import verdicts
-from fastppo.bench.compare.verdicts import Row, side_of
+from fastppo.bench.compare.verdicts import ComparedRow, side_of
 from fastppo.bench.report.data import Entry
 
 
@@ -29,7 +29,7 @@ def noisy(middle: float, n: int = 12, seed: int = 0) -> list[float]:
     return list(middle * np.random.default_rng(seed).normal(1, 0.02, n))
 
 
-def judge(a: Entry, b: Entry, tolerance: float = 0.2, controls: Any = None) -> Row:
+def judge(a: Entry, b: Entry, tolerance: float = 0.2, controls: Any = None) -> ComparedRow:
     return verdicts.judge(a, b, tolerance, controls)
 
 

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastppo import timing
+from fastppo.bench.contract import PHASES
 from fastppo.bench.contract import lines as contract_lines
 from fastppo.bench.contract.lines import INFO, LINES, MAX_NUMBER, MAX_TEXT, WORK, Conversation
 from fastppo.files import Unreadable
@@ -38,6 +40,10 @@ def said(*lines: dict[str, Any] | bytes) -> list[tuple[str, dict[str, Any]]]:
     return [
         talk.read(line if isinstance(line, bytes) else json.dumps(line).encode()) for line in lines
     ]
+
+
+def test_the_phases_are_those_that_the_trainer_times_and_two_more() -> None:
+    assert (*timing.PHASES, "logging", "other") == PHASES
 
 
 def test_a_whole_conversation_is_heard_and_unknown_fields_are_left_out() -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ from rich.console import Console
 from fastppo import arguments
 from fastppo.bench.env import command as env_grid
 from fastppo.bench.env import rounds as env_rounds
-from fastppo.bench.env import table as env_table
 from fastppo.bench.env.args import Args
 from fastppo.bench.env.rounds import Grid, config_of, plan_of
-from fastppo.bench.launch.pools import Setting, Slice, Stepper
+from fastppo.bench.launch.pools import PoolSlice, Setting, Stepper
+from fastppo.bench.report import command as report
+from fastppo.bench.report.data import run_of
+from fastppo.bench.report.notes import findings
+from fastppo.bench.report.terminal import print_results
 from fastppo.bench.results import result
 from fastppo.errors import UserError
 from fastppo.tasks import spec_of
@@ -56,10 +60,15 @@ def test_pools_that_do_not_fit_together_run_one_number_of_environments_at_a_time
     assert [failure["id"] for failure in grid.failures] == ["env/CartPole-v1/n64-b64-t1"]
 
 
+def advised(grid: Grid) -> list[str]:
+    """What the report says of it."""
+    return findings(run_of(result.new("env", grid.entries())))
+
+
 def grid_of(rates: dict[Setting, float], env_id: str = "HalfCheetah-v4") -> Grid:
     config = config_of(env_id)
     wobble = [1.0, 1.01, 0.99, 1.02, 0.98, 1.0, 1.01, 0.99, 1.0]
-    slices = {s: [Slice(int(r * w), int(r * w), 1.0) for w in wobble] for s, r in rates.items()}
+    slices = {s: [PoolSlice(int(r * w), int(r * w), 1.0) for w in wobble] for s, r in rates.items()}
     return Grid(config, spec_of(config), slices)
 
 
@@ -69,13 +78,11 @@ def test_a_plan_that_is_not_the_best_is_told_with_its_loss_and_the_flag(
     monkeypatch.setattr("fastppo.cgroups.available_cores", lambda: 4)
     grid = grid_of({Setting(8, 8, 4): 1000, Setting(8, 8, 2): 1250, Setting(8, 4, 2): 2500})
 
-    (advice,) = grid.advice()
-    told = env_table.lines(grid, advice)
-
-    assert told == [
-        "train --num-envs 8: EnvPool 4 threads, torch 1, 1,000 env_steps/s",
-        "  not the best: it loses 20%; `--env-threads 2` gives 1.25x (1.25-1.25)",
-        "  async: batch 4, 2 threads is 2.00x (2.00-2.00) that; train cannot use it",
+    assert advised(grid) == [
+        "HalfCheetah-v4, train --num-envs 8: EnvPool 4 threads, torch 1, 1,000 env steps/s; "
+        "not the best: it loses 20%; `--env-threads 2` gives 1.25 (1.25 to 1.25) times that; "
+        "async: batch 4, 2 threads gives 2.00 (2.00 to 2.00) times the best of those; train "
+        "cannot use it"
     ]
 
 
@@ -84,23 +91,26 @@ def test_noise_is_not_called_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = grid_of({Setting(8, 8, 4): 1000, Setting(8, 8, 2): 1001})
     grid.slices[Setting(8, 8, 2)].reverse()
 
-    (advice,) = grid.advice()
+    (told,) = advised(grid)
 
-    assert "beyond noise (2 threads" in env_table.lines(grid, advice)[1]
+    assert (
+        "no synchronous setting is better beyond noise (2 threads: 1.00 (0.98 to 1.02) times that)"
+        in told
+    )
 
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_the_table_fits_80_columns(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastppo.cgroups.available_cores", lambda: 128)
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=200, color_system=None)
+    console = Console(file=out, force_terminal=terminal, width=80, color_system=None)
     settings = {
         Setting(1024, 1024, 128): 1_234_567.0,
         Setting(1024, 1024, 64): 2_345_678.0,
         Setting(1024, 256, 128): 3_456_789.0,
     }
 
-    env_table.render([grid_of(settings)], console)
+    print_results([result.new("env", grid_of(settings).entries())], console)
 
     assert max(len(line.rstrip()) for line in out.getvalue().splitlines()) <= 80
     assert "6,172,835" in out.getvalue()  # frames/s: five frames to a step
@@ -136,12 +146,13 @@ def test_bad_input_is_told_before_anything_is_measured(
 
 
 def test_a_real_run_writes_a_valid_record(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], reported: Callable[[Path], str]
 ) -> None:
-    path = tmp_path / "env.json"
+    path, page = tmp_path / "env.json", tmp_path / "env.md"
     words = ["CartPole-v1", "--num-envs", "4", "--threads", "1", "--rounds", "2"]
+    words += ["--seconds", "0.2", "--json", str(path), "--md", str(page)]
 
-    assert env_grid.run(read(*words, "--seconds", "0.2", "--json", str(path))) == 0
+    assert env_grid.run(read(*words)) == 0
 
     record = result.read(path)
     assert record["kind"] == "env"
@@ -157,8 +168,10 @@ def test_a_real_run_writes_a_valid_record(
             assert rate == pytest.approx(steps / seconds)
     assert sum(entry["env"]["is_train_plan"] for entry in record["results"]) == 1
     out = capsys.readouterr().out
-    assert max(map(len, out.splitlines())) <= max(80, len(f"samples: {path}"))
+    assert out == f"{reported(path)}samples: {path}\nreport: {page}\n"
+    assert page.read_text() == report.markdown([record])
     assert "train --num-envs 4: EnvPool 1 thread" in out
+    assert "train --num-envs 4: EnvPool 1 thread" in report.html([record])
 
 
 def test_an_interrupt_keeps_what_was_measured(
@@ -168,7 +181,7 @@ def test_an_interrupt_keeps_what_was_measured(
     run_slice = Stepper.run
     taken = 0
 
-    def interrupted(self: Stepper, seconds: float) -> Slice:
+    def interrupted(self: Stepper, seconds: float) -> PoolSlice:
         nonlocal taken
         taken += 1
         if taken == 2:

@@ -11,13 +11,13 @@ from fastppo import cli
 from fastppo.bench.gate import noise, rule, simulate
 from fastppo.bench.gate.args import SimulateArgs
 from fastppo.bench.gate.noise import MACHINES, Machine
-from fastppo.bench.gate.simulate import Cell
+from fastppo.bench.gate.simulate import GateCell
 
 QUIET, SHARED, BAD = MACHINES
 PAGE = Path(__file__).parents[3] / "docs" / "gate.md"
 
 
-def cell(machine: Machine, slowdown: float, trials: int = 4000) -> Cell:
+def cell(machine: Machine, slowdown: float, trials: int = 4000) -> GateCell:
     rng = np.random.default_rng(5)
     return simulate.simulate(
         machine, slowdown, trials=trials, tolerance=0.05, rounds=20, rng=rng

@@ -4,6 +4,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,11 @@ from fastppo.bench.gpu_check import correctness as gpu_correctness
 from fastppo.bench.kernels import cases as kernel_cases
 from fastppo.bench.kernels import command as kernels
 from fastppo.bench.kernels.cases import Case, Work
+from fastppo.bench.report import command as report
+from fastppo.bench.report.data import run_of
+from fastppo.bench.report.notes import notes
+from fastppo.bench.report.tables import tables
+from fastppo.bench.report.terminal import print_results
 from fastppo.bench.results import result
 from fastppo.kernels import api
 
@@ -73,13 +80,17 @@ def test_timing_reports_ratios_and_the_share_of_a_copy() -> None:
     }
     timing = kernels.Timing(a_case(), "wall", samples, {kernels.COMPILED: "ValueError: no"})
 
-    (row,) = kernels.table_rows([timing])
+    record = kernels.record_of([timing])
+    run = run_of(record)
+    (table,) = tables(run)
 
-    assert row == ("gae T=128 N=8", "3.0", "10.0", "10.0-10.0", "-", "", "50%")
-    assert kernels.told(kernels.failures([timing])) == [
-        "gae[T=128 N=8]: compile not measured: wall: ValueError: no"
+    assert table.rows == [
+        ("gae",),
+        ("  T=128 N=8", "3 us", "10.0 10.0 to 10.0", "-", "50%"),
     ]
-    (failure,) = kernels.record_of([timing])["failures"]
+    said = "compile on gae[T=128 N=8] could not be measured: wall: ValueError: no"
+    assert said in notes(run)
+    (failure,) = record["failures"]
     assert (failure["id"], failure["impl"]) == ("gae[T=128 N=8]", "compile")
 
 
@@ -90,13 +101,13 @@ def test_the_table_fits_the_window(
     monkeypatch.setenv("COLUMNS", str(width))
     samples = {kernels.OURS: [2e-6], kernels.TEXTBOOK: [20e-6], kernels.COPY: [1e-6]}
 
-    kernels.print_table([kernels.Timing(a_case(), "wall", samples)])
+    print_results([kernels.record_of([kernels.Timing(a_case(), "wall", samples)])])
 
-    lines = capsys.readouterr().out.splitlines()
-    assert max(len(line) for line in lines) <= width
-    assert "gae T=128 N=8" in lines[1]
-    assert ("interval" in lines[0]) == (width == 100)
-    assert ("interval: range of 1 round." in lines) == (width == 100)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= min(width, 80)
+    assert "T=128 N=8" in out
+    # a narrow window keeps the numbers, and leaves out their intervals
+    assert ("10.0 10.0 to 10.0" in out) == (width == 100)
 
 
 def test_a_baseline_that_fails_is_told_and_the_rest_measured() -> None:
@@ -114,21 +125,28 @@ def test_a_baseline_that_fails_is_told_and_the_rest_measured() -> None:
 
     assert timing.failed == {"eager": "RuntimeError: cannot be captured"}
     assert len(timing.samples[kernels.OURS]) == 2
-    assert timing.over(kernels.TEXTBOOK) is None
+    assert kernels.TEXTBOOK not in timing.samples
 
 
 def test_the_command_writes_samples_and_pictures(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], reported: Callable[[Path], str]
 ) -> None:
     target = tmp_path / "kernels.json"
     command = ["kernels", "gae", "adam", "--quick", "--rounds", "3", "--threads", "1"]
 
-    code = cli.main(
-        ["bench", *command, "--json", str(target), "--pictures", str(tmp_path / "pictures")]
-    )
+    command += ["--json", str(target), "--html", str(tmp_path / "kernels.html")]
+
+    code = cli.main(["bench", *command, "--pictures", str(tmp_path / "pictures")])
 
     assert code == 0
-    assert "x eager" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "x eager" in out
+    machine, _, rest = out.partition("\n")
+    assert "1 threads" in machine
+    printed, _, made = rest.partition("samples: ")
+    assert printed == reported(target)
+    assert made.startswith(f"{target}\nreport: {tmp_path / 'kernels.html'}\npicture: ")
+    assert "kernel-gae-t128" in (tmp_path / "kernels.html").read_text()
     record = json.loads(target.read_text())
     assert (record["schema"], record["kind"]) == ("fastppo.result/1", "kernel")
     assert record["machine"]["cpu"]
@@ -184,7 +202,9 @@ def test_adam_is_checked_at_every_alignment(misaligned: int, zero_grad: bool) ->
 
 
 @pytest.mark.usefixtures("small_gpu_check")
-def test_a_rehearsal_on_the_cpu_fills_every_section(tmp_path: Path) -> None:
+def test_a_rehearsal_on_the_cpu_fills_every_section(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["--out", str(tmp_path), "--device", "cpu", "--quick", "--seconds", "4"]
 
     assert cli.main(["gpu-check", *arguments]) == 0
@@ -198,9 +218,38 @@ def test_a_rehearsal_on_the_cpu_fills_every_section(tmp_path: Path) -> None:
     assert run["env_steps_per_s"] > 0
     assert sum(run["phase_shares"].values()) == pytest.approx(1.0, abs=0.02)
     text = (tmp_path / "gpu-check.md").read_text()
-    assert "5 of 5 checks passed" in text
-    assert "| gae T=128 N=8 |" in text
+    assert "5 of 5 kernel checks passed" in text
+    assert "| T=128 N=8 |" in text
     assert "| CartPole-v1 |" in text
+    # what it prints, and what `fastppo report --md` makes of the other file
+    assert text == report.markdown([result.read(tmp_path / "gpu-check.json")])
+    assert text in capsys.readouterr().out
+
+
+BARE = """
+import sys
+for name in ("rich", "jsonschema", "jinja2", "wandb"):
+    sys.modules[name] = None
+from fastppo.bench.gpu_check import command
+from fastppo.bench.kernels import command as kernels
+few = list(kernels.cases(command.torch.device("cpu"), quick=True))[:1]
+command.checks = lambda device: []
+command.cases = kernels.cases = lambda device, quick: few
+command.WORKLOADS = {"CartPole-v1": {"num_envs": 4, "num_steps": 8}}
+from fastppo import cli
+check = ["gpu-check", "--out", sys.argv[1], "--device", "cpu", "--quick", "--seconds", "4"]
+sys.exit(cli.main(check))
+"""
+
+
+def test_a_check_needs_no_package_that_only_reports(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "written without validation: jsonschema is missing" in done.stderr
+    assert "1 of 1 kernel checks passed" in (tmp_path / "gpu-check.md").read_text()
 
 
 def test_a_way_that_was_not_measured_is_exit_code_3(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +281,7 @@ def test_a_gpu_check_that_did_not_see_everything_is_exit_code_3(
     assert cli.main(["gpu-check", *check, "1e-6"]) == 3
     (late,) = json.loads((tmp_path / "gpu-check.json").read_text())["failures"]
     assert late == {"id": "gae[T=128 N=8]", "impl": "fastppo", "reason": "out of time"}
-    assert ": fastppo not measured: out of time" in (tmp_path / "gpu-check.md").read_text()
+    assert "could not be measured: out of time" in (tmp_path / "gpu-check.md").read_text()
 
 
 @pytest.mark.usefixtures("small_gpu_check")
@@ -270,7 +319,7 @@ def test_a_check_that_is_cut_off_leaves_the_stages_that_it_ended(
         assert len(written) == 4  # correctness, grid, one task, the end
     else:
         assert len(last["results"]) == timed
-        assert (tmp_path / "gpu-check.md").read_text().startswith("Incomplete")
+        assert (tmp_path / "gpu-check.md").read_text().startswith("**Incomplete")
 
 
 def test_an_interrupted_grid_keeps_what_was_measured(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from fastppo.bench.launch.process import Event
-from fastppo.bench.learn.curves import GAMES, THRESHOLDS, Curve
+from fastppo.bench.learn.curves import Curve
 from fastppo.bench.learn.runs import shortfall
 
 
@@ -19,16 +19,15 @@ def curve_of(returns: Sequence[float | None], games: int = 10, finished: bool = 
 
 
 def test_a_threshold_is_reached_by_the_mean_of_the_last_games() -> None:
-    """Two updates of 10 games are GAMES: 0 and 80 average 40, 80 and 60 average 70."""
-    assert GAMES == 20
-    curve = curve_of([0.0, 80.0, None, 60.0, 0.0])
+    """Two updates of 50 games are the window: 0 and 80 average 40, 80 and 60 average 70."""
+    curve = curve_of([0.0, 80.0, None, 60.0, 0.0], games=50)
 
     assert curve.reached(40.0) == 1
     # the update without a game neither adds nor ends the window
     assert curve.reached(41.0) == 3
     assert curve.reached(71.0) is None
-    # the first 10 games alone are too few
-    assert curve_of([100.0, 0.0, 0.0]).reached(60.0) is None
+    # the first 50 games alone are too few
+    assert curve_of([100.0, 0.0, 0.0], games=50).reached(60.0) is None
 
 
 def test_the_final_return_is_that_of_the_last_tenth_weighted_by_games() -> None:
@@ -51,10 +50,3 @@ def test_a_count_of_games_without_their_mean_counts_nothing() -> None:
 
     assert curve.games == [10, 10, 0]
     assert curve.returns[-1] is None
-
-
-def test_every_threshold_is_of_an_environment_that_exists() -> None:
-    from fastppo.tasks import describe
-
-    for env_id in THRESHOLDS:
-        assert describe(env_id).env_id == env_id

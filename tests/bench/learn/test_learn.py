@@ -18,7 +18,8 @@ from fastppo.bench.launch import implementations
 from fastppo.bench.launch.implementations import Implementation
 from fastppo.bench.learn import command as learn
 from fastppo.bench.learn.args import Args
-from fastppo.bench.learn.runs import Task, interleaved
+from fastppo.bench.learn.runs import LearnTask, interleaved
+from fastppo.bench.report import command as report
 from fastppo.bench.results import result
 from fastppo.bench.results.parity_records import verified
 from fastppo.config import Config
@@ -83,7 +84,7 @@ def bench_learn(
 
 def test_implementations_take_turns() -> None:
     two = [Implementation(name, []) for name in "AB"]
-    jobs = list(interleaved(Task(CONFIG, 475.0), two, [1, 2, 3]))
+    jobs = list(interleaved(LearnTask(CONFIG, 475.0), two, [1, 2, 3]))
 
     order = [f"{job.implementation.name}{job.seed}" for job in jobs]
     assert order == ["A1", "B1", "B2", "A2", "A3", "B3"]
@@ -98,14 +99,21 @@ def test_two_equal_learners_end_to_end(bench_learn: Callable[..., Outcome]) -> N
     assert found.code == 0
     assert found.record["kind"] == "learn"
     assert mine["id"] == "learn/CartPole-v1/8x128"
-    # 60 updates of 1000 env steps; 475 is passed at update 24 - seed / 20, by the mean of two
+    # 60 updates of 1000 env steps and 10 games. The last ten updates of 29 and of 30 average
+    # 465.5 + seed and 474.6 + seed
     curve = mine["learn"]["curves"][0]
     assert curve["env_steps"][-1] == curve["total_steps"] == 60_000
-    assert curve["steps_to_threshold"] == 25_000
+    assert curve["steps_to_threshold"] == 30_000
     assert curve["wall_s"] == sorted(curve["wall_s"])
     assert [launch["samples"] for launch in mine["launches"]] == [[491.0 + s] for s in range(1, 21)]
     assert mine["learn"]["final_iqm"]["value"] == pytest.approx(501.5)
-    assert mine["learn"]["to_threshold"]["reached"] == 20
+    told = mine["learn"]["to_threshold"]
+    assert told["reached"] == 20
+    # seeds 10 to 20 are an update earlier than 1 to 9; the sixth seed from either end bounds it
+    median = told["median_steps_to_threshold"]
+    assert (median["low"], median["value"], median["high"], median["label"]) == (
+        29_000, 29_000, 30_000, "95%",
+    )  # fmt: skip
     orders = sorted(one["order"] for entry in entries.values() for one in entry["launches"])
     assert orders == list(range(40))
     comparison = found.record["comparison"]
@@ -117,12 +125,24 @@ def test_two_equal_learners_end_to_end(bench_learn: Callable[..., Outcome]) -> N
         "mine": "passed",
     }
     assert verified([found.record], "mine", Config.from_dict(mine["learn"]["config"]))
-    assert "501.5" in found.out
+    assert "502 [" in found.out
     assert "got there and stayed: 20 of 20 seeds" in " ".join(found.out.split())
-    table, told, path = found.out.rpartition("curves: ")
+    table, told, path = found.out.rpartition("samples: ")
     assert told
     assert Path(path.strip()).is_file()
     assert max(len(line) for line in table.splitlines()) <= 80
+
+
+def test_a_study_is_printed_as_report_prints_its_file(
+    bench_learn: Callable[..., Outcome], reported: Callable[[Path], str], tmp_path: Path
+) -> None:
+    path, page = tmp_path / "learn.json", tmp_path / "learn.xml"
+    found = bench_learn(
+        "--seeds", "2", "--junit", str(page), reference=learner(), worse=learner(top=300.0)
+    )
+
+    assert found.out == f"{reported(path)}samples: {path}\nreport: {page}\n"
+    assert page.read_text() == report.junit([found.record])
 
 
 def test_a_worse_learner_end_to_end(bench_learn: Callable[..., Outcome]) -> None:
@@ -130,11 +150,12 @@ def test_a_worse_learner_end_to_end(bench_learn: Callable[..., Outcome]) -> None
     (reference, worse) = found.record["results"]
 
     assert worse["learn"]["to_threshold"]["reached"] == 0
-    assert worse["learn"]["to_threshold"]["steps"]["median"] is None
     # counted with all of it, not dropped
-    assert worse["learn"]["to_threshold"]["steps"]["restricted_mean"]["value"] == 60_000
+    median = worse["learn"]["to_threshold"]["median_steps_to_threshold"]
+    assert (median["value"], median["low"], median["high"]) == (None, 60_000, None)
     assert found.record["comparison"]["parity"][1]["verdict"] == "failed"
-    assert ">=60.0k (60.0k..60.0k)" in found.out
+    (row, *_) = [line.split() for line in found.out.splitlines() if line.startswith("  worse ")]
+    assert row[-5:] == ["0", "of", "5", "not", "reached"]
     assert "failed" in found.out
     assert not verified([found.record], "worse", Config.from_dict(worse["learn"]["config"]))
     assert reference["learn"]["mismatch"] == []
@@ -154,7 +175,8 @@ def test_a_crash_on_a_seed_keeps_the_rest(bench_learn: Callable[..., Outcome]) -
     assert "RuntimeError: out of luck" in failure["reason"]
     warnings = [line for line in found.err.splitlines() if "warning" in line]
     assert len(warnings) == 1
-    assert found.out.splitlines().count(f"unlucky: {failure['reason']}") == 1
+    said = f"unlucky on learn/CartPole-v1/8x128 could not be measured: {failure['reason']}"
+    assert " ".join(found.out.split()).count(said) == 1
 
 
 def test_who_has_no_run_at_all_cannot_be_told(bench_learn: Callable[..., Outcome]) -> None:
@@ -173,7 +195,8 @@ def test_an_implementation_that_stops_early_is_left_out(
 
     assert found.code == 3
     assert found.record["results"] == []
-    assert f"reference: {found.record['failures'][0]['reason']}" in " ".join(found.out.split())
+    said = f"could not be measured: {found.record['failures'][0]['reason']}"
+    assert said in " ".join(found.out.split())
     assert "ended after 5,000 of 61,440 env steps" in found.record["failures"][0]["reason"]
 
 
@@ -193,7 +216,7 @@ def test_a_threshold_of_ones_own(bench_learn: Callable[..., Outcome]) -> None:
     found = bench_learn("--seeds", "1", "--threshold", "100", reference=learner())
 
     assert found.record["results"][0]["learn"]["threshold"] == 100.0
-    assert "steps to 100" in found.out
+    assert "threshold 100" in found.out
 
 
 def test_the_same_runs_give_the_same_intervals(bench_learn: Callable[..., Outcome]) -> None:
@@ -285,7 +308,7 @@ def test_a_disk_that_fails_at_the_end_still_shows_what_was_measured(
     with pytest.raises(MachineError, match="no space left"):
         bench_learn("--seeds", "1", reference=learner())
 
-    assert "491.0" in capsys.readouterr().out
+    assert "491" in capsys.readouterr().out
 
 
 @pytest.mark.slow

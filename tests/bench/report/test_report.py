@@ -19,7 +19,8 @@ from fastppo.bench.report import charts, charts_learn
 from fastppo.bench.report import command as report
 from fastppo.bench.report import html as report_html
 from fastppo.bench.report.args import Args
-from fastppo.bench.report.data import Run, round_ratios
+from fastppo.bench.report.data import ResultFile, round_ratios
+from fastppo.bench.results import result
 from fastppo.errors import MachineError, UserError
 from fastppo.text import printable
 
@@ -132,7 +133,9 @@ def test_a_page_is_the_same_whenever_it_is_made(every_kind: list[Record]) -> Non
 
 
 def test_charts_hold_the_data(every_kind: list[Record]) -> None:
-    drawn = {chart.name: chart for chart in report_html.charts([Run(one) for one in every_kind])}
+    drawn = {
+        chart.name: chart for chart in report_html.charts([ResultFile(one) for one in every_kind])
+    }
 
     def gids(name: str, start: str) -> int:
         artists = [a for axes in drawn[name].figure.axes for a in axes.get_children()]
@@ -158,7 +161,7 @@ def test_charts_hold_the_data(every_kind: list[Record]) -> None:
 def test_every_chart_has_its_numbers_in_words_and_a_caption(
     every_kind: list[Record], html: str
 ) -> None:
-    page, drawn = Page(html), report_html.charts([Run(printable(one)) for one in every_kind])
+    page, drawn = Page(html), report_html.charts([ResultFile(printable(one)) for one in every_kind])
 
     assert page.tags["svg"] == page.tags["figure"] == page.tags["figcaption"] == len(drawn)
     assert html.count('role="img"') == len(drawn)
@@ -168,7 +171,7 @@ def test_every_chart_has_its_numbers_in_words_and_a_caption(
 
 
 def test_charts_follow_the_mode_of_the_page(train_record: Make) -> None:
-    (chart, *_) = report_html.charts([Run(train_record())])
+    (chart, *_) = report_html.charts([ResultFile(train_record())])
 
     inline, alone = chart.inline(), chart.svg()
 
@@ -197,7 +200,7 @@ def test_the_mean_curve_of_equal_seeds_is_the_seed() -> None:
 
 
 def test_rounds_are_paired_by_their_number(train_record: Make) -> None:
-    group = Run(train_record(names=("fastppo", "reference"))).groups[0]
+    group = ResultFile(train_record(names=("fastppo", "reference"))).groups[0]
     ours, base = group.entries
     base.raw["launches"][0]["rounds"] = [7, 6, 5, 4, 3, 2, 1, 0]
     mine, theirs = (one.raw["launches"][0]["samples"] for one in group.entries)
@@ -265,5 +268,5 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     monkeypatch.setattr("os.fsync", full)
 
     with pytest.raises(MachineError, match="no space left on device"):
-        report.write(tmp_path / "x.html", "text")
+        result.write_text(tmp_path / "x.html", "text", "--html")
     assert list(tmp_path.iterdir()) == []

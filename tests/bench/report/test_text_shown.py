@@ -19,7 +19,7 @@ from fastppo.bench.report import junit as report_junit
 from fastppo.bench.report import markdown as report_markdown
 from fastppo.bench.report.data import run_of
 from fastppo.bench.report.escape import code, escape
-from fastppo.bench.report.tables import Table as ReportTable
+from fastppo.bench.report.table import Table as ReportTable
 from fastppo.bench.report.terminal import print_table
 from fastppo.console import PlainConsole
 from fastppo.errors import UserError

@@ -23,7 +23,7 @@ def name(learner: Learner) -> str:
     return f"{learner.name} {learner.fails:g} {learner.horizon:g}"
 
 
-def rates(learner: Learner, seeds: int, spread: float = 0.3) -> simulate.Cell:
+def rates(learner: Learner, seeds: int, spread: float = 0.3) -> simulate.ParityCell:
     rng = np.random.default_rng(11)
     return simulate.simulate(learner, spread, seeds, trials=TRIALS, rng=rng)
 

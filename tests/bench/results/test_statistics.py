@@ -1,6 +1,7 @@
 """Every formula against scipy, hand-worked cases or brute force; how often intervals cover."""
 
 import itertools
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fastppo.bench.results import statistics
+from fastppo.bench.results.intervals import COVERS
 from fastppo.bench.results.statistics import (
     bootstrap,
     fraction_above,
@@ -22,7 +24,12 @@ from fastppo.bench.results.statistics import (
     pooled_iqm,
     profile,
 )
-from fastppo.bench.results.survival import median_time, restricted_mean, survival
+from fastppo.bench.results.survival import (
+    median_interval_of,
+    median_time,
+    survival,
+    to_threshold,
+)
 
 # multiples of 1/4: sums and products of a few are exact, and there are ties
 SCORES = st.lists(st.integers(-4000, 4000).map(lambda n: n / 4), min_size=1, max_size=12)
@@ -107,15 +114,13 @@ def test_profiles_fall_from_one_to_zero_within_their_band(scores: list[list[floa
 def test_survival_by_hand() -> None:
     """Five runs. Two of five arrive at 10: 3/5. One is cut at 15. One of two at 20: 3/10.
 
-    The last is never there, so the curve stays at 3/10. Up to 30 the area under it is
-    10 + 10 * 0.6 + 10 * 0.3 = 19; half have arrived at 20.
+    The last is never there, so the curve stays at 3/10; half have arrived at 20.
     """
     times, reached = [20, 10, 30, 15, 10], [True, True, False, False, True]
     curve = survival(times, reached)
 
     assert curve.times.tolist() == [0, 10, 20]
     assert curve.fractions == pytest.approx([1, 0.6, 0.3])
-    assert restricted_mean(times, reached, 30.0) == pytest.approx(19.0)
     assert median_time(times, reached) == 20.0
 
 
@@ -123,9 +128,7 @@ def test_runs_that_never_arrive_are_kept() -> None:
     """Two arrive at 10, three never: dropping them would say 10 on average, and half at 10."""
     times, reached = [10, 10, 100, 100, 100], [True, True, False, False, False]
 
-    assert restricted_mean(times, reached, 100.0) == pytest.approx(64.0)
     assert median_time(times, reached) is None
-    assert restricted_mean([100.0], [False], 100.0) == 100.0
     assert survival([100.0], [False]).fractions.tolist() == [1.0]
 
 
@@ -133,7 +136,7 @@ def test_times_without_a_run_are_refused() -> None:
     with pytest.raises(ValueError, match="with a run"):
         survival([], [])
     with pytest.raises(ValueError, match="must be equal"):
-        restricted_mean([1.0, 2.0], [True], 3.0)
+        median_interval_of([1.0, 2.0], [True])
 
 
 def exact_curve(times: list[int], reached: list[bool]) -> list[tuple[int, Fraction]]:
@@ -158,17 +161,11 @@ def test_the_median_time_of_n_runs_is_exact(n: int) -> None:
         reached = (draw.random(n) >= censored).tolist()
         curve = exact_curve(times, reached)
         middle = next((at for at, left in curve if left <= Fraction(1, 2)), None)
-        edges = [0, *(at for at, _ in curve), n + 5]
-        area = sum(
-            left * (end - begin)
-            for left, begin, end in zip(
-                [Fraction(1), *(left for _, left in curve)], edges[:-1], edges[1:], strict=True
-            )
-        )
 
         assert median_time(times, reached) == middle
         assert survival(times, reached).fractions[1:].tolist() == [float(x) for _, x in curve]
-        assert restricted_mean(times, reached, n + 5.0) == pytest.approx(float(area), rel=1e-14)
+        found = median_interval_of(times, reached)
+        assert found.low <= found.value <= found.high
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=15))
@@ -181,16 +178,57 @@ def test_survival_is_scipys(runs: list[tuple[int, bool]]) -> None:
     at = np.searchsorted(curve.times, np.arange(10), side="right") - 1
 
     assert curve.fractions[at] == pytest.approx(oracle.evaluate(np.arange(10)))
-    # the area under steps of width 1
-    assert restricted_mean(times, reached, 10.0) == pytest.approx(curve.fractions[at].sum())
 
 
-@given(st.lists(st.floats(0, 1000), min_size=1, max_size=9), st.floats(1, 1000))
-def test_without_cut_runs_the_restricted_mean_is_a_mean(times: list[float], horizon: float) -> None:
-    got_there = np.array(times) < horizon
-    watched = np.minimum(times, horizon)
+def test_the_interval_of_a_median_time_by_hand() -> None:
+    """Of ten runs the second from either end bounds the median: 1 - 2 * 11 / 1024 is 97.9%."""
+    times = [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
+    everybody = median_interval_of(times, [True] * 10)
+    # the last two never get there, and were watched until 100
+    most = median_interval_of([*times[:8], 100, 100], [True] * 8 + [False] * 2)
+    # one was cut off at 5: it may have been there at 6, or never
+    cut = median_interval_of([5, *times[1:]], [False] + [True] * 9)
+    half_never = median_interval_of([*times[:4], *[100] * 6], [True] * 4 + [False] * 6)
 
-    assert restricted_mean(watched, got_there, horizon) == pytest.approx(watched.mean())
+    assert (everybody.low, everybody.value, everybody.high) == (20, 50, 90)
+    assert everybody.label == COVERS
+    assert (most.low, most.value, most.high) == (20, 50, math.inf)
+    assert (cut.low, cut.high) == (20, 100)
+    assert (half_never.low, half_never.value, half_never.high) == (20, math.inf, math.inf)
+
+
+def test_five_seeds_give_the_range_of_their_times_and_nothing_more() -> None:
+    found = median_interval_of([1, 2, 3, 4, 5], [True] * 5)
+
+    assert (found.low, found.value, found.high, found.label) == (1, 3, 5, "range of 5 seeds")
+
+
+def test_the_interval_of_a_median_time_covers_it() -> None:
+    """Exponential times with a median of log 2, watched until 1.5: 22% never get there."""
+    draw, covered = rng(5), 0
+    for _ in range(2000):
+        times = draw.exponential(1.0, 20)
+        found = median_interval_of(np.minimum(times, 1.5), times < 1.5)
+        covered += found.low <= math.log(2) <= found.high
+
+    # at least 95.9% by the binomial, less three standard errors
+    assert covered / 2000 > 0.945
+
+
+def test_a_run_that_never_got_there_counts_with_the_whole_of_it() -> None:
+    def curve(at: int | None) -> dict[str, Any]:
+        return {
+            "steps_to_threshold": at, "seconds_to_threshold": at and at / 10,
+            "total_steps": 100, "total_s": 10.0,
+        }  # fmt: skip
+
+    curves = [curve(at) for at in (10, 20, None)]
+
+    assert (steps := to_threshold(curves, "steps")) is not None
+    assert (steps.low, steps.value, steps.high) == (10, 20, math.inf)
+    assert (seconds := to_threshold(curves, "seconds")) is not None
+    assert seconds.value == 2.0
+    assert to_threshold([], "steps") is None
 
 
 def test_the_published_interval_by_enumerating_every_resample() -> None:

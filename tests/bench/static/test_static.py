@@ -14,10 +14,11 @@ pytest.importorskip("triton")
 from triton import knobs
 
 from fastppo import cli
+from fastppo.bench.report.terminal import print_results
 from fastppo.bench.static import command as static
 from fastppo.bench.static import gate as static_gate
 from fastppo.bench.static import sass
-from fastppo.bench.static import table as static_table
+from fastppo.bench.static.build import Build
 from fastppo.bench.static.sass import CubinStats
 from fastppo.kernels import aot
 
@@ -277,7 +278,8 @@ def test_the_table_cuts_nothing(good: CubinStats, capsys: pytest.CaptureFixture[
         {("a kernel of a very long name indeed, masked", "sm_100"): long}, None, tolerance=0.0
     )
 
-    static_table.render(rows, "triton", "triton 3")
+    build = Build({"triton": "3"})
+    print_results([static.record_of({"triton": build}, {"triton": rows}, {})])
 
     out = capsys.readouterr().out
     assert "256x100 128x100 64x100 32x100 16x100 8x100" in out

@@ -1,15 +1,17 @@
 """`fastppo static` from end to end, on small trees of numba kernels, and how it takes mistakes."""
 
-import json
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from fastppo import cli
+from fastppo.bench.report.command import html, junit, markdown
+from fastppo.bench.results import result
 from fastppo.bench.static import build as static_build
 from fastppo.bench.static import command as static
 from fastppo.bench.static import gate as static_gate
@@ -163,12 +165,31 @@ def test_base_compares_with_a_commit(
     plant(tree, LONGER)
     assert run("--base", "HEAD", "--json", str(record)) == 1
     assert "tolerance 5.0%" in capsys.readouterr().out
-    (row,) = json.loads(record.read_text())["results"]["numba"]["kernels"]
+    (entry,) = result.read(record)["results"]
+    row = entry["static"]
     assert row["verdict"] == "FAIL"
     assert row["now"]["instructions"] > row["before"]["instructions"]
+    assert entry["launches"][0]["samples"] == [row["now"]["instructions"]]
+    failed = ElementTree.fromstring(junit([result.read(record)])).findall(".//failure")
+    assert [one.get("type") for one in failed] == ["Worse"]
 
     assert run("--base", "no-such-branch") == 2
     assert "--base: 'no-such-branch' is no revision" in capsys.readouterr().err
+
+
+def test_what_is_printed_is_what_report_prints_of_the_file(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], reported: Callable[[Path], str]
+) -> None:
+    record = tmp_path / "record.json"
+    assert run("--update", "--json", str(record)) == 0
+
+    printed = capsys.readouterr().out
+    assert printed.startswith(reported(record))
+    assert printed.splitlines()[-2] == "1 compiled"
+    assert "compared with" not in printed
+    assert result.read(record)["compilers"]["numba"]["against"] is None
+    for make in (html, markdown):
+        assert "probe.scale_kernel" in make([result.read(record)])
 
 
 def test_a_tree_that_is_no_repository_has_no_base(

@@ -12,7 +12,7 @@ from fastppo.bench.results import result
 from fastppo.bench.track import command as track
 from fastppo.bench.track import wandb_log
 from fastppo.bench.track.args import PushArgs
-from fastppo.bench.track.runs import TRAIN_COLUMNS, planned
+from fastppo.bench.track.runs import TRAIN_COLUMNS, planned, table_of
 from fastppo.config import Config
 from fastppo.errors import MachineError, UserError
 from fastppo.run import session
@@ -188,6 +188,12 @@ def test_a_seed_of_a_learning_curve_is_a_run(fake_wandb: Calls, tmp_path: Path) 
     assert summaries[0]["final_return"] == 480.0
     assert summaries[1]["threshold_reached"] is False
     assert "seconds_to_threshold" not in summaries[1]
+    columns, (row,) = table_of(record)
+    told = dict(zip(columns, row, strict=True))
+    # one of two seeds got there, so the median is known and its upper end is not
+    assert told["seeds_reached"] == 1
+    assert (told["median_steps_to_threshold"], told["median_seconds_to_threshold"]) == (200, 2.0)
+    assert (told["median_steps_low"], told["median_steps_high"]) == (200, None)
 
 
 def test_pushing_a_file_again_gives_the_same_runs(tmp_path: Path) -> None:

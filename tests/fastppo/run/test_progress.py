@@ -144,7 +144,7 @@ def test_return_is_the_mean_over_the_last_hundred_episodes(tiny: Callable[..., C
     for count, value in [(500, 0.0), (60, 1.0), (50, 2.0)]:
         running.add(metrics_of(1, **{"episode/count": count, "episode/return": value}))
 
-    assert running.mean_return == pytest.approx((60 * 1 + 50 * 2) / 110)
+    assert running.returns.mean == pytest.approx((60 * 1 + 50 * 2) / 110)
 
 
 def test_plain_lines_where_no_terminal_is_and_nothing_when_quiet(

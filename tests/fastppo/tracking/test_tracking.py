@@ -103,6 +103,8 @@ def test_summary_holds_rates_memory_and_what_became_of_the_threshold(
         rows[-1]["global_step"] / rows[-1]["wall_time"]
     )
     assert summary["threshold"] == 475.0
+    assert log.config["threshold_source"] == "Gymnasium's registry"
+    assert log.config["threshold_window"] == 100
     assert summary["threshold_reached"] is False
     assert "seconds_to_threshold" not in summary
     assert summary["process_peak_bytes"] > 2**20
