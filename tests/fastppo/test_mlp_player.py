@@ -246,7 +246,7 @@ def test_no_torch_operator_runs_between_two_steps(
     run.rollout.open()
     t = 0
     t += run.engine.play(run.env, run.rollout, t, 32, run.timer)  # takes the rollout's views
-    with NoOperator():
+    with NoOperator():  # type: ignore[no-untyped-call]
         while t < 32:
             t += run.engine.play(run.env, run.rollout, t, 32 + t, run.timer)
     run.close()
