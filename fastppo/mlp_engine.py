@@ -4,6 +4,7 @@ Tested equal to `ppo.EagerEngine`, which says what is computed. What it spares i
 some twenty torch operators per env step: with a small network most of the time of a run.
 """
 
+import ctypes
 import math
 from typing import Any
 
@@ -15,11 +16,12 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from fastppo import flat, randomness
+from fastppo.cgroups import available_cores
 from fastppo.config import Config
 from fastppo.envs import VecEnv
 from fastppo.kernels.mlp import numba_cpu as numba_mlp
 from fastppo.kernels.mlp import numba_layers
-from fastppo.kernels.mlp.records import Adam, Loss, Network, Normal, Rows, empty
+from fastppo.kernels.mlp.records import Adam, Loss, Network, Normal, Rows, Scratch, empty
 from fastppo.mlp_player import Player, can_play
 from fastppo.normalize import EPSILON
 from fastppo.observations import PlainStore
@@ -27,6 +29,7 @@ from fastppo.playing import play_one
 from fastppo.policy import ActorCritic, Mlp
 from fastppo.ppo import STATS_NAMES, FlatAdam, UpdateStats, with_rollout_stats
 from fastppo.rollout import Rollout
+from fastppo.second_thread import SecondThread
 from fastppo.timing import PhaseTimer
 
 Table = NDArray[np.int64]
@@ -60,6 +63,9 @@ class MlpEngine:
             np.array(policy.nvec or (), np.int64),
             0 if policy.nvec is not None else self._start(policy.log_std),
         )
+        self._scratch = self._make_scratch()
+        # actor and critic side by side; with one trunk for both there is nothing to share out
+        self._second = SecondThread(allowed=critic is not None and available_cores() > 1)
         self._bound: Rollout | None = None
         self._player: Player | None = None
 
@@ -76,6 +82,24 @@ class MlpEngine:
         assert isinstance(trunk, Mlp)
         linears = [layer for layer in trunk if isinstance(layer, nn.Linear)]
         return np.array([self._layer(linear) for linear in linears], np.int64)
+
+    def _make_scratch(self) -> Scratch:
+        rows, actor = self.config.minibatch_size, self._network.actor
+        widths = actor[:, numba_layers.OUTPUTS]
+        yield_at = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value
+        assert yield_at is not None
+        trunk, sides = rows * int(widths.sum()), (2, rows * int(widths.max()))
+        return Scratch(
+            np.zeros((rows, int(actor[0, numba_layers.INPUTS])), np.float32),
+            np.zeros((2, trunk), np.float32),
+            np.zeros(sides, np.float32),
+            np.zeros(sides, np.float32),
+            np.zeros((rows, 1), np.float32),
+            np.zeros((rows, 1), np.float32),
+            np.zeros(24, np.int64),
+            False,
+            yield_at,
+        )
 
     def act(self, rollout: Rollout, t: int, step: int) -> NDArray[Any]:
         """Draws the actions of row t, [N, ...] for the environments, and their log-probs."""
@@ -141,17 +165,22 @@ class MlpEngine:
             math.inf if config.dual_clip is None else config.dual_clip,
             math.inf if config.target_kl is None else config.target_kl,
         )
-        numba_mlp.update_kernel(
-            self._network,
-            adam,
-            self._rows,
-            loss,
-            torch.stack(orders).numpy(),
-            config.minibatch_size,
-            totals.numpy(),
-        )
+        self._run(adam, loss, torch.stack(orders).numpy(), totals.numpy())
         sums, taken, skipped = totals[:-2], totals[-2], totals[-1]
         return with_rollout_stats(sums / taken.clamp(min=1.0), taken, skipped, rollout)
+
+    def _run(self, adam: Adam, loss: Loss, orders: Table, totals: NDArray[np.float32]) -> None:
+        """The update, on one thread or two: the bits are the same."""
+        network, rows = self._network, self._rows
+        with self._second.turn() as second:
+            scratch = self._scratch._replace(second=second)
+            if not second:
+                numba_mlp.update_kernel(network, adam, rows, loss, orders, scratch, totals)
+                return
+            scratch.mail[:] = 0
+            other = self._second.start(numba_mlp.second_kernel, network, adam.grad, scratch)
+            numba_mlp.update_kernel(network, adam, rows, loss, orders, scratch, totals)
+            other.result()
 
     def _bind(self, rollout: Rollout) -> None:
         """Takes the views of a rollout that the kernels read and write."""

@@ -41,6 +41,50 @@ def can_play(env: VecEnv) -> bool:
     )
 
 
+class Patience:
+    """How long to wait for an answer before asking EnvPool for it.
+
+    EnvPool lets a thread sleep that waits for more than some 10 us, and where the machine is quiet
+    its core goes to sleep too: to wake it takes 50 us, several times the step of eight CartPoles.
+    A thread that waits here first stays awake. What is best depends on what else runs, so every
+    now and then another candidate is tried.
+    """
+
+    CANDIDATES = (0.0, 15e-6, 25e-6, 35e-6)
+    SHORT_S = 300e-6
+    """Steps that take longer are not worth it."""
+    EVERY = 16
+    """Calls between two trials."""
+    MEMORY = 0.3
+    """Weight of the newest call in a candidate's mean."""
+
+    def __init__(self) -> None:
+        self._costs: list[float | None] = [None] * len(self.CANDIDATES)
+        self._current = 0
+        self._calls = 0
+
+    @property
+    def seconds(self) -> float:
+        """Of the next call."""
+        return self.CANDIDATES[self._current]
+
+    def learn(self, step_s: float) -> None:
+        """Takes what a step of the last call cost, and decides on the next call."""
+        old = self._costs[self._current]
+        new = step_s if old is None else old + self.MEMORY * (step_s - old)
+        self._costs[self._current] = new
+        self._calls += 1
+        if step_s > self.SHORT_S:
+            self._current = 0
+        elif None in self._costs:
+            self._current = self._costs.index(None)
+        elif self._calls % self.EVERY == 0:
+            self._current = self._calls // self.EVERY % len(self.CANDIDATES)
+        else:
+            known = [cost for cost in self._costs if cost is not None]
+            self._current = known.index(min(known))
+
+
 class Player:
     """Steps one set of environments.
 
@@ -80,6 +124,7 @@ class Player:
             _bound(0 if env.high is None else env.high, width),
         )
         self._steps_per_call = 1
+        self._patience = Patience()
         self._seconds = np.zeros(2)
         self._outcome = np.zeros(2, np.int64)
 
@@ -115,7 +160,7 @@ class Player:
         ends, answers = env.time_limit.ends(), Answers(*rollout.host_rows)
         play_kernel(
             network, rows, normal, self._stepper, ends, answers,
-            key, step - t, t, last, self._seconds, self._outcome,
+            key, step - t, t, last, self._patience.seconds, self._seconds, self._outcome,
         )  # fmt: skip
         played, how = map(int, self._outcome)
         if how == REFUSED:
@@ -132,15 +177,16 @@ class Player:
             row: Answer = (self._obs.copy(), reward, done & ~truncated, truncated, {})
             rollout.write(t + played, env.settle(row))
             played += 1
-        self._book(timer, timer.now() - begin, last - t)
+        self._book(timer, timer.now() - begin, last - t, played)
         return played
 
-    def _book(self, timer: PhaseTimer, seconds: float, steps: int) -> None:
+    def _book(self, timer: PhaseTimer, seconds: float, steps: int, played: int) -> None:
         """The call's time by the shares that it measured: its own clock knows of no pause."""
         in_envs, in_all = self._seconds
         share = in_envs / in_all if in_all > 0 else 0.0
         timer.add("env", seconds * share)
         timer.add("policy", seconds * (1.0 - share))
+        self._patience.learn(in_all / max(played, 1))
         target = self._steps_per_call * CALL_S / max(in_all, 1e-9)
         if steps == self._steps_per_call:
             self._steps_per_call = max(1, min(int(target), 2 * self._steps_per_call))

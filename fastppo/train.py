@@ -84,7 +84,7 @@ class Trainer:
         env_ids = range(config.num_envs)
         seeds = randomness.env_seeds(config.seed, env_ids, start_update=self.update)
         self.env = VecEnv(config, seeds, num_threads=self.thread_plan.env_threads)
-        limits.check_threads(self.thread_plan.torch_threads + 1, "torch_threads")
+        limits.check_threads(self.thread_plan.torch_threads + 2, "torch_threads")
         # only now: a mistake in the config is told before the seconds that compiling takes
         begin = clock()
         api.warmup(self.device, config.backend)

@@ -20,20 +20,32 @@ from fastppo.kernels.mlp.numba_layers import (
     CRITIC,
     OUTPUTS,
     backward,
-    forward,
+    backward_shared,
     head,
     outputs_per_row,
     trunk,
 )
-from fastppo.kernels.mlp.records import Adam, Floats, IntRows, Loss, Network, Normal, Rows
+from fastppo.kernels.mlp.records import (
+    Adam,
+    Floats,
+    IntRows,
+    Loss,
+    Network,
+    Normal,
+    Rows,
+    Scratch,
+)
 from fastppo.kernels.moments.numba_cpu import normalize_kernel
 from fastppo.kernels.tools.numba_math import ONE, ZERO
 from fastppo.kernels.tools.numba_memory import (
     OPTIONS,
     SIZE,
     address_of,
+    call_c,
     keep,
     kernel_of_records,
+    load_acquire,
+    store_release,
 )
 
 BLOCK = 512
@@ -146,6 +158,83 @@ def value_kernel(
         head(network.params, network.heads[CRITIC], h, values[first : first + x.shape[0]])
 
 
+FORWARD, BACKWARD, STOP = 1, 2, 3
+TICKET, COMMAND, DONE = 0, 8, 16
+"""Places in the mail: how many commands were given, the last of them, and how many were done."""
+SPINS = 4000
+"""Looks at the mail before a thread yields its core at each: some 10 us."""
+
+
+@njit(**OPTIONS)
+def _wait(scratch, place, number):
+    """Until the number in the mail is reached."""
+    at = address_of(scratch.mail) + 8 * place
+    spins = 0
+    while load_acquire(at) < number:
+        spins += 1
+        if spins > SPINS:
+            call_c(scratch.yield_at, 0, 0)
+
+
+@njit(**OPTIONS)
+def _ask(scratch, command):
+    """Has the second thread, if there is one, begin with a command."""
+    if scratch.second:
+        scratch.mail[COMMAND] = command
+        store_release(address_of(scratch.mail) + 8 * TICKET, scratch.mail[TICKET] + 1)
+
+
+@njit(**OPTIONS)
+def _await(scratch):
+    """Until the second thread, if there is one, is done."""
+    if scratch.second:
+        _wait(scratch, DONE, scratch.mail[TICKET])
+
+
+@njit(**OPTIONS)
+def _value(network, scratch):
+    """The critic's side of a minibatch, forward."""
+    hidden = scratch.hidden[CRITIC]
+    g = trunk(network.params, network.critic, network.activation, scratch.x, hidden)
+    head(network.params, network.heads[CRITIC], g, scratch.values)
+
+
+@njit(**OPTIONS)
+def _value_gradient(network, grad, scratch):
+    """The critic's side of a minibatch, backward."""
+    hidden = scratch.hidden[CRITIC]
+    rows, widths = scratch.x.shape[0], network.critic[:, OUTPUTS]
+    g = hidden[rows * widths[:-1].sum() : rows * widths.sum()].reshape((rows, widths[-1]))
+    backward(
+        network.params, grad, network.critic, network.heads[CRITIC], network.activation, scratch.x,
+        hidden, g, scratch.d_values, scratch.critic,
+    )  # fmt: skip
+
+
+@kernel_of_records
+def second_kernel(
+    network: Network,  # with a critic of its own
+    grad: Floats,
+    scratch: Scratch,
+):
+    """The second thread of `update_kernel`: the critic's side of every minibatch.
+
+    Actor and critic share no parameter and no sum, so two threads compute the same bits as one.
+    """
+    done = 0
+    while True:
+        _wait(scratch, TICKET, done + 1)
+        done += 1
+        command = scratch.mail[COMMAND]
+        if command == FORWARD:
+            _value(network, scratch)
+        elif command == BACKWARD:
+            _value_gradient(network, grad, scratch)
+        store_release(address_of(scratch.mail) + 8 * DONE, done)
+        if command == STOP:
+            break
+
+
 @kernel_of_records
 def update_kernel(
     network: Network,  # its parameters are updated
@@ -153,13 +242,13 @@ def update_kernel(
     rows: Rows,
     loss: Loss,
     orders: IntRows,  # [E, T * N]: a permutation of the rows for every epoch
-    size: int,  # of a minibatch
+    scratch: Scratch,  # its rows are those of a minibatch
     totals: Floats,  # [10]: sums over the steps taken of loss, norm and STATS [6]; taken, skipped
 ):
     params, activation = network.params, network.activation
     actor, critic, heads, nvec = network.actor, network.critic, network.heads, network.nvec
     log_std_at = SIZE * network.log_std_start
-    num_rows, width = orders.shape[1], heads[ACTOR, OUTPUTS]
+    size, num_rows, width = scratch.x.shape[0], orders.shape[1], heads[ACTOR, OUTPUTS]
     discrete = nvec.shape[0] > 0
     dim = rows.inputs.shape[2]
     inputs = rows.inputs.reshape((rows.inputs.shape[0] * rows.inputs.shape[1], dim))
@@ -168,14 +257,9 @@ def update_kernel(
     log_probs, values_of = rows.log_probs.reshape(num_rows), rows.values.reshape(inputs.shape[0])
     advantages, returns = rows.advantages.reshape(num_rows), rows.returns.reshape(num_rows)
     valid = rows.valid.reshape(num_rows)
-    per_row, widest = outputs_per_row(actor)
-    hidden = np.empty((2, size * per_row), np.float32)
-    scratch = np.empty((2, size * widest), np.float32)
-    x = np.empty((size, dim), np.float32)
+    x, values, d_values = scratch.x, scratch.values, scratch.d_values
     outputs = np.empty((size, width), np.float32)
-    values = np.empty((size, 1), np.float32)
     d_outputs = np.empty((size, width), np.float32)
-    d_values = np.empty((size, 1), np.float32)
     chosen = np.empty((size, choices.shape[1]), np.int64)
     acted = np.empty((size, actions.shape[1]), np.float32)
     olds = np.empty((4, size), np.float32)  # log-probs, advantages, returns, values
@@ -197,7 +281,14 @@ def update_kernel(
             _gather_1d(valid, index, ok)
             if not ok.any():
                 continue
-            h, g = forward(params, actor, critic, heads, activation, x, hidden, outputs, values)
+            _ask(scratch, FORWARD)
+            h = trunk(params, actor, activation, x, scratch.hidden[ACTOR])
+            head(params, heads[ACTOR], h, outputs)
+            if critic.shape[0] == 0:
+                head(params, heads[CRITIC], h, values)
+            elif not scratch.second:
+                _value(network, scratch)
+            _await(scratch)
             if discrete:
                 _gather(choices, index, chosen)
                 categorical_kernel(
@@ -261,21 +352,20 @@ def update_kernel(
             if not np.isfinite(row[0]):
                 totals[9] += ONE
                 continue
-            backward(
-                params,
-                adam.grad,
-                actor,
-                critic,
-                heads,
-                activation,
-                x,
-                hidden,
-                h,
-                g,
-                d_outputs,
-                d_values,
-                scratch,
-            )
+            _ask(scratch, BACKWARD)
+            if critic.shape[0] == 0:
+                backward_shared(
+                    params, adam.grad, actor, heads, activation, x, scratch.hidden[ACTOR], h,
+                    d_outputs, d_values, scratch.actor,
+                )  # fmt: skip
+            else:
+                backward(
+                    params, adam.grad, actor, heads[ACTOR], activation, x, scratch.hidden[ACTOR],
+                    h, d_outputs, scratch.actor,
+                )  # fmt: skip
+                if not scratch.second:
+                    _value_gradient(network, adam.grad, scratch)
+            _await(scratch)
             clip_adam_kernel(
                 address_of(params),
                 address_of(adam.grad),
@@ -302,8 +392,9 @@ def update_kernel(
                 totals[9] += ONE
         if with_rows > ZERO and epoch_kl / with_rows > loss.target_kl:
             break
+    _ask(scratch, STOP)
     fill(adam.grad, ZERO)
-    for array in (x, outputs, values, d_outputs, d_values, acted, olds):
+    for array in (outputs, d_outputs, acted, olds):
         keep(array)
     keep(chosen)
     keep(ok)

@@ -160,33 +160,33 @@ def outputs_per_row(layers):
 
 
 @njit(**OPTIONS)
-def forward(params, actor, critic, heads, activation, x, hidden, outputs, values):
-    """Policy outputs [B, A] and values [B, 1]; the two last hidden layers."""
-    h = trunk(params, actor, activation, x, hidden[ACTOR])
-    head(params, heads[ACTOR], h, outputs)
-    g = h
-    if critic.shape[0] > 0:
-        g = trunk(params, critic, activation, x, hidden[CRITIC])
-    head(params, heads[CRITIC], g, values)
-    return h, g
+def backward(params, grad, layers, last, activation, x, hidden, h, d, scratch):
+    """Gradients of a trunk and its head `last`, overwritten.
+
+    Args:
+        h: [B, width] the trunk's output.
+        d: [B, outputs] of the head's outputs.
+        scratch: [2, B * widest].
+    """
+    size = x.shape[0] * last[INPUTS]
+    below = scratch[0, :size].reshape((x.shape[0], last[INPUTS]))
+    _back_layer(grad, last, h, d)
+    np.dot(d, _weight(params, last), below)
+    _back_trunk(params, grad, layers, activation, x, hidden, below, scratch)
 
 
 @njit(**OPTIONS)
-def backward(
-    params, grad, actor, critic, heads, activation, x, hidden, h, g, d_outputs, d_values, scratch
+def backward_shared(
+    params, grad, layers, heads, activation, x, hidden, h, d_outputs, d_values, scratch
 ):
-    """Every gradient but that of log_std, overwritten."""
+    """As `backward`, of a trunk that bears both heads."""
     rows = x.shape[0]
     size = rows * heads[ACTOR, INPUTS]
     d = scratch[0, :size].reshape((rows, heads[ACTOR, INPUTS]))
-    _back_layer(grad, heads[CRITIC], g, d_values)
+    other = scratch[1, :size].reshape((rows, heads[ACTOR, INPUTS]))
+    _back_layer(grad, heads[CRITIC], h, d_values)
     np.dot(d_values, _weight(params, heads[CRITIC]), d)
-    if critic.shape[0] > 0:
-        _back_trunk(params, grad, critic, activation, x, hidden[CRITIC], d, scratch)
-        np.dot(d_outputs, _weight(params, heads[ACTOR]), d)
-    else:
-        other = scratch[1, :size].reshape((rows, heads[ACTOR, INPUTS]))
-        np.dot(d_outputs, _weight(params, heads[ACTOR]), other)
-        _add_up(d, other)
     _back_layer(grad, heads[ACTOR], h, d_outputs)
-    _back_trunk(params, grad, actor, activation, x, hidden[ACTOR], d, scratch)
+    np.dot(d_outputs, _weight(params, heads[ACTOR]), other)
+    _add_up(d, other)
+    _back_trunk(params, grad, layers, activation, x, hidden, d, scratch)

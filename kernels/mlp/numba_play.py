@@ -95,6 +95,7 @@ def play_kernel(
     first_step: int,  # decisions before row 0
     first: int,  # the row to begin with
     last: int,  # the row to stop before
+    patience: float,  # seconds to wait for an answer before asking for it
     seconds: Doubles,  # [2], written: in the environments, and in all
     outcome: Ints,  # [2], written: rows kept, and how it ended
 ):
@@ -112,6 +113,8 @@ def play_kernel(
             _clip(rows.actions[t], stepper.low, stepper.high, stepper.actions64)
         sent = _seconds(stepper.clock, time)
         refused = call_c(stepper.send, stepper.send_frame, 0)
+        while _seconds(stepper.clock, time) - sent < patience:
+            pass
         if refused == 0:
             refused = call_c(stepper.recv, stepper.recv_frame, 0)
         in_envs += _seconds(stepper.clock, time) - sent

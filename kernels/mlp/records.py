@@ -113,6 +113,20 @@ class Adam(NamedTuple):
     max_grad_norm: float  # inf: off
 
 
+class Scratch(NamedTuple):
+    """Where an update keeps what it computes of a minibatch of B rows."""
+
+    x: FloatRows  # [B, D]
+    hidden: FloatRows  # [2, B * outputs per row]: of the actor's trunk, and of the critic's
+    actor: FloatRows  # [2, B * widest], as the next
+    critic: FloatRows
+    values: FloatRows  # [B, 1], as the next
+    d_values: FloatRows
+    mail: Ints  # [24], zeros: for a second thread, a cache line for each number
+    second: bool  # whether there is one
+    yield_at: int  # address of sched_yield
+
+
 class Loss(NamedTuple):
     """The terms of the loss."""
 

@@ -132,6 +132,29 @@ def call_c(_context: Any, function: Any, first: Any, second: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def load_acquire(_context: Any, address: Any) -> Any:
+    """The int64 at an address, and all that its writer wrote before `store_release`."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load_atomic(place, "acquire", 8)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_release(_context: Any, address: Any, value: Any) -> Any:
+    """Writes an int64 for another thread's `load_acquire`."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        builder.store_atomic(arguments[1], place, "release", 8)
+        return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def keep(_context: Any, array: Any) -> Any:
     """Nothing, but not before: numba frees an array after its last use, and its address is none."""
 

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from fastppo.config import Config, Network
 from fastppo.engines import Engine, choose, make_engine
 from fastppo.errors import UserError
+from fastppo.mlp_engine import MlpEngine
 from fastppo.normalize import ObsNormalizer
 from fastppo.observations import PlainStore
 from fastppo.policy import ActorCritic
 from fastppo.ppo import EagerEngine
 from fastppo.rollout import Rollout
+from fastppo.second_thread import SecondThread
 from fastppo.tasks import EnvSpec, spec_of
 
 CPU = torch.device("cpu")
@@ -223,6 +225,51 @@ def test_the_same_rollout_gives_the_same_bits() -> None:
         mlp.update(make_rollout(config, spec, eager), 0)
         results.append(mlp.optimizer.parameter.detach())
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("nvec", [(2,), (3, 2), None])
+def test_two_threads_compute_the_bits_of_one(nvec: tuple[int, ...] | None) -> None:
+    config, spec = make_config(target_kl=0.02, num_steps=64), make_spec(nvec)
+    results = []
+    for second in (False, True):
+        mlp, eager = make_pair(config, spec)
+        assert isinstance(mlp, MlpEngine)
+        mlp._second._choice = second
+        rollout = make_rollout(config, spec, eager)
+        rollout.valid[: config.num_steps // 2] = False  # minibatches without a valid row, too
+        rollout.returns[-1, 0] = float("nan")
+        stats = [mlp.update(rollout, update).to_host() for update in range(3)]
+        results.append((stats, mlp.optimizer.parameter.detach()))
+    (ours, parameter), (theirs, other) = results
+    assert ours == theirs
+    assert torch.equal(parameter, other)
+    assert ours[0]["skipped_steps"] > 0
+
+
+def test_a_shared_trunk_has_no_second_thread() -> None:
+    config, spec = make_config(shared_trunk=True), make_spec(None)
+    mlp, eager = make_pair(config, spec)
+    assert isinstance(mlp, MlpEngine)
+    assert mlp._second._choice is False
+    mlp.update(make_rollout(config, spec, eager), 0)
+
+
+@pytest.mark.parametrize(("pays", "choice"), [(0.5, True), (0.99, False), (2.0, False)])
+def test_the_second_thread_is_kept_where_it_pays(
+    pays: float, choice: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("fastppo.second_thread.time.perf_counter", lambda: now)
+    thread = SecondThread(allowed=True)
+    seen = []
+    for turn in range(12):
+        with thread.turn() as second:
+            seen.append(second)
+            # a disturbance, and cold first turns
+            now += (pays if second else 1.0) + (5.0 if turn in (0, 1, 4, 5) else 0.0)
+
+    assert seen[:8] == [False, True] * 4
+    assert seen[8:] == [choice] * 4
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from fastppo.config import Config
 from fastppo.errors import MachineError
 from fastppo.kernels.mlp import numba_play
 from fastppo.mlp_engine import MlpEngine
+from fastppo.mlp_player import Patience
 from fastppo.train import Trainer
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -295,3 +296,34 @@ def test_python_looks_up_between_slow_steps_and_not_between_fast_ones(
     assert slow == NUM_STEPS
     # each cut costs a call, and the steps of a rollout take a few milliseconds
     assert sorted(fast)[4] <= 32
+
+
+def run_patience(cost: Callable[[float], float], calls: int) -> list[float]:
+    patience, tried = Patience(), []
+    for _ in range(calls):
+        tried.append(patience.seconds)
+        patience.learn(cost(patience.seconds))
+    return tried
+
+
+def test_the_patience_that_costs_least_is_kept_and_the_others_tried_now_and_then() -> None:
+    tried = run_patience(lambda seconds: 50e-6 + abs(seconds - 25e-6), 400)
+
+    assert set(tried[:4]) == set(Patience.CANDIDATES)
+    assert tried[4:].count(25e-6) > 0.9 * len(tried[4:])
+    assert set(tried[100:]) == set(Patience.CANDIDATES)
+
+
+def test_patience_follows_the_machine_and_is_none_for_long_steps() -> None:
+    calls = 0
+
+    def cost(seconds: float) -> float:
+        nonlocal calls
+        calls += 1
+        return 50e-6 + (35e-6 - seconds if calls < 200 else seconds)
+
+    tried = run_patience(cost, 600)
+
+    assert tried[150:180].count(35e-6) >= 27
+    assert tried[-30:].count(0.0) >= 27
+    assert set(run_patience(lambda _: 2e-3, 50)) == {0.0}
