@@ -20,7 +20,7 @@ from fastppo.cgroups import available_cores
 from fastppo.config import Config
 from fastppo.envs import VecEnv
 from fastppo.kernels.mlp import numba_cpu as numba_mlp
-from fastppo.kernels.mlp import numba_layers
+from fastppo.kernels.mlp import numba_layers, numba_update
 from fastppo.kernels.mlp.records import Adam, Loss, Network, Normal, Rows, Scratch, empty
 from fastppo.mlp_player import Player, can_play
 from fastppo.normalize import EPSILON
@@ -175,11 +175,11 @@ class MlpEngine:
         with self._second.turn() as second:
             scratch = self._scratch._replace(second=second)
             if not second:
-                numba_mlp.update_kernel(network, adam, rows, loss, orders, scratch, totals)
+                numba_update.update_kernel(network, adam, rows, loss, orders, scratch, totals)
                 return
             scratch.mail[:] = 0
-            other = self._second.start(numba_mlp.second_kernel, network, adam.grad, scratch)
-            numba_mlp.update_kernel(network, adam, rows, loss, orders, scratch, totals)
+            other = self._second.start(numba_update.second_kernel, network, adam.grad, scratch)
+            numba_update.update_kernel(network, adam, rows, loss, orders, scratch, totals)
             other.result()
 
     def _bind(self, rollout: Rollout) -> None:

@@ -225,3 +225,37 @@ def test_every_direct_dependency_is_pinned_inside_its_range() -> None:
     ]
 
     assert floating == []
+
+
+LONG_FILES = {
+    "bench/reference.py",  # one file by design: the textbook loop, to be read at a stretch
+    "bench/kernels/cases.py",
+    "kernels/aot.py",
+}
+LONG_FUNCTIONS = {"bench/kernels/cases.py:cases"}
+
+
+def functions(path: Path) -> dict[str, int]:
+    """Lines of every function of a file by name; of two with one name the longer."""
+    lines: dict[str, int] = {}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno is not None
+            count = node.end_lineno - node.lineno + 1
+            lines[node.name] = max(count, lines.get(node.name, 0))
+    return lines
+
+
+def test_no_file_is_over_400_lines_and_no_function_over_60() -> None:
+    """Kernels may be long functions: one is one launch."""
+    files, long = set(), set()
+    for folder in FOLDERS:
+        for path in sources(folder):
+            name = path.relative_to(ROOT).as_posix()
+            if len(path.read_text().splitlines()) > 400:
+                files.add(name)
+            if folder != "kernels":
+                long |= {f"{name}:{f}" for f, count in functions(path).items() if count > 60}
+
+    assert files == LONG_FILES
+    assert long == LONG_FUNCTIONS

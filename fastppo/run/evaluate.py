@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fastppo import checkpoint, randomness, threads
 from fastppo.config import Config
@@ -49,6 +51,67 @@ def run(args: EvalArgs) -> int:
     return 0
 
 
+class _Player:
+    """A saved policy with its statistics frozen."""
+
+    def __init__(
+        self,
+        config: Config,
+        state: dict[str, Any],
+        device: torch.device,
+        seed: int,
+        *,
+        deterministic: bool,
+    ) -> None:
+        self._device = device
+        self._deterministic = deterministic
+        self._key = randomness.act_key(seed)
+        self._policy = build_policy(config, device)
+        self._normalizer = build_obs_normalizer(config, device)
+        with checkpoint.fitting():
+            self._policy.load_state_dict(state["policy"])
+            if self._normalizer is not None:
+                self._normalizer.load_state_dict(state["obs_normalizer"])
+
+    def actions(self, obs: NDArray[Any], step: int) -> NDArray[Any]:
+        """For one row of observations [N, ...], after so many decisions."""
+        inputs = torch.from_numpy(obs).to(self._device)
+        if self._normalizer is not None:
+            inputs = self._normalizer(inputs)
+        if self._deterministic:
+            actions = self._policy.mode(inputs)
+        else:
+            actions = self._policy.act(inputs, step, key=self._key).actions
+        chosen: NDArray[Any] = actions.cpu().numpy()
+        return chosen
+
+
+def _play(
+    player: _Player, env: VecEnv, share: Sequence[int]
+) -> tuple[list[list[float]], list[int]]:
+    """Returns of each environment's share of the episodes, and the lengths of all.
+
+    Raises:
+        MachineError: an environment gave an episode in which no step was finite.
+    """
+    returns: list[list[float]] = [[] for _ in share]
+    lengths: list[int] = []
+    obs, step = env.reset(), 0
+    while any(len(done) < wanted for done, wanted in zip(returns, share, strict=True)):
+        obs = env.step(player.actions(obs, step)).obs
+        step += 1
+        for index, total, length in env.episodes.drain():
+            if length == 0:
+                raise MachineError(
+                    f"env_id: environment {index} played an episode without one finite step, so no "
+                    "return is known; look at its rewards and observations"
+                )
+            if len(returns[index]) < share[index]:
+                returns[index].append(total)
+                lengths.append(length)
+    return returns, lengths
+
+
 def evaluate(
     config: Config,
     state: dict[str, Any],
@@ -76,45 +139,14 @@ def evaluate(
     if state["config"] != config.to_dict():
         raise UserError("checkpoint: belongs to another run than config.json; name one of this run")
     config = dataclasses.replace(config, episodic_life=False, sign_reward=False)
-    where = resolve_device(device)
-    spec = spec_of(config)
-    plan = threads.plan(config, spec)
+    plan = threads.plan(config, spec_of(config))
     torch.set_num_threads(plan.torch_threads)
-    policy = build_policy(config, where)
-    normalizer = build_obs_normalizer(config, where)
-    with checkpoint.fitting():
-        policy.load_state_dict(state["policy"])
-        if normalizer is not None:
-            normalizer.load_state_dict(state["obs_normalizer"])
-
+    player = _Player(config, state, resolve_device(device), seed, deterministic=deterministic)
     num_envs = min(episodes, MAX_ENVS)
     share = [episodes // num_envs + (env < episodes % num_envs) for env in range(num_envs)]
-    returns: list[list[float]] = [[] for _ in range(num_envs)]
-    lengths: list[int] = []
     seeds = randomness.env_seeds(seed, range(num_envs), purpose="eval")
     env = VecEnv(config, seeds, num_threads=plan.env_threads)
-    key = randomness.act_key(seed)
-    obs = env.reset()
-    step = 0
-    while any(len(done) < wanted for done, wanted in zip(returns, share, strict=True)):
-        inputs = torch.from_numpy(obs).to(where)
-        if normalizer is not None:
-            inputs = normalizer(inputs)
-        if deterministic:
-            actions = policy.mode(inputs)
-        else:
-            actions = policy.act(inputs, step, key=key).actions
-        obs = env.step(actions.cpu().numpy()).obs
-        step += 1
-        for index, total, length in env.episodes.drain():
-            if length == 0:
-                raise MachineError(
-                    f"env_id: environment {index} of {config.env_id} played an episode without one "
-                    "finite step, so no return is known; look at its rewards and observations"
-                )
-            if len(returns[index]) < share[index]:
-                returns[index].append(total)
-                lengths.append(length)
+    returns, lengths = _play(player, env, share)
     env.close()
     if env.gate.rows.any():
         print_err(f"fastppo: warning: {env.gate.told()}")
