@@ -85,6 +85,23 @@ def _mlp_refusal(config: Config, spec: EnvSpec, backend: str) -> str | None:
     return None
 
 
+def operations(config: Config, spec: EnvSpec, choice: Choice, *, on_gpu: bool) -> list[str]:
+    """The operations of `kernels.api` that a run calls: the others need not be compiled.
+
+    The mlp engine has its own way to the kernels that it calls, and imports them.
+    """
+    needed = ["gae"]
+    if choice.name == "eager":
+        needed += ["act", "loss", "gather", "adam"]
+        if on_gpu:
+            needed.append("advantage_stats")
+        if stacks_frames(spec) and not config.norm_obs:
+            needed.append("frames")
+    if config.norm_obs or config.norm_reward:
+        needed.append("moments")
+    return needed
+
+
 def make_engine(policy: ActorCritic, config: Config, choice: Choice) -> Engine:
     """The engine that was chosen, with the policy's parameters in one flat buffer."""
     if choice.name == "eager":

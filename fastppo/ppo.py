@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastppo import flat, randomness
+from fastppo.adam_state import AdamState
 from fastppo.config import Config
 from fastppo.envs import VecEnv
 from fastppo.kernels import api
@@ -46,7 +47,7 @@ def with_rollout_stats(
     return UpdateStats((*STATS_NAMES, *names), torch.cat([means, torch.stack(counts)]))
 
 
-class AdamState(NamedTuple):
+class AdamTensors(NamedTuple):
     """Adam's state tensors, and its two constants."""
 
     step: Tensor
@@ -68,10 +69,12 @@ class FlatAdam:
         self.parameter = parameter
         self.max_grad_norm = config.max_grad_norm
         self.backend = api.resolve_backend(config.backend, parameter.device, parameter.dtype)
-        # Holds the state, in torch's own format; the torch backend steps it, too. fused: one pass
+        # Holds the state, in torch's own format. The torch backend steps it, too. fused: one pass
         # over the buffer, and it honours `found_inf`, the device flag to skip by.
-        self.adam = torch.optim.Adam(
-            [parameter], lr=config.learning_rate, eps=config.adam_eps, fused=True
+        self.adam: torch.optim.Adam | AdamState = (
+            torch.optim.Adam([parameter], lr=config.learning_rate, eps=config.adam_eps, fused=True)
+            if self.backend == "torch"
+            else AdamState(parameter, config)
         )
 
     def step(self, learning_rate: float, skip: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +107,7 @@ class FlatAdam:
             backend=self.backend,
         )
 
-    def begin(self, learning_rate: float) -> AdamState:
+    def begin(self, learning_rate: float) -> AdamTensors:
         """The state that a kernel advances, all zeros before the first step."""
         group = self.adam.param_groups[0]
         group["lr"] = learning_rate
@@ -114,7 +117,7 @@ class FlatAdam:
             state["exp_avg"] = torch.zeros_like(self.parameter.detach())
             state["exp_avg_sq"] = torch.zeros_like(self.parameter.detach())
         tensors = (state["step"], state["exp_avg"], state["exp_avg_sq"])
-        return AdamState(*tensors, group["betas"], group["eps"])
+        return AdamTensors(*tensors, group["betas"], group["eps"])
 
     def _torch_step(self, skip: Tensor) -> tuple[Tensor, Tensor]:
         # not api.clip_adam_: written to be read, its torch backend takes up to 13 times as long
@@ -124,6 +127,7 @@ class FlatAdam:
         if self.max_grad_norm > 0:
             # torch.nn.utils.clip_grad_norm_ adds the same 1e-6
             gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        assert isinstance(self.adam, torch.optim.Adam)
         self.adam.found_inf = skip.float()  # type: ignore[attr-defined]
         self.adam.step()
         gradient.zero_()

@@ -10,7 +10,7 @@ import torch
 from fastppo import checkpoint, limits, memory, randomness, threads
 from fastppo.config import Config
 from fastppo.devices import check_backend, resolve_device
-from fastppo.engines import choose, make_engine
+from fastppo.engines import choose, make_engine, operations
 from fastppo.envs import VecEnv
 from fastppo.errors import Diverged
 from fastppo.kernels import api
@@ -87,7 +87,9 @@ class Trainer:
         limits.check_threads(self.thread_plan.torch_threads + 2, "torch_threads")
         # only now: a mistake in the config is told before the seconds that compiling takes
         begin = clock()
-        api.warmup(self.device, config.backend)
+        on_gpu = self.device.type == "cuda"
+        needed = operations(config, spec, self.engine_choice, on_gpu=on_gpu)
+        api.warmup(self.device, config.backend, needed)
         self.engine = make_engine(self.policy, config, self.engine_choice)
         self.compile_s = clock() - begin
         if state is not None:

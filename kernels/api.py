@@ -9,15 +9,18 @@ Nothing here waits for a GPU: counts, scales and statistics stay on the device. 
 also `torch.ops.fastppo.<name>`, which is what torch.compile sees of it.
 """
 
+from collections.abc import Iterable
+
 import torch
 
 from fastppo.kernels.act.op import act_categorical, act_gaussian
 from fastppo.kernels.adam.op import clip_adam_
 from fastppo.kernels.advantage_stats.op import advantage_stats
 from fastppo.kernels.backends import (
+    OPERATIONS,
     BackendUnavailable,
     available_backends,
-    implementations,
+    load,
     resolve_backend,
 )
 from fastppo.kernels.frames.op import gather_frames
@@ -48,7 +51,11 @@ __all__ = [
 ]
 
 
-def warmup(device: torch.device | str = "cpu", backend: str = "auto") -> str:
+def warmup(
+    device: torch.device | str = "cpu",
+    backend: str = "auto",
+    operations: Iterable[str] = OPERATIONS,
+) -> str:
     """Loads the kernels that serve float32 on `device`, so that no timed region does; their name.
 
     The numba kernels carry explicit signatures, so importing them compiles them (seconds, once per
@@ -56,5 +63,5 @@ def warmup(device: torch.device | str = "cpu", backend: str = "auto") -> str:
     family at the first call: warm it up by one untimed update.
     """
     name = resolve_backend(backend, device, torch.float32)
-    implementations(name)
+    load(name, operations)
     return name

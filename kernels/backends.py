@@ -1,9 +1,11 @@
 """Which backend runs a call: decided by name, device and dtype, never by what happens to import."""
 
 import os
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor
 
 NAMES = ("triton", "numba", "torch")
-OPERATIONS = ("act", "gae", "loss", "advantage_stats", "gather", "frames", "adam", "moments")
+OPERATIONS = tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/op.py")))
+"""Every folder with a public function is an operation."""
 _FILES = {"triton": "triton_gpu", "numba": "numba_cpu", "torch": "spec"}
 _FUSED_DTYPES = (torch.float32, torch.bfloat16)
 
@@ -74,10 +77,13 @@ def _cached_resolve(backend: str, device_type: str, dtype: torch.dtype) -> str:
     return name
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _resolve(backend: str, device_type: str, dtype: torch.dtype) -> str:
-    # torch.compile calls this one while it traces; a function with a cache it would trace through
     return _cached_resolve(backend, device_type, dtype)
+
+
+# torch.compile calls it while it traces; a function with a cache it would trace through. This is
+# what torch.compiler.assume_constant_result does, but that imports torch._dynamo: 2 s of a start.
+_resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def resolve_backend(backend: str, device: torch.device | str, dtype: torch.dtype) -> str:
@@ -112,9 +118,10 @@ def _module(operation: str, name: str) -> ModuleType:
     return import_module(f"fastppo.kernels.{operation}.{_FILES[name]}")
 
 
-def implementations(name: str) -> dict[str, ModuleType]:
-    """The modules of one backend by operation, imported."""
-    return {operation: _module(operation, name) for operation in OPERATIONS}
+def load(name: str, operations: Iterable[str]) -> None:
+    """Imports the modules of one backend, and with them compiles what it compiles on import."""
+    for operation in operations:
+        _module(operation, name)
 
 
 def implementation(operation: str, backend: str, tensor: Tensor) -> Any:

@@ -63,6 +63,7 @@ class _Player:
         *,
         deterministic: bool,
     ) -> None:
+        self.env_id = config.env_id
         self._device = device
         self._deterministic = deterministic
         self._key = randomness.act_key(seed)
@@ -103,8 +104,8 @@ def _play(
         for index, total, length in env.episodes.drain():
             if length == 0:
                 raise MachineError(
-                    f"env_id: environment {index} played an episode without one finite step, so no "
-                    "return is known; look at its rewards and observations"
+                    f"env_id: environment {index} of {player.env_id} played an episode without one "
+                    "finite step, so no return is known; look at its rewards and observations"
                 )
             if len(returns[index]) < share[index]:
                 returns[index].append(total)

@@ -5,7 +5,6 @@ from typing import TypeVar, overload
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import increment_version
 
 from fastppo.kernels.act import checks
 from fastppo.kernels.backends import implementation
@@ -91,8 +90,7 @@ def _make_out(
 
 
 def _draw(
-    registered: Callable[..., None],
-    direct: Callable[..., None],
+    operation: Callable[..., None],
     backend: str,
     outputs: tuple[object, ...],
     key: int,
@@ -102,15 +100,10 @@ def _draw(
     out: tuple[Tensor, ...],
 ) -> None:
     """Calls the operation on the policy's `outputs`; two results in `out` spare the entropy."""
-    compiling = torch.compiler.is_compiling()
-    run = registered if compiling else direct
     step_tensor, number = (step, 0) if isinstance(step, Tensor) else (None, step)
     entropy = out[2] if len(out) == 3 else None
     counter = (_signed(key), step_tensor, number, first_env, env_ids)
-    run(backend, *outputs, *counter, out[0], out[1], entropy)
-    if not compiling:
-        # Autograd must learn of the writes, which go past torch.
-        increment_version(out)
+    operation(backend, *outputs, *counter, out[0], out[1], entropy)
 
 
 @overload
@@ -193,7 +186,7 @@ def act_categorical(
         checks.check_out(out, logits, shape, torch.int64)
     widths = logits.shape[1:] if nvec is None else nvec
     outputs = (logits.detach(), action_mask, widths)
-    _draw(_categorical, _run_categorical, backend, outputs, key, step, first_env, env_ids, out)
+    _draw(_categorical, backend, outputs, key, step, first_env, env_ids, out)
     return out
 
 
@@ -261,5 +254,5 @@ def act_gaussian(
     else:
         checks.check_out(out, mean, mean.shape, checks.float_dtype(mean))
     outputs = (mean.detach(), log_std.detach())
-    _draw(_gaussian, _run_gaussian, backend, outputs, key, step, first_env, env_ids, out)
+    _draw(_gaussian, backend, outputs, key, step, first_env, env_ids, out)
     return out

@@ -6,7 +6,6 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import increment_version
 
 from fastppo.kernels.backends import implementation
 from fastppo.kernels.registry import register
@@ -161,9 +160,4 @@ def clip_adam_(
         zero_grad,
         backend,
     )
-    if torch.compiler.is_compiling():
-        return cast(tuple[Tensor, Tensor], _operation(*arguments))
-    result = _run(*arguments)  # type: ignore[arg-type]
-    # Autograd must learn of the writes, which go past torch.
-    increment_version((param, grad, exp_avg, exp_avg_sq, step))
-    return result
+    return cast(tuple[Tensor, Tensor], _operation(*arguments))

@@ -78,5 +78,4 @@ def advantage_stats(
         BackendUnavailable: `backend` cannot serve these tensors.
     """
     _check(advantages, valid, index)
-    run = _operation if torch.compiler.is_compiling() else _run
-    return cast(Tensor, run(advantages.detach(), valid, index, backend))
+    return cast(Tensor, _operation(advantages.detach(), valid, index, backend))

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import increment_version
 
 from fastppo.kernels.backends import implementation
 from fastppo.kernels.gather.op import check_index, implementation_for_bytes
@@ -166,17 +165,11 @@ def gather_frames(
     num_stack = int(num_stack)  # numpy's would fail where a kernel is compiled for it
     dtype = dtype if out is None else out.dtype
     _check(frames, age, index, num_stack, dtype)
-    compiling = torch.compiler.is_compiling()
     if out is None:
-        run = _operation if compiling else _run
-        stacks: Tensor = run(
+        stacks: Tensor = _operation(
             frames, age, index, num_stack, dtype, channels_last, float(scale), backend
         )
         return stacks
     _check_out(out, frames, (index.shape[0], num_stack, *frames.shape[2:]), channels_last)
-    run_out = _operation_out if compiling else _run_out
-    run_out(frames, age, index, num_stack, channels_last, float(scale), out, backend)
-    if not compiling:
-        # Autograd must learn of the writes, which go past torch.
-        increment_version(out)
+    _operation_out(frames, age, index, num_stack, channels_last, float(scale), out, backend)
     return out

@@ -88,9 +88,8 @@ def gae(
     checks.check_gae(
         rewards, values, terminated, truncated, gamma, gae_lambda, lengths=lengths, layout=layout
     )
-    run = _operation if torch.compiler.is_compiling() else _run
     rewards, values = rewards.detach(), values.detach()
-    result = run(
+    result = _operation(
         rewards, values, terminated, truncated, lengths, gamma, gae_lambda, layout, backend
     )
     return cast(tuple[Tensor, Tensor], result)

@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import increment_version
 
 from fastppo.kernels.backends import implementation
 from fastppo.kernels.registry import register
@@ -110,13 +109,7 @@ def gather_rows(
     """
     _check(fields, index, out)
     fields = [field.detach() if field.requires_grad else field for field in fields]
-    compiling = torch.compiler.is_compiling()
     if out is None:
-        return tuple(
-            cast(list[Tensor], (_operation if compiling else _run)(fields, index, backend))
-        )
-    (_operation_out if compiling else _run_out)(fields, index, list(out), backend)
-    if not compiling:
-        # Autograd must learn of the writes, which go past torch.
-        increment_version(out)
+        return tuple(cast(list[Tensor], _operation(fields, index, backend)))
+    _operation_out(fields, index, list(out), backend)
     return tuple(out)

@@ -4,7 +4,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import increment_version
 
 from fastppo.kernels.backends import implementation
 from fastppo.kernels.registry import register
@@ -125,12 +124,7 @@ def normalize(
         out = torch.empty(rows.shape, dtype=_out_dtype(rows), device=rows.device)
     else:
         _check_out("out", out, rows)
-    arguments = (out, rows.detach(), mean, var, clip, epsilon, backend)
-    if torch.compiler.is_compiling():
-        _normalize(*arguments)
-    else:
-        _run_normalize(*arguments)
-        increment_version(out)
+    _normalize(out, rows.detach(), mean, var, clip, epsilon, backend)
     return out
 
 
@@ -187,11 +181,4 @@ def update_moments_(
     if normalized_out is not None:
         _check_out("normalized_out", normalized_out, rows)
     rows = rows.detach()
-    arguments = (mean, var, count, rows, valid, normalized_out, clip, epsilon, backend)
-    if torch.compiler.is_compiling():
-        _update_moments(*arguments)
-        return
-    _run_update(*arguments)
-    increment_version((mean, var, count))
-    if normalized_out is not None:
-        increment_version(normalized_out)
+    _update_moments(mean, var, count, rows, valid, normalized_out, clip, epsilon, backend)

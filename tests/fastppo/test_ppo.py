@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fastppo import flat
+from fastppo.adam_state import AdamState
 from fastppo.config import Config
 from fastppo.observations import PlainStore
 from fastppo.policy import ActorCritic
@@ -189,6 +190,39 @@ def test_parameters_and_gradients_are_views_of_one_buffer() -> None:
     buffer.data.fill_(0.25)
 
     assert all((p == 0.25).all() for p in engine.policy.parameters())
+
+
+def test_the_kernels_state_is_torchs_own_in_name_and_format() -> None:
+    """A checkpoint of one is a checkpoint of the other, with this version of torch."""
+    config = make_config()
+    parameter = torch.nn.Parameter(torch.randn(7))
+    ours, theirs = (
+        AdamState(parameter, config),
+        torch.optim.Adam([parameter], lr=config.learning_rate, eps=config.adam_eps, fused=True),
+    )
+    assert ours.state_dict() == theirs.state_dict()
+
+    parameter.grad = torch.ones(7)
+    theirs.step()
+    ours.load_state_dict(theirs.state_dict())
+    again = torch.optim.Adam([parameter], lr=1.0, fused=True)
+    again.load_state_dict(ours.state_dict())
+
+    for made in (ours.state_dict(), again.state_dict()):
+        assert made["param_groups"] == theirs.state_dict()["param_groups"]
+        for name, tensor in theirs.state_dict()["state"][0].items():
+            assert torch.equal(made["state"][0][name], tensor)
+    damaged: list[dict[str, Any]] = [
+        {"state": {1: {}}, "param_groups": theirs.state_dict()["param_groups"]},
+        {"state": {}, "param_groups": []},
+        {"state": {}, "param_groups": [{"params": [0, 1]}]},
+    ]
+    for broken in damaged:
+        with pytest.raises((ValueError, KeyError)):
+            AdamState(parameter, config).load_state_dict(broken)
+    other = AdamState(torch.nn.Parameter(torch.zeros(3)), config)
+    with pytest.raises(ValueError, match=r"exp_avg has shape \[7\]: expected \[3\]"):
+        other.load_state_dict(theirs.state_dict())
 
 
 def test_target_kl_stops_after_the_epoch_that_exceeds_it() -> None:

@@ -233,7 +233,7 @@ def test_numba_never_compiles_again() -> None:
     """Whatever the shapes, layouts and coefficients: the signatures are fixed."""
     from numba.core.dispatcher import Dispatcher
 
-    backends.implementations("numba")
+    backends.load("numba", backends.OPERATIONS)
     kernels: dict[str, Any] = {
         name: kernel
         for module_name, module in sys.modules.items()

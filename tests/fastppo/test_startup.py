@@ -1,0 +1,45 @@
+"""What a run loads before its first update, and that it loads no more than it uses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import json, sys
+from fastppo.cli import main
+assert main(sys.argv[1:]) == 0
+print(json.dumps(sorted(sys.modules)))
+"""
+UNUSED = {
+    "wandb", "jinja2", "jsonschema", "triton", "torch._dynamo", "torch._inductor", "tensorboard",
+    "scipy.stats", "scipy.optimize",
+}  # fmt: skip
+"""What `fastppo train` has no use for on a CPU without its options. matplotlib is not among them:
+EnvPool 1.2.5 imports it for the pictures of a family of its tasks."""
+SIZES = {"num-envs": 2, "num-steps": 8, "total-timesteps": 32, "num-minibatches": 1}
+SMALL = [word for name, size in SIZES.items() for word in (f"--{name}", str(size))]
+
+
+def loaded(tmp_path: Path, *words: str) -> set[str]:
+    """Every module that a command has loaded when it ends."""
+    command = [sys.executable, "-c", PROGRAM, *words, "--run-dir", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("engine", ["auto", "eager"])
+def test_training_loads_no_more_than_it_uses(tmp_path: Path, engine: str) -> None:
+    modules = loaded(tmp_path, "train", "CartPole-v1", "--engine", engine, "--quiet", *SMALL)
+
+    assert not modules & UNUSED
+    kernels = {name for name in modules if name.startswith("fastppo.kernels.") and "numba" in name}
+    assert "fastppo.kernels.gae.numba_cpu" in kernels
+    for unused in ("frames", "advantage_stats"):
+        assert f"fastppo.kernels.{unused}.numba_cpu" not in kernels
+    # each engine has its own way to the kernels
+    assert ("fastppo.kernels.mlp.numba_update" in kernels) == (engine == "auto")
+    assert ("fastppo.kernels.gather.numba_cpu" in kernels) == (engine == "eager")
+    assert ("fastppo.kernels.loss.numba_vocab" in kernels) == (engine == "eager")
