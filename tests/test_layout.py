@@ -230,7 +230,6 @@ def test_every_direct_dependency_is_pinned_inside_its_range() -> None:
 LONG_FILES = {
     "bench/reference.py",  # one file by design: the textbook loop, to be read at a stretch
     "bench/kernels/cases.py",
-    "kernels/aot.py",
 }
 LONG_FUNCTIONS = {"bench/kernels/cases.py:cases"}
 

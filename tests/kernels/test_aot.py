@@ -8,6 +8,7 @@ import pytest
 from fastppo.kernels import aot, backends
 from fastppo.kernels.act import triton_gpu as triton_act
 from fastppo.kernels.gather import triton_gpu as triton_gather
+from fastppo.kernels.tools.triton_spec import KernelSpec
 
 SPECS = aot.shipped_kernels()
 
@@ -20,7 +21,7 @@ SPECS = aot.shipped_kernels()
         for arch in aot.ARCHITECTURES
     ],
 )
-def test_compiles_without_spills(spec: aot.KernelSpec, arch: int) -> None:
+def test_compiles_without_spills(spec: KernelSpec, arch: int) -> None:
     assert not backends.triton_is_interpreted()
 
     info = aot.compile_kernel(spec, arch)

@@ -7,6 +7,7 @@ import pytest
 import triton
 
 from fastppo.kernels import aot, backends
+from fastppo.kernels.tools.triton_spec import KernelSpec
 
 # Additions that may be narrow, by kernel: what they reach cannot hold 2**31 elements.
 BOUNDED = {
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def intermediate_code(spec: aot.KernelSpec, monkeypatch: pytest.MonkeyPatch) -> str:
+def intermediate_code(spec: KernelSpec, monkeypatch: pytest.MonkeyPatch) -> str:
     """Triton's first intermediate representation of a kernel."""
     compiled: list[Any] = []
 
@@ -50,7 +51,7 @@ def narrow_offsets(code: str) -> list[str]:
 
 
 @pytest.mark.parametrize("spec", aot.shipped_kernels(), ids=lambda spec: spec.name)
-def test_offsets_are_64_bits_wide(spec: aot.KernelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offsets_are_64_bits_wide(spec: KernelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = narrow_offsets(intermediate_code(spec, monkeypatch))
     allowed = BOUNDED.get(spec.function.__name__)
 

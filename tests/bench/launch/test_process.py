@@ -396,9 +396,10 @@ def test_a_killed_parent_leaves_no_stopped_child_behind(
         time.sleep(1000)
     """
     parent = f"""
-        import sys, time
+        import signal, sys, time
         from fastppo.bench.launch.implementations import Implementation
         from fastppo.bench.launch.process import Launch
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored
         command = [sys.executable, "-c", {textwrap.dedent(child)!r}]
         launch = Launch(Implementation("child", command), {{}})
         launch.next_event()

@@ -21,6 +21,7 @@ from fastppo.bench.static import sass
 from fastppo.bench.static.build import Build
 from fastppo.bench.static.sass import CubinStats
 from fastppo.kernels import aot
+from fastppo.kernels.tools.triton_spec import KernelSpec
 
 PROBE = """
 import triton
@@ -56,7 +57,7 @@ KERNELS = Path(aot.__file__).resolve().parent
 SHAPE: dict[str, int] = {"SHIFT": 0, "ROUNDS": 4, "BLOCK": 1024}
 
 
-def probe(folder: Path, *, num_warps: int = 4, **constants: int) -> aot.KernelSpec:
+def probe(folder: Path, *, num_warps: int = 4, **constants: int) -> KernelSpec:
     """The probe kernel, from a file in `folder`."""
     folder.mkdir(exist_ok=True)
     path = folder / "probe.py"
@@ -66,7 +67,7 @@ def probe(folder: Path, *, num_warps: int = 4, **constants: int) -> aot.KernelSp
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return aot.KernelSpec(
+    return KernelSpec(
         name="probe",
         function=module.probe_kernel,
         types={"x_ptr": "*fp32", "y_ptr": "*fp32"},
@@ -75,7 +76,7 @@ def probe(folder: Path, *, num_warps: int = 4, **constants: int) -> aot.KernelSp
     )
 
 
-def counted(spec: aot.KernelSpec) -> tuple[CubinStats, bytes]:
+def counted(spec: KernelSpec) -> tuple[CubinStats, bytes]:
     info = aot.compile_kernel(spec, 90)
     stats = sass.analyse(
         arch=90,

@@ -1,0 +1,117 @@
+"""The loss kernels that ship: heads of Atari, MuJoCo, multi-discrete tasks, and vocabularies."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastppo.kernels.loss import (
+    triton_categorical,
+    triton_gaussian,
+    triton_narrow,
+    triton_rows,
+    triton_vocab,
+)
+from fastppo.kernels.tools.triton_spec import KernelSpec, types_of
+
+
+def _loss(
+    name: str,
+    function: Any,
+    masked: bool,
+    constants: Mapping[str, object],
+    num_warps: int = 4,
+    multiples_of_16: tuple[str, ...] = (),
+    types: Mapping[str, str] | None = None,
+) -> KernelSpec:
+    """A loss kernel with every optional term on; `masked`: with valid and action_mask too."""
+    terms = {"NORM_ADV": True, "CLIP_VLOSS": True, "DUAL_CLIP": True}
+    constants = {"normalizer_ptr": None, **constants, **terms}
+    if not masked:
+        constants |= {n: None for n in ("valid_ptr", "allowed_ptr") if n in function.arg_names}
+    types = {"valid_ptr": "*i1", "allowed_ptr": "*i1", **(types or {})}
+    return KernelSpec(
+        name=name,
+        function=function,
+        types=types_of(function, constants, **types),
+        constants=constants,
+        multiples_of_16=multiples_of_16,
+        num_warps=num_warps,
+    )
+
+
+def _categorical(nvec: tuple[int, ...], masked: bool = False, dtype: str = "fp32") -> KernelSpec:
+    """By the kernel that `triton_loss.categorical` chooses for these heads."""
+    heads = "x".join(str(n) for n in nvec)
+    name = f"categorical A={heads}{' masked' if masked else ''}"
+    name += "" if dtype == "fp32" else f" {dtype}"
+    types = {"logits_ptr": f"*{dtype}", "d_logits_ptr": f"*{dtype}", "actions_ptr": "*i64"}
+    width = sum(nvec)
+    if len(nvec) == 1 and width <= triton_narrow.MAX_WIDTH:
+        narrow = {"WIDTH": width, "BLOCK_B": triton_narrow.BLOCK_B}
+        return _loss(name, triton_narrow.narrow_kernel, masked, narrow, types=types)
+    if len(nvec) == 1 and width > triton_categorical.MAX_WIDTH:
+        tiling = triton_vocab.tiling(width, 4 if dtype == "fp32" else 2, width)
+        num_warps = tiling.pop("num_warps")
+        sizes = ("width", "logits_stride", "d_logits_stride")
+        types |= dict.fromkeys((*sizes, "allowed_stride"), "i32")
+        multiples = sizes if width % 16 == 0 else ()
+        function = triton_vocab.vocab_kernel
+        return _loss(name, function, masked, tiling, num_warps, multiples, types)
+    block_b, block_a = triton_categorical.blocks(nvec)
+    constants: dict[str, object] = {
+        "NVEC": nvec,
+        "STARTS": tuple(sum(nvec[:h]) for h in range(len(nvec))),
+        "NUM_HEADS": len(nvec),
+        "WIDTH": width,
+        "BLOCK_B": block_b,
+        "BLOCK_A": block_a,
+    }
+    return _loss(name, triton_categorical.categorical_kernel, masked, constants, types=types)
+
+
+def _gaussian(width: int, shared: bool, masked: bool = False) -> KernelSpec:
+    block_b, block_d = triton_gaussian.blocks(width)
+    constants: dict[str, object] = {
+        "WIDTH": width,
+        "SHARED": shared,
+        "BLOCK_B": block_b,
+        "BLOCK_D": block_d,
+    }
+    name = f"gaussian D={width}{'' if shared else ' log_std[B, D]'}{' masked' if masked else ''}"
+    return _loss(name, triton_gaussian.gaussian_kernel, masked, constants)
+
+
+def shipped() -> list[KernelSpec]:
+    """The configurations that are compiled ahead of time and gated."""
+    moments, finish = triton_rows.moments_kernel, triton_rows.finish_kernel
+    moments_constants = {"NORM_ADV": True, "BLOCK_B": triton_rows.MOMENTS_BLOCK}
+    finish_constants = {"normalizer_ptr": None, "BLOCK_P": triton_rows.FINISH_BLOCK}
+    return [
+        _categorical((6,)),
+        _categorical((18,), masked=True),
+        _categorical((32,), masked=True),
+        _categorical((6,), dtype="bf16"),
+        _categorical((100,), masked=True),
+        _categorical((512,), masked=True),
+        _categorical((1000,), masked=True),
+        _categorical((512, 512), masked=True),
+        _categorical((3, 5, 2), masked=True),
+        _categorical((32_768,)),
+        _categorical((50_257,), masked=True, dtype="bf16"),
+        _categorical((131_072,), dtype="bf16"),
+        _categorical((131_072,), masked=True),
+        _gaussian(6, shared=True),
+        _gaussian(17, shared=True, masked=True),
+        _gaussian(21, shared=False, masked=True),
+        KernelSpec(
+            name="moments",
+            function=moments,
+            types=types_of(moments, moments_constants, valid_ptr="*i1"),
+            constants=moments_constants,
+        ),
+        KernelSpec(
+            name="finish",
+            function=finish,
+            types=types_of(finish, finish_constants),
+            constants=finish_constants,
+        ),
+    ]
