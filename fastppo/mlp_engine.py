@@ -179,7 +179,11 @@ class MlpEngine:
                 return
             scratch.mail[:] = 0
             other = self._second.start(numba_update.second_kernel, network, adam.grad, scratch)
-            numba_update.update_kernel(network, adam, rows, loss, orders, scratch, totals)
+            try:
+                numba_update.update_kernel(network, adam, rows, loss, orders, scratch, totals)
+            except BaseException:  # a signal came first: nobody else would end the other thread
+                numba_update.dismiss(scratch.mail)
+                raise
             other.result()
 
     def _bind(self, rollout: Rollout) -> None:

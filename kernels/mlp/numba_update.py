@@ -22,7 +22,7 @@ from fastppo.kernels.mlp.numba_layers import (
     head,
     trunk,
 )
-from fastppo.kernels.mlp.records import Adam, Floats, IntRows, Loss, Network, Rows, Scratch
+from fastppo.kernels.mlp.records import Adam, Floats, IntRows, Ints, Loss, Network, Rows, Scratch
 from fastppo.kernels.tools.numba_math import ONE, ZERO
 from fastppo.kernels.tools.numba_memory import (
     OPTIONS,
@@ -99,6 +99,12 @@ def _value_gradient(network, grad, scratch):
         network.params, grad, network.critic, network.heads[CRITIC], network.activation, scratch.x,
         hidden, g, scratch.d_values, scratch.critic,
     )  # fmt: skip
+
+
+def dismiss(mail: Ints) -> None:
+    """Ends the second thread from outside of the first: the update is given up."""
+    mail[COMMAND] = STOP
+    mail[TICKET] += 1
 
 
 @kernel_of_records

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from fastppo.config import Config, Network
 from fastppo.engines import Engine, choose, make_engine
-from fastppo.errors import UserError
+from fastppo.errors import Interrupted, UserError
+from fastppo.kernels.mlp import numba_update
 from fastppo.mlp_engine import MlpEngine
 from fastppo.normalize import ObsNormalizer
 from fastppo.observations import PlainStore
@@ -244,6 +245,35 @@ def test_two_threads_compute_the_bits_of_one(nvec: tuple[int, ...] | None) -> No
     assert ours == theirs
     assert torch.equal(parameter, other)
     assert ours[0]["skipped_steps"] > 0
+
+
+def test_an_update_that_is_given_up_ends_the_second_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config, spec = make_config(), make_spec(None)
+    mlp, eager = make_pair(config, spec)
+    assert isinstance(mlp, MlpEngine)
+    mlp._second._choice = True
+    rollout = make_rollout(config, spec, eager)
+    started = []
+    start = mlp._second.start
+
+    def watched(*arguments: Any) -> Any:
+        started.append(start(*arguments))
+        return started[-1]
+
+    monkeypatch.setattr(mlp._second, "start", watched)
+
+    def interrupted(*_: Any) -> None:
+        raise Interrupted(15)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(numba_update, "update_kernel", interrupted)
+        with pytest.raises(Interrupted):
+            mlp.update(rollout, 0)
+
+    started[0].result(timeout=30)
+    assert mlp.update(rollout, 0).to_host()["optimizer_steps"] > 0
 
 
 def test_a_shared_trunk_has_no_second_thread() -> None:
