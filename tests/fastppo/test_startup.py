@@ -43,3 +43,43 @@ def test_training_loads_no_more_than_it_uses(tmp_path: Path, engine: str) -> Non
     assert ("fastppo.kernels.mlp.numba_update" in kernels) == (engine == "auto")
     assert ("fastppo.kernels.gather.numba_cpu" in kernels) == (engine == "eager")
     assert ("fastppo.kernels.loss.numba_vocab" in kernels) == (engine == "eager")
+
+
+def test_the_kernels_are_imported_without_their_compilers() -> None:
+    program = "import json, sys, fastppo.kernels.api; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    modules = set(json.loads(done.stdout))
+
+    assert not modules & {"numba", "triton", "torch._dynamo", "torch._inductor", "envpool"}
+    backends = {name for name in modules if name.endswith((".numba_cpu", ".triton_gpu"))}
+    assert not backends
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("env_id", "updates"), [("CartPole-v1", 300), ("Pong-v5", 200)])
+def test_memory_stays_where_it_is(env_id: str, updates: int) -> None:
+    """Resident size over hundreds of updates, in a process of its own."""
+    program = f"""
+from fastppo import presets
+from fastppo.config import Config
+from fastppo.tasks import describe
+from fastppo.train import Trainer
+
+settings = presets.PRESETS[presets.preset_for(describe({env_id!r}))]
+run = Trainer(Config(env_id={env_id!r}, **settings | dict(num_envs=8, num_steps=16,
+    num_minibatches=2, total_timesteps=10**8)))
+for update in range({updates}):
+    run.run_update()
+    lines = open("/proc/self/status").read().splitlines()
+    print([line.split()[1] for line in lines if line.startswith("VmRSS")][0])
+run.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=1200
+    )
+    sizes = [int(size) for size in done.stdout.split()]
+    third = updates // 3
+    before, after = min(sizes[third : 2 * third]), min(sizes[2 * third :])
+
+    # KiB; the least of many, for what an update takes and gives back comes and goes
+    assert after - before < 4 * 1024
