@@ -26,8 +26,7 @@ def read(
     """Parses the words.
 
     Args:
-        kind: a dataclass that tyro reads. Where it has `renamed`, a class variable, that maps
-            flags of old to what replaces them.
+        kind: a dataclass that tyro reads. A class variable `renamed` maps old flags to new ones.
         program: the words before the arguments, for help and errors.
         default: holds the values of what was not typed; None takes the dataclass's own.
         both_flags: whether a boolean has --flag and --no-flag; else the one that is not default.

@@ -1,9 +1,9 @@
 """EnvPool's C calls: how compiled code steps a pool without Python in between.
 
-For JAX EnvPool exports `send` and `recv` as XLA FFI handlers: C functions of one argument, a call
-frame that names the buffers to read and to write. Nothing of JAX is needed to call them. The
-structures below are those of `xla/ffi/api/c_api.h` (API 0.0); a handler checks their sizes and
-returns an error where it was built for others.
+EnvPool exports `send` and `recv` for JAX, as XLA FFI handlers. A handler is a C function of one
+argument: a call frame that names the buffers to read and to write. JAX is not needed to call it.
+The structures below are those of `xla/ffi/api/c_api.h` (API 0.0). A handler checks their sizes, and
+returns an error if it was built for others.
 """
 
 import ctypes
@@ -188,6 +188,13 @@ class Calls:
         """Keeps a structure alive; where it begins."""
         self._kept.append(structure)
         return ctypes.addressof(structure)
+
+
+def c_function(name: str) -> int:
+    """Where a function of the C library begins, for compiled code to call."""
+    address = ctypes.cast(getattr(ctypes.CDLL(None), name), c_void_p).value
+    assert address is not None
+    return address
 
 
 def _address(capsule: Any) -> int:

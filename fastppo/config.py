@@ -111,7 +111,7 @@ class Options:
     device: str = "auto"
     """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
     backend: Backend = "auto"
-    """Kernels: Triton on a GPU, numba on a CPU, torch as the reference."""
+    """Kernels: Triton on a GPU, numba on a CPU, torch as the specification."""
     engine: Engine = "auto"
     """What acts and updates: torch op by op, or (mlp) one call each; auto takes mlp if it can."""
     env_threads: int = 0

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from fastppo.config import Config
 from fastppo.envs import VecEnv
 from fastppo.errors import UserError
-from fastppo.frames import stacks_frames
+from fastppo.frames import keeps_frames
 from fastppo.kernels.mlp.records import MAX_WIDTH
 from fastppo.policy import ActorCritic, reads_images
 from fastppo.ppo import EagerEngine, FlatAdam, UpdateStats
@@ -78,7 +78,7 @@ def _mlp_refusal(config: Config, spec: EnvSpec, backend: str) -> str | None:
         return f"mlp runs on the numba kernels, and the backend is {backend}"
     if reads_images(spec, config):
         return "mlp runs MLPs, and this policy reads images by a CNN"
-    if stacks_frames(spec) and not config.norm_obs:
+    if keeps_frames(spec, config):
         return "mlp reads rows of floats, and this task's observations are stacks of frames"
     if spec.nvec is not None and sum(spec.nvec) > MAX_WIDTH:
         return f"mlp runs policies of up to {MAX_WIDTH} logits, not {sum(spec.nvec)}"
@@ -95,7 +95,7 @@ def operations(config: Config, spec: EnvSpec, choice: Choice, *, on_gpu: bool) -
         needed += ["act", "loss", "gather", "adam"]
         if on_gpu:
             needed.append("advantage_stats")
-        if stacks_frames(spec) and not config.norm_obs:
+        if keeps_frames(spec, config):
             needed.append("frames")
     if config.norm_obs or config.norm_reward:
         needed.append("moments")

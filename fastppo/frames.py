@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastppo.config import Config
 from fastppo.kernels import api
 from fastppo.tasks import EnvSpec
 
@@ -23,6 +24,11 @@ IMAGE_SCALE = 1.0 / 255.0
 def stacks_frames(spec: EnvSpec) -> bool:
     """Whether observations are stacks of frames as EnvPool's Atari makes them."""
     return spec.family == "atari" and spec.obs_dtype == np.uint8 and spec.obs_shape[0] > 1
+
+
+def keeps_frames(spec: EnvSpec, config: Config) -> bool:
+    """Whether a run's observations are kept as single frames; normalised ones differ by pixel."""
+    return stacks_frames(spec) and not config.norm_obs
 
 
 class FrameStore:

@@ -4,7 +4,6 @@ Tested equal to `ppo.EagerEngine`, which says what is computed. What it spares i
 some twenty torch operators per env step: with a small network most of the time of a run.
 """
 
-import ctypes
 import math
 from typing import Any
 
@@ -16,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from fastppo import flat, randomness
+from fastppo.calls import c_function
 from fastppo.cgroups import available_cores
 from fastppo.config import Config
 from fastppo.envs import VecEnv
@@ -67,7 +67,8 @@ class MlpEngine:
         # actor and critic side by side; with one trunk for both there is nothing to share out
         self._second = SecondThread(allowed=critic is not None and available_cores() > 1)
         self._bound: Rollout | None = None
-        self._player: Player | None = None
+        self._played: VecEnv | None = None
+        self._player: Player | None = None  # of these environments; None: Python steps them
 
     def _start(self, parameter: Tensor) -> int:
         """Where a parameter begins in the flat buffer."""
@@ -86,8 +87,6 @@ class MlpEngine:
     def _make_scratch(self) -> Scratch:
         rows, actor = self.config.minibatch_size, self._network.actor
         widths = actor[:, numba_layers.OUTPUTS]
-        yield_at = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value
-        assert yield_at is not None
         trunk, sides = rows * int(widths.sum()), (2, rows * int(widths.max()))
         return Scratch(
             np.zeros((rows, int(actor[0, numba_layers.INPUTS])), np.float32),
@@ -98,7 +97,7 @@ class MlpEngine:
             np.zeros((rows, 1), np.float32),
             np.zeros(24, np.int64),
             False,
-            yield_at,
+            c_function("sched_yield"),
         )
 
     def act(self, rollout: Rollout, t: int, step: int) -> NDArray[Any]:
@@ -115,8 +114,8 @@ class MlpEngine:
         """Fills rows of the rollout from t on, in compiled code where the environments allow it."""
         if t == 0 or self._bound is not rollout:
             self._bind(rollout)
-        if self._player is None or self._player.env is not env:
-            self._player = Player(env) if can_play(env) else None
+        if self._played is not env:
+            self._played, self._player = env, Player(env) if can_play(env) else None
         if self._player is None or self._cast is not None or not self._player.is_ready:
             return play_one(self, env, rollout, t, step, timer)
         views = (self._network, self._rows, self._normal)

@@ -5,14 +5,13 @@ two steps: on eight CartPoles it takes as long as the step, and meanwhile EnvPoo
 asleep and has to be woken.
 """
 
-import ctypes
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastppo import pools
-from fastppo.calls import Calls
+from fastppo.calls import Calls, c_function
 from fastppo.envs import VecEnv
 from fastppo.errors import MachineError
 from fastppo.kernels.mlp.numba_play import CUT, NOT_FINITE, REFUSED, play_kernel
@@ -103,15 +102,12 @@ class Player:
         flat: NDArray[Any] = obs.reshape(rows, -1)
         used = {_DTYPES[actions.dtype.name]: actions.reshape(rows, -1)}
         width = actions.reshape(rows, -1).shape[1]
-        library = ctypes.CDLL(None)
-        clock = ctypes.cast(library.clock_gettime, ctypes.c_void_p).value
-        assert clock is not None
         self._stepper = Stepper(
             self._calls.send.function,
             self._calls.send.frame,
             self._calls.recv.function,
             self._calls.recv.frame,
-            clock,
+            c_function("clock_gettime"),
             flat if obs.dtype == np.float32 else empty(2, np.float32),
             flat if obs.dtype == np.float64 else empty(2, np.float64),
             answers["reward"],

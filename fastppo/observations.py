@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastppo.config import Config
-from fastppo.frames import IMAGE_SCALE, FrameStore, stacks_frames
+from fastppo.frames import IMAGE_SCALE, FrameStore, keeps_frames
 from fastppo.kernels import api
 from fastppo.normalize import ObsNormalizer
 from fastppo.policy import reads_images
@@ -107,10 +107,10 @@ class PlainStore:
 
 def make_store(
     config: Config, spec: EnvSpec, device: torch.device, normalizer: ObsNormalizer | None
-) -> PlainStore | FrameStore:
+) -> ObsStore:
     """Single frames for Atari's stacks, everything else as it is."""
     rows = (config.num_steps, config.num_envs)
-    if not stacks_frames(spec) or normalizer is not None:
+    if not keeps_frames(spec, config):
         return PlainStore(*rows, spec, device, normalizer)
     scale = IMAGE_SCALE if reads_images(spec, config) else 1.0
     return FrameStore(*rows, spec, device, scale=scale, backend=config.backend)
