@@ -50,7 +50,7 @@ def register(
             return operation(*arguments)
         result = run(*arguments)
         _bump(arguments, written)
-        return result
+        return result if attach is None else attach(result, *arguments)
 
     return call
 

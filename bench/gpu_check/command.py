@@ -14,14 +14,14 @@ import torch
 
 from fastppo import files, paths, signals
 from fastppo.bench.gpu_check.args import Args
-from fastppo.bench.gpu_check.correctness import checks
 from fastppo.bench.kernels import command as kernels
-from fastppo.bench.kernels.cases import Case, cases
+from fastppo.bench.kernels.cases import cases, checks
 from fastppo.bench.report import markdown as report_markdown
 from fastppo.bench.report.data import run_of
 from fastppo.bench.results import result
 from fastppo.devices import resolve_device
 from fastppo.errors import MachineError, UserError
+from fastppo.kernels.tools.case import Case
 from fastppo.text import print_err, print_out
 
 RECORD, TABLES = "gpu-check.json", "gpu-check.md"

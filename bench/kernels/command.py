@@ -15,7 +15,7 @@ import torch
 
 from fastppo import machine, signals
 from fastppo.bench.kernels.args import Args
-from fastppo.bench.kernels.cases import Case, Work, cases
+from fastppo.bench.kernels.cases import cases
 from fastppo.bench.kernels.clocks import (
     ColdClock,
     Measure,
@@ -27,6 +27,7 @@ from fastppo.bench.publish import prepared, publish
 from fastppo.bench.results import result
 from fastppo.bench.results.paired import interleave
 from fastppo.errors import MachineError, UserError
+from fastppo.kernels.tools.case import Case, Work
 from fastppo.text import print_err, print_out
 
 ROUNDS, QUICK_ROUNDS = 21, 9

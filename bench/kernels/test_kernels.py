@@ -13,9 +13,10 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from fastppo.bench.kernels.cases import Case, Work, cases
+from fastppo.bench.kernels.cases import cases
 from fastppo.bench.kernels.command import COMPILED, OURS, TEXTBOOK, check
 from fastppo.bench.results.result import SCHEMA
+from fastppo.kernels.tools.case import Case, Work
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

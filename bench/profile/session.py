@@ -1,6 +1,7 @@
 """One update of a trainer, timed from outside, with or without torch.profiler around it."""
 
 import gzip
+import inspect
 import json
 import os
 import sys
@@ -21,9 +22,12 @@ from fastppo.kernels import api
 from fastppo.timing import PHASES, PhaseTimer
 from fastppo.train import Trainer
 
-KERNELS = ("act_categorical", "act_gaussian", "advantage_stats", "categorical_ppo_loss",
-           "clip_adam_", "gae", "gather_frames", "gather_rows", "gaussian_ppo_loss", "normalize",
-           "update_moments_")  # fmt: skip
+KERNELS = tuple(
+    name
+    for name, function in inspect.getmembers(api, inspect.isfunction)
+    if function.__module__.endswith(".op")
+)
+"""The operations among what `kernels.api` offers."""
 CHATTER = (b"SyncActivityProfilerHandler.cpp", b"CPUAllocator.cpp")
 """Log lines of the profiler that no setting mutes and no user can act on."""
 
@@ -58,7 +62,7 @@ def named_kernels() -> Iterator[None]:
 
     In brackets the elements of the tensors it was called with.
     """
-    originals = {name: getattr(api, name) for name in api.__all__ if name in KERNELS}
+    originals = {name: getattr(api, name) for name in KERNELS}
 
     def named(name: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:

@@ -6,6 +6,8 @@ and are not stored. Logarithms and sums are those of the losses, in their order:
 fresh data finds ratios of 1. One thread: a second one never paid (docs/kernels.md).
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -15,6 +17,7 @@ import torch
 from numba import carray
 from torch import Tensor
 
+from fastppo.kernels.act.drawn import Drawn
 from fastppo.kernels.tools.numba_math import HALF, LOG_MIN, ZERO, exp, exp_of_negative, log
 from fastppo.kernels.tools.numba_memory import address, dense, kernel, pointer
 from fastppo.kernels.tools.numba_philox import ROWS, gumbel, load_envs, normals, uniforms
@@ -192,9 +195,7 @@ def categorical(
     counter: Counter,
     nvec: Sequence[int],
     action_mask: Tensor | None,
-    actions: Tensor,
-    log_probs: Tensor,
-    entropy: Tensor | None,
+    out: Drawn,
 ) -> None:
     """As `spec.categorical`, for float32 and bfloat16 on the CPU."""
     logits = dense(logits.float())
@@ -210,9 +211,9 @@ def categorical(
         address(allowed),
         address(_head_sizes(tuple(nvec))),
         address(env_ids),
-        address(actions),
-        address(log_probs),
-        address(entropy),
+        address(out.actions),
+        address(out.log_probs),
+        address(out.entropy),
     )
 
 
@@ -220,9 +221,7 @@ def gaussian(
     mean: Tensor,
     log_std: Tensor,
     counter: Counter,
-    actions: Tensor,
-    log_probs: Tensor,
-    entropy: Tensor | None,
+    out: Drawn,
 ) -> None:
     """As `spec.gaussian`, for float32 and bfloat16 on the CPU."""
     mean, log_std = dense(mean.float()), dense(log_std.float())
@@ -236,7 +235,7 @@ def gaussian(
         address(mean),
         address(log_std),
         address(env_ids),
-        address(actions),
-        address(log_probs),
-        address(entropy),
+        address(out.actions),
+        address(out.log_probs),
+        address(out.entropy),
     )

@@ -1,12 +1,13 @@
 """Acting: a policy's outputs to actions, log-probabilities and entropies in one launch."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor
 
 from fastppo.kernels.act import checks
+from fastppo.kernels.act.drawn import Drawn
 from fastppo.kernels.backends import implementation
 from fastppo.kernels.registry import register
 from fastppo.kernels.tools.philox import Counter
@@ -14,41 +15,23 @@ from fastppo.kernels.tools.philox import Counter
 Out = TypeVar("Out", tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor])
 
 
+def _nested(flat: Sequence[Any]) -> tuple[Counter, Drawn]:
+    """Arguments of a registered operation behind the policy's outputs: what `_draw` flattened."""
+    key, step, step_number, first_env, env_ids, *out = flat
+    step = int(step_number) if step is None else step
+    return Counter(key, step, int(first_env), env_ids), Drawn(*out)
+
+
 def _run_categorical(
-    backend: str,
-    logits: Tensor,
-    action_mask: Tensor | None,
-    nvec: Sequence[int],
-    key: int,
-    step: Tensor | None,
-    step_number: int,
-    first_env: int,
-    env_ids: Tensor | None,
-    actions: Tensor,
-    log_probs: Tensor,
-    entropy: Tensor | None,
+    backend: str, logits: Tensor, action_mask: Tensor | None, nvec: Sequence[int], *flat: Any
 ) -> None:
-    counter = Counter(key, int(step_number) if step is None else step, int(first_env), env_ids)
+    counter, out = _nested(flat)
     module = implementation("act", backend, logits)
-    module.categorical(logits, counter, nvec, action_mask, actions, log_probs, entropy)
+    module.categorical(logits, counter, nvec, action_mask, out)
 
 
-def _run_gaussian(
-    backend: str,
-    mean: Tensor,
-    log_std: Tensor,
-    key: int,
-    step: Tensor | None,
-    step_number: int,
-    first_env: int,
-    env_ids: Tensor | None,
-    actions: Tensor,
-    log_probs: Tensor,
-    entropy: Tensor | None,
-) -> None:
-    counter = Counter(key, int(step_number) if step is None else step, int(first_env), env_ids)
-    module = implementation("act", backend, mean)
-    module.gaussian(mean, log_std, counter, actions, log_probs, entropy)
+def _run_gaussian(backend: str, mean: Tensor, log_std: Tensor, *flat: Any) -> None:
+    implementation("act", backend, mean).gaussian(mean, log_std, *_nested(flat))
 
 
 def _fake(*_: object) -> None:
@@ -93,17 +76,13 @@ def _draw(
     operation: Callable[..., None],
     backend: str,
     outputs: tuple[object, ...],
-    key: int,
-    step: Tensor | int,
-    first_env: int,
-    env_ids: Tensor | None,
+    counter: Counter,
     out: tuple[Tensor, ...],
 ) -> None:
     """Calls the operation on the policy's `outputs`; two results in `out` spare the entropy."""
+    key, step, *envs = counter
     step_tensor, number = (step, 0) if isinstance(step, Tensor) else (None, step)
-    entropy = out[2] if len(out) == 3 else None
-    counter = (_signed(key), step_tensor, number, first_env, env_ids)
-    operation(backend, *outputs, *counter, out[0], out[1], entropy)
+    operation(backend, *outputs, _signed(key), step_tensor, number, *envs, *Drawn(*out))
 
 
 @overload
@@ -186,7 +165,7 @@ def act_categorical(
         checks.check_out(out, logits, shape, torch.int64)
     widths = logits.shape[1:] if nvec is None else nvec
     outputs = (logits.detach(), action_mask, widths)
-    _draw(_categorical, backend, outputs, key, step, first_env, env_ids, out)
+    _draw(_categorical, backend, outputs, Counter(key, step, first_env, env_ids), out)
     return out
 
 
@@ -254,5 +233,5 @@ def act_gaussian(
     else:
         checks.check_out(out, mean, mean.shape, checks.float_dtype(mean))
     outputs = (mean.detach(), log_std.detach())
-    _draw(_gaussian, backend, outputs, key, step, first_env, env_ids, out)
+    _draw(_gaussian, backend, outputs, Counter(key, step, first_env, env_ids), out)
     return out

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fastppo.kernels.act.drawn import Drawn
 from fastppo.kernels.tools import philox
 from fastppo.kernels.tools.philox import Counter
 
@@ -20,9 +21,7 @@ def categorical(
     counter: Counter,
     nvec: Sequence[int],
     action_mask: Tensor | None,
-    actions: Tensor,
-    log_probs: Tensor,
-    entropy: Tensor | None,
+    out: Drawn,
 ) -> None:
     """Draws an action per row and head by the Gumbel-max trick.
 
@@ -37,19 +36,19 @@ def categorical(
         logits: [B, sum(nvec)]: one block of columns per head.
         nvec: number of actions of each head; log-probabilities and entropies add over heads.
         action_mask: as logits, bool; False makes an action impossible, whatever its logit.
-        actions: [B, H], or [B] for one head, int64, written.
-        log_probs, entropy: [B], written; NaN where the head has no softmax.
+        out: actions [B, H], or [B] for one head, int64; log_probs and entropy are NaN where the
+            head has no softmax.
     """
-    z = logits.to(log_probs.dtype)
+    z = logits.to(out.log_probs.dtype)
     if action_mask is not None:
         z = torch.where(action_mask, z, -math.inf)
     rows, width = z.shape
     u = philox.row_uniforms(counter, rows, width, z.device)
     perturbed = z + philox.to_gumbel(u.to(z.dtype))
     perturbed = torch.where(perturbed.isnan(), -math.inf, perturbed)
-    total, total_entropy = torch.zeros_like(log_probs), torch.zeros_like(log_probs)
+    total, total_entropy = torch.zeros_like(out.log_probs), torch.zeros_like(out.log_probs)
     heads = zip(z.split(list(nvec), 1), perturbed.split(list(nvec), 1), strict=True)
-    columns = actions.view(len(z), -1)
+    columns = out.actions.view(len(z), -1)
     for head, (z_head, perturbed_head) in enumerate(heads):
         choice = perturbed_head.argmax(1)
         logp = z_head.log_softmax(1)
@@ -57,9 +56,9 @@ def categorical(
         # p * log p is 0 at p = 0, but 0 * -inf is NaN
         total_entropy -= (logp.exp() * torch.where(logp == -math.inf, 0.0, logp)).sum(1)
         columns[:, head] = choice
-    log_probs.copy_(total)
-    if entropy is not None:
-        entropy.copy_(total_entropy)
+    out.log_probs.copy_(total)
+    if out.entropy is not None:
+        out.entropy.copy_(total_entropy)
 
 
 @torch.no_grad()
@@ -67,9 +66,7 @@ def gaussian(
     mean: Tensor,
     log_std: Tensor,
     counter: Counter,
-    actions: Tensor,
-    log_probs: Tensor,
-    entropy: Tensor | None,
+    out: Drawn,
 ) -> None:
     """Draws an action per row from a diagonal Gaussian, by Box and Muller's transform.
 
@@ -84,15 +81,14 @@ def gaussian(
     Args:
         mean: [B, D]
         log_std: [D], or [B, D] where it depends on the state.
-        actions: [B, D], written.
-        log_probs, entropy: [B], written.
+        out: actions [B, D].
     """
-    dtype, (rows, width) = log_probs.dtype, mean.shape
+    dtype, (rows, width) = out.log_probs.dtype, mean.shape
     mean, log_std = mean.to(dtype), log_std.to(dtype)
     u = philox.row_uniforms(counter, rows, 2 * -(-width // 2), mean.device)
-    actions.copy_(mean + log_std.exp() * philox.to_normal(u.to(dtype), width))
-    scaled = (actions - mean) * torch.exp(-log_std)
+    out.actions.copy_(mean + log_std.exp() * philox.to_normal(u.to(dtype), width))
+    scaled = (out.actions - mean) * torch.exp(-log_std)
     half_log_2pi = 0.5 * math.log(2.0 * math.pi)
-    log_probs.copy_((-0.5 * scaled.square() - log_std - half_log_2pi).sum(1))
-    if entropy is not None:
-        entropy.copy_((log_std + 0.5 + half_log_2pi).expand_as(mean).sum(1))
+    out.log_probs.copy_((-0.5 * scaled.square() - log_std - half_log_2pi).sum(1))
+    if out.entropy is not None:
+        out.entropy.copy_((log_std + 0.5 + half_log_2pi).expand_as(mean).sum(1))

@@ -7,6 +7,8 @@ logits are read once. The step may be read from memory: a captured graph that ad
 at each replay.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastppo.kernels.act.drawn import Drawn
 from fastppo.kernels.tools.philox import Counter
 from fastppo.kernels.tools.triton_options import OPTIONS
 from fastppo.kernels.tools.triton_philox import normal, uniform, unit, words
@@ -240,9 +243,7 @@ def categorical(
     counter: Counter,
     nvec: Sequence[int],
     action_mask: Tensor | None,
-    actions: Tensor,
-    log_probs: Tensor,
-    entropy: Tensor | None,
+    out: Drawn,
 ) -> None:
     """As `spec.categorical`, for float32 and bfloat16 on CUDA."""
     num_rows, width = logits.shape
@@ -251,9 +252,9 @@ def categorical(
         categorical_act_kernel[(triton.cdiv(num_rows, block_b),)](
             logits_ptr=logits.contiguous(),
             allowed_ptr=None if action_mask is None else action_mask.contiguous(),
-            actions_ptr=actions,
-            log_probs_ptr=log_probs,
-            entropy_ptr=entropy,
+            actions_ptr=out.actions,
+            log_probs_ptr=out.log_probs,
+            entropy_ptr=out.entropy,
             num_rows=num_rows,
             **_counter_arguments(counter),
             NVEC=tuple(nvec),
@@ -270,9 +271,7 @@ def gaussian(
     mean: Tensor,
     log_std: Tensor,
     counter: Counter,
-    actions: Tensor,
-    log_probs: Tensor,
-    entropy: Tensor | None,
+    out: Drawn,
 ) -> None:
     """As `spec.gaussian`, for float32 and bfloat16 on CUDA."""
     num_rows, width = mean.shape
@@ -281,9 +280,9 @@ def gaussian(
         gaussian_act_kernel[(triton.cdiv(num_rows, block_b),)](
             mean_ptr=mean.contiguous(),
             log_std_ptr=log_std.contiguous(),
-            actions_ptr=actions,
-            log_probs_ptr=log_probs,
-            entropy_ptr=entropy,
+            actions_ptr=out.actions,
+            log_probs_ptr=out.log_probs,
+            entropy_ptr=out.entropy,
             num_rows=num_rows,
             **_counter_arguments(counter),
             WIDTH=width,

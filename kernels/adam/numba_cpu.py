@@ -5,6 +5,8 @@ memory is the limit (docs/kernels.md). A small network's buffers stay in the cac
 passes, and a gradient that is to be zeroed is zeroed block by block, while it is there.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import math
 
 import numba
@@ -13,6 +15,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from fastppo.kernels.adam.call import AdamCall
 from fastppo.kernels.tools.numba_memory import OPTIONS, SUMMING, kernel, pointer
 
 BLOCK = 4096
@@ -103,39 +106,26 @@ def clip_adam_kernel(
             grad[a:b] = np.float32(0.0)
 
 
-def clip_adam_(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    step: Tensor,
-    lr: float | Tensor,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    max_grad_norm: float | None,
-    skip: Tensor | None,
-    zero_grad: bool,
-) -> tuple[Tensor, Tensor]:
+def clip_adam_(call: AdamCall) -> tuple[Tensor, Tensor]:
     """As `spec.clip_adam_`, for float32 on the CPU."""
     norm = torch.empty((), dtype=torch.float32, device="cpu")
     taken = torch.empty((), dtype=torch.bool, device="cpu")
-    lr_at, lr = (lr.data_ptr(), 0.0) if isinstance(lr, Tensor) else (0, lr)
+    lr_at, lr = (call.lr.data_ptr(), 0.0) if isinstance(call.lr, Tensor) else (0, call.lr)
     clip_adam_kernel(
-        param.data_ptr(),
-        grad.data_ptr(),
-        exp_avg.data_ptr(),
-        exp_avg_sq.data_ptr(),
-        param.numel(),
-        step.data_ptr(),
-        0 if skip is None else skip.data_ptr(),
+        call.param.data_ptr(),
+        call.grad.data_ptr(),
+        call.exp_avg.data_ptr(),
+        call.exp_avg_sq.data_ptr(),
+        call.param.numel(),
+        call.step.data_ptr(),
+        0 if call.skip is None else call.skip.data_ptr(),
         lr_at,
         lr,
-        beta1,
-        beta2,
-        eps,
-        math.inf if max_grad_norm is None else max_grad_norm,
-        zero_grad,
+        call.beta1,
+        call.beta2,
+        call.eps,
+        math.inf if call.max_grad_norm is None else call.max_grad_norm,
+        call.zero_grad,
         norm.data_ptr(),
         taken.data_ptr(),
     )

@@ -1,48 +1,32 @@
 """Gradient-norm clip and Adam over one flat parameter: the public function, checked and sent on."""
 
 import math
-from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from fastppo.kernels.adam.call import AdamCall
 from fastppo.kernels.backends import implementation
 from fastppo.kernels.registry import register
 
+LR = AdamCall._fields.index("lr")
 
-def _run(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    step: Tensor,
-    lr_tensor: Tensor | None,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    max_grad_norm: float | None,
-    skip: Tensor | None,
-    zero_grad: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    module = implementation("adam", backend, param)
-    result = module.clip_adam_(
-        param,
-        grad,
-        exp_avg,
-        exp_avg_sq,
-        step,
-        lr if lr_tensor is None else lr_tensor,
-        beta1,
-        beta2,
-        eps,
-        max_grad_norm,
-        skip,
-        zero_grad,
-    )
-    return cast(tuple[Tensor, Tensor], result)
+
+def _flat(call: AdamCall) -> tuple[Any, ...]:
+    """In the schema's order, where a learning rate is a tensor or a number."""
+    on_device = isinstance(call.lr, Tensor)
+    lr = (call.lr, 0.0) if on_device else (None, call.lr)
+    return *call[:LR], *lr, *call[LR + 1 :]
+
+
+def _run(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """Takes what `_flat` flattened, and the backend's name."""
+    *flat, backend = arguments
+    tensor, number = flat[LR : LR + 2]
+    call = AdamCall._make([*flat[:LR], number if tensor is None else tensor, *flat[LR + 2 :]])
+    module = implementation("adam", backend, call.param)
+    return cast(tuple[Tensor, Tensor], module.clip_adam_(call))
 
 
 def _fake(param: Tensor, *_: object) -> tuple[Tensor, Tensor]:
@@ -58,21 +42,15 @@ _operation = register(
 )
 
 
-def _check(
-    param: Tensor,
-    others: Mapping[str, Tensor],
-    scalars: Mapping[str, tuple[object, torch.dtype]],
-    lr: float | Tensor,
-    betas: tuple[float, float],
-    eps: float,
-    max_grad_norm: float | None,
-) -> None:
+def _check(call: AdamCall) -> None:
+    param = call.param
     dtype, device = param.dtype, param.device
     if param.ndim != 1 or param.numel() == 0 or dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"param is {dtype} {list(param.shape)}: expected float32 or float64 [P], P >= 1"
         )
-    for name, tensor in ("param", param), *others.items():
+    for name in ("param", "grad", "exp_avg", "exp_avg_sq"):
+        tensor: Tensor = getattr(call, name)
         if tensor.shape != param.shape or tensor.dtype != dtype or tensor.device != device:
             raise ValueError(
                 f"{name} is {tensor.dtype} {list(tensor.shape)} on {tensor.device}: "
@@ -80,7 +58,8 @@ def _check(
             )
         if not tensor.is_contiguous():
             raise ValueError(f"{name} is not contiguous: it is written in place, pass it dense")
-    for name, (scalar, expected) in scalars.items():
+    for name, expected in (("step", torch.float32), ("lr", torch.float32), ("skip", torch.bool)):
+        scalar = getattr(call, name)
         if isinstance(scalar, Tensor) and (
             scalar.ndim != 0 or scalar.dtype != expected or scalar.device != device
         ):
@@ -88,14 +67,15 @@ def _check(
                 f"{name} is {scalar.dtype} {list(scalar.shape)} on {scalar.device}: "
                 f"expected a 0-d {expected} tensor on {device}"
             )
-    if not isinstance(lr, Tensor) and not 0.0 <= lr < math.inf:
-        raise ValueError(f"lr={lr}: expected a finite number >= 0, or a 0-d tensor")
-    if not (0.0 <= betas[0] < 1.0 and 0.0 <= betas[1] < 1.0):
-        raise ValueError(f"betas={betas}: expected two numbers in [0, 1)")
-    if not 0.0 <= eps < math.inf:
-        raise ValueError(f"eps={eps}: expected a finite number >= 0")
-    if max_grad_norm is not None and not 0.0 < max_grad_norm < math.inf:
-        raise ValueError(f"max_grad_norm={max_grad_norm}: expected None or a finite number > 0")
+    if not isinstance(call.lr, Tensor) and not 0.0 <= call.lr < math.inf:
+        raise ValueError(f"lr={call.lr}: expected a finite number >= 0, or a 0-d tensor")
+    if not (0.0 <= call.beta1 < 1.0 and 0.0 <= call.beta2 < 1.0):
+        raise ValueError(f"betas={call.beta1, call.beta2}: expected two numbers in [0, 1)")
+    if not 0.0 <= call.eps < math.inf:
+        raise ValueError(f"eps={call.eps}: expected a finite number >= 0")
+    norm = call.max_grad_norm
+    if norm is not None and not 0.0 < norm < math.inf:
+        raise ValueError(f"max_grad_norm={norm}: expected None or a finite number > 0")
 
 
 def clip_adam_(
@@ -136,28 +116,9 @@ def clip_adam_(
         ValueError: a shape, dtype, device, layout or number is off; the message names it.
         BackendUnavailable: `backend` cannot serve these tensors.
     """
-    tensors = {"grad": grad, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
-    scalars = {
-        "step": (step, torch.float32),
-        "lr": (lr, torch.float32),
-        "skip": (skip, torch.bool),
-    }
-    _check(param, tensors, scalars, lr, betas, eps, max_grad_norm)
-    on_device = isinstance(lr, Tensor)
-    arguments = (
-        param.detach(),
-        grad,
-        exp_avg,
-        exp_avg_sq,
-        step,
-        lr if on_device else None,
-        0.0 if on_device else lr,
-        betas[0],
-        betas[1],
-        eps,
-        max_grad_norm,
-        skip,
-        zero_grad,
-        backend,
+    call = AdamCall(
+        param, grad, exp_avg, exp_avg_sq, step, lr, *betas, eps, max_grad_norm, skip, zero_grad
     )
-    return cast(tuple[Tensor, Tensor], _operation(*arguments))
+    _check(call)
+    detached = call._replace(param=param.detach())
+    return cast(tuple[Tensor, Tensor], _operation(*_flat(detached), backend))

@@ -7,6 +7,8 @@ advances it while other programs read. Up to SMALL parameters a single program d
 launch costs more than the idle processors would gain.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import math
 
 import torch
@@ -14,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastppo.kernels.adam.call import AdamCall
 from fastppo.kernels.tools.triton_options import OPTIONS
 
 SMALL = 16384
@@ -232,36 +235,25 @@ def small_kernel(
         )
 
 
-def clip_adam_(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    step: Tensor,
-    lr: float | Tensor,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    max_grad_norm: float | None,
-    skip: Tensor | None,
-    zero_grad: bool,
-) -> tuple[Tensor, Tensor]:
+def clip_adam_(call: AdamCall) -> tuple[Tensor, Tensor]:
     """As `spec.clip_adam_`, for float32 on CUDA. The norm overflows above 1.8e19."""
+    param, grad, exp_avg, exp_avg_sq, step = call[:5]
     size = param.numel()
     norm = torch.empty((), dtype=torch.float32, device=param.device)
     taken = torch.empty((), dtype=torch.bool, device=param.device)
-    on_device = isinstance(lr, Tensor)
-    buffers = (param, grad, exp_avg, exp_avg_sq, step, skip, lr if on_device else None)
+    lr_tensor, lr = (call.lr, 0.0) if isinstance(call.lr, Tensor) else (None, float(call.lr))
+    buffers = (param, grad, exp_avg, exp_avg_sq, step, call.skip, lr_tensor)
+    beta1, beta2 = float(call.beta1), float(call.beta2)
     numbers = (
-        0.0 if on_device else float(lr),
-        float(beta1),
-        1.0 - float(beta1),
-        float(beta2),
-        1.0 - float(beta2),
+        lr,
+        beta1,
+        1.0 - beta1,
+        beta2,
+        1.0 - beta2,
         math.log(beta1) if beta1 > 0.0 else -math.inf,
         math.log(beta2) if beta2 > 0.0 else -math.inf,
-        float(eps),
-        math.inf if max_grad_norm is None else float(max_grad_norm),
+        float(call.eps),
+        math.inf if call.max_grad_norm is None else float(call.max_grad_norm),
     )
     with torch.cuda.device_of(param):
         if size <= SMALL:
@@ -271,7 +263,7 @@ def clip_adam_(
                 taken,
                 size,
                 *numbers,
-                ZERO_GRAD=zero_grad,
+                ZERO_GRAD=call.zero_grad,
                 BLOCK_P=SMALL_BLOCK,
                 num_warps=16,
                 **OPTIONS,
@@ -289,7 +281,7 @@ def clip_adam_(
             size,
             count,
             *numbers,
-            ZERO_GRAD=zero_grad,
+            ZERO_GRAD=call.zero_grad,
             BLOCK_N=triton.next_power_of_2(count),
             BLOCK_P=BLOCK,
             **OPTIONS,

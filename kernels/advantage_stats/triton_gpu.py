@@ -6,6 +6,8 @@ gathers are in flight. The two sums are the mean and the deviations from it: one
 would cancel where the mean is large.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import torch
 import triton
 import triton.language as tl

@@ -6,6 +6,8 @@ loops then run over contiguous memory and fill whole SIMD registers. One thread 
 memory: a second one gained nothing (docs/kernels.md).
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 from functools import cache
 
 import numpy as np

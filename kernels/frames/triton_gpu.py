@@ -5,6 +5,8 @@ each frame with one load and writes them with 128-bit stores: BLOCK and the numb
 that one layout serves both, because a change of layout would go through shared memory.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import torch
 import triton
 import triton.language as tl

@@ -6,6 +6,8 @@ time, stream by. Env-major, a row is three loops: the deltas (SIMD), the scan (f
 take turns), the returns (SIMD).
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import numpy as np
 import torch
 from numba import carray, njit

@@ -5,6 +5,8 @@ program_id(1) of every field, so narrow fields ride along with chunk 0 of a wide
 come as tuples of pointers, and the loop over them unrolls: each keeps its own dtype and width.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 from collections.abc import Sequence
 
 import torch

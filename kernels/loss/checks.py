@@ -83,7 +83,9 @@ def check_categorical(
 
 
 def check_overwritable(logits: Tensor) -> None:
-    """Raises ValueError if two elements of the logits share memory, as after expand()."""
+    """Raises ValueError if two logits share memory, as after expand(), or torch.compile owns it."""
+    compiling = torch.compiler.is_compiling()
+    check_no_overwrite(compiling, "torch.compile plans its memory itself")
     (small, inner), (large, _) = sorted(zip(logits.stride(), logits.shape, strict=True))
     if small < 1 or (large < small * inner and 1 not in logits.shape):
         raise ValueError(

@@ -4,6 +4,8 @@ ROWS rows at a time are transposed into a tile [W, ROWS], so that every inner lo
 and fills whole SIMD registers whatever the number of actions.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import numpy as np
 from numba import carray, njit
 

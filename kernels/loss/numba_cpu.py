@@ -1,5 +1,7 @@
 """Host side of the categorical losses on the CPU, and the names that every backend gives them."""
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 from functools import cache
 
 import torch

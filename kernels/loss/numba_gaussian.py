@@ -4,6 +4,8 @@ ROWS rows of D components are a flat run of memory, so the elementwise loops ign
 ends; only two sums per row, and the row's gradient that goes back to its components, mind it.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import math
 
 import numpy as np

@@ -6,6 +6,9 @@ zero. Statistics add up in float32 within a tile, in float64 over tiles. One thr
 second one, beside the threads that torch keeps spinning, won nothing at any size (docs/kernels.md).
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: no-check-untyped-defs
+
 import math
 
 import numpy as np

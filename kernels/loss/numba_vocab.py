@@ -4,6 +4,8 @@ As many rows at a time as stay in the cache with their exponentials, but at leas
 there until the rows' losses are known, and become the gradient.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import numpy as np
 from numba import carray, njit
 

@@ -67,34 +67,26 @@ class _Computed(torch.autograd.Function):
         )
 
 
-def _differentiable(
-    computed: Computed, parameters: Sequence[Tensor], *, spend: bool = False
-) -> tuple[Tensor, Stats]:
-    """Loss and named stats; the loss has the computed gradients in `parameters`.
+def _attach(num_parameters: int, *, spend: bool = False) -> Callable[..., Computed]:
+    """Gives a registered loss its gradients, in the arguments behind the backend's name.
 
     Args:
         spend: backward may scale the gradients in place, once.
     """
-    loss, stats, *grads = computed
-    # in a tuple, or autograd would take the result for one of the inputs
-    loss = cast(Any, _Computed).apply((loss,), grads, spend, *parameters)
-    return _named(loss, stats)
-
-
-def _named(loss: Tensor, stats: Tensor) -> tuple[Tensor, Stats]:
-    return loss, dict(zip(STATS, stats.unbind(), strict=True))
-
-
-def _attach(num_parameters: int) -> Callable[..., Computed]:
-    """Gives a registered loss its gradients, in the arguments behind the backend's name."""
 
     def attach(computed: Computed, _backend: str, *arguments: Any) -> Computed:
         loss, stats, *grads = computed
         parameters = arguments[:num_parameters]
-        loss = cast(Any, _Computed).apply((loss,), grads, False, *parameters)
+        # in a tuple, or autograd would take the result for one of the inputs
+        loss = cast(Any, _Computed).apply((loss,), grads, spend, *parameters)
         return loss, stats, *grads
 
     return attach
+
+
+def _named(computed: Computed) -> tuple[Tensor, Stats]:
+    loss, stats, *_ = computed
+    return loss, dict(zip(STATS, stats.unbind(), strict=True))
 
 
 def _fused(backend: str, tensor: Tensor) -> Any:
@@ -142,10 +134,21 @@ def _run_categorical(
     action_mask: Tensor | None,
     nvec: Sequence[int] | None,
     *flat: Any,
+    overwrite: bool = False,
 ) -> Computed:
     compute = _fused(backend, logits).categorical
-    settings = (actions, *_nested(flat), action_mask, None if nvec is None else tuple(nvec), False)
+    nvec = None if nvec is None else tuple(nvec)
+    settings = (actions, *_nested(flat), action_mask, nvec, overwrite)
     return cast(Computed, compute(logits, new_values, *settings))
+
+
+def _overwriting(backend: str, logits: Tensor, *arguments: Any) -> Computed:
+    """As the registered loss, with the logits' gradient in their place; for eager code only."""
+    computed = _run_categorical(backend, logits, *arguments, overwrite=True)
+    computed = _attach(2, spend=True)(computed, backend, logits, *arguments)
+    # a layer below that kept its output for its own backward pass learns of it, and raises
+    torch.autograd.graph.increment_version(logits)
+    return computed
 
 
 def _fake_categorical(
@@ -265,22 +268,11 @@ def categorical_ppo_loss(
         return spec.categorical_ppo_loss(
             logits, new_values, actions, rows, terms, action_mask=action_mask, nvec=nvec
         )
-    if torch.compiler.is_compiling():
-        checks.check_no_overwrite(overwrite_logits, "torch.compile plans its memory itself")
-        flat = _flat(rows, terms)
-        return _named(
-            *_categorical(name, logits, new_values, actions, action_mask, nvec, *flat)[:2]
-        )
+    arguments = (name, logits, new_values, actions, action_mask, nvec, *_flat(rows, terms))
     if overwrite_logits:
         checks.check_overwritable(logits)
-    compute = implementation("loss", name, logits).categorical
-    parameters = (logits, new_values)
-    computed = compute(*parameters, actions, rows, terms, action_mask, nvec, overwrite_logits)
-    result = _differentiable(computed, parameters, spend=overwrite_logits)
-    if overwrite_logits:
-        # a layer below that kept its output for its own backward pass is told, and raises
-        torch.autograd.graph.increment_version(logits)
-    return result
+        return _named(_overwriting(*arguments))
+    return _named(_categorical(*arguments))
 
 
 def gaussian_ppo_loss(
@@ -322,10 +314,5 @@ def gaussian_ppo_loss(
     name = resolve_backend(backend, mean.device, mean.dtype)
     if name == "torch":
         return spec.gaussian_ppo_loss(mean, log_std, new_values, actions, rows, terms)
-    if torch.compiler.is_compiling():
-        flat = _flat(rows, terms)
-        return _named(*_gaussian(name, mean, log_std, new_values, actions, *flat)[:2])
-    compute = implementation("loss", name, mean).gaussian
-    parameters = (mean, log_std, new_values)
-    computed = compute(*parameters, actions, rows, terms)
-    return _differentiable(computed, parameters)
+    flat = _flat(rows, terms)
+    return _named(_gaussian(name, mean, log_std, new_values, actions, *flat))

@@ -5,6 +5,8 @@ entropy and, once the row's loss is known, the gradient. With several heads the 
 sum of all log-probabilities, so each head's logits are read twice, the second time from cache.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,6 +4,8 @@ A program holds its rows as one tile [BLOCK_B, BLOCK_D] in registers from the lo
 the gradient. A log_std that all rows share gets one partial gradient per program, added up after.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import torch
 import triton
 import triton.language as tl

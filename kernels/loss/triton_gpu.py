@@ -1,5 +1,7 @@
 """The fused PPO losses on the GPU, under the names that every backend gives them."""
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import torch
 from torch import Tensor
 

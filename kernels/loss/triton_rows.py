@@ -7,6 +7,8 @@ program) adds those up in a fixed order, so the same input gives the same bits; 
 not. Invalid rows are masked out of the loads: whatever they hold is never read.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import math
 from typing import Any
 

@@ -7,6 +7,8 @@ a running softmax of its own, over its DEPTH logits a turn: the threads meet onc
 block.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 from typing import Any
 
 import torch

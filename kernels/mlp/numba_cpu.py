@@ -4,6 +4,8 @@ The draw is the kernel of `act`, and the network is that of `numba_layers`, over
 that torch's modules view.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import numpy as np
 
 from fastppo.kernels.act.numba_cpu import categorical_kernel as draw_categorical

@@ -6,6 +6,8 @@ A layer is a row of int64, [WEIGHT, BIAS, INPUTS, OUTPUTS]: where its weight [ou
 bias begin in the flat buffer, and its widths. A critic without a trunk of its own has the actor's.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import numpy as np
 from numba import njit
 

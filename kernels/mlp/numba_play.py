@@ -5,6 +5,8 @@ falls asleep and has to be woken. Here it is 7 us. What is out of the ordinary (
 finite, an episode that is cut) is left to the caller.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import numpy as np
 from numba import njit
 

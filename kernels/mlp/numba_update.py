@@ -6,6 +6,8 @@ the network is that of `numba_layers`. Parameters, gradients and Adam's moments 
 buffers that torch's modules view.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import numpy as np
 from numba import njit
 

@@ -5,6 +5,8 @@ cancellation of a sum of squares about zero. Four rows at a time, so that their 
 written once for the four.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import math
 
 import numba

@@ -8,6 +8,8 @@ The first launch copies the count, which the second advances while other program
 `normalize_kernel` is one pass, and the third launch where an update also normalises.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import math
 
 import torch

@@ -1,5 +1,7 @@
 """exp and log as arithmetic, because a call into libm keeps the loop around it scalar."""
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import numpy as np
 from numba import njit
 

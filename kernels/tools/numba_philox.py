@@ -4,6 +4,8 @@ Rows run side by side in SIMD registers: a counter's rounds depend on one anothe
 do not. sin, cos and log are written out, because a call into libm would keep the loops scalar.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import math
 
 import numpy as np

@@ -4,6 +4,8 @@ Of the loop `tile[j, k] = rows[k, j]` LLVM makes single loads, put together lane
 CPU's shuffles turn squares of 8 x 8 or 4 x 4 floats within SIMD registers.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 from typing import Any
 
 from llvmlite import ir

@@ -1,5 +1,7 @@
 """Philox-4x32-10 and the noise made of it, for Triton kernels."""
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
 import triton
 import triton.language as tl
 

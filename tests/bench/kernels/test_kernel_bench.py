@@ -16,17 +16,17 @@ import torch
 
 from fastppo import cli
 from fastppo.bench.gpu_check import command as gpu_check
-from fastppo.bench.gpu_check import correctness as gpu_correctness
 from fastppo.bench.kernels import cases as kernel_cases
 from fastppo.bench.kernels import command as kernels
-from fastppo.bench.kernels.cases import Case, Work
 from fastppo.bench.report import command as report
 from fastppo.bench.report.data import run_of
 from fastppo.bench.report.notes import notes
 from fastppo.bench.report.tables import tables
 from fastppo.bench.report.terminal import print_results
 from fastppo.bench.results import result
-from fastppo.kernels import api
+from fastppo.kernels.gae import op as gae
+from fastppo.kernels.loss import op as loss_op
+from fastppo.kernels.tools.case import Case, Work
 
 CPU = torch.device("cpu")
 GRID = list(kernel_cases.cases(CPU, quick=True))
@@ -53,12 +53,12 @@ def test_the_grid_has_every_operation_once_per_shape() -> None:
 
 @pytest.mark.parametrize("wrong", [1.0 + 1e-2, math.nan])
 def test_a_wrong_kernel_is_not_timed(wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = api.gae
+    right = gae.gae
 
     def scaled(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         return tuple(wrong * result for result in right(*args, **kwargs))
 
-    monkeypatch.setattr(api, "gae", scaled)
+    monkeypatch.setattr(gae, "gae", scaled)
 
     with pytest.raises(kernels.NotEqual, match=r"gae\[T=128 N=8\]: output 0 differs .* up to"):
         list(kernels.time_case(a_case(), CPU, rounds=1))
@@ -161,7 +161,7 @@ def test_the_command_writes_samples_and_pictures(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "operation: 'nothing' matches nothing; there are gae, categorical"),
+        (["nothing"], "operation: 'nothing' matches nothing; there are act_categorical"),
         (["--rounds", "0"], "--rounds: 0 must be at least 1"),
         (["--device", "tpu"], "device: 'tpu'"),
         (["--json", "/no/such/x.json"], "--json: /no/such is no folder; make it first"),
@@ -182,7 +182,7 @@ def small_gpu_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command's stages on one or two small things each."""
 
     def few(device: torch.device) -> Any:
-        return [check for check in gpu_correctness.checks(device) if "B=2 " in check[0]][:4]
+        return [check for check in kernel_cases.checks(device) if "B=2 " in check[0]][:4]
 
     def one_case(device: torch.device, *, quick: bool) -> list[Case]:
         return [a_case()]
@@ -198,7 +198,7 @@ def small_gpu_check(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_adam_is_checked_at_every_alignment(misaligned: int, zero_grad: bool) -> None:
     label = f"adam P=33 misaligned={misaligned} zero_grad={zero_grad}"
 
-    dict(gpu_correctness.checks(torch.device("cpu")))[label]()
+    dict(kernel_cases.checks(torch.device("cpu")))[label]()
 
 
 @pytest.mark.usefixtures("small_gpu_check")
@@ -347,13 +347,13 @@ def test_an_interrupted_grid_keeps_what_was_measured(
 def test_a_wrong_kernel_turns_the_check_red(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    right: Callable[..., Any] = api.categorical_ppo_loss
+    right: Callable[..., Any] = loss_op.categorical_ppo_loss
 
     def off(*args: Any, **kwargs: Any) -> Any:
         loss, stats = right(*args, **kwargs)
         return (loss * 1.01 if kwargs.get("backend") == "auto" else loss), stats
 
-    monkeypatch.setattr(api, "categorical_ppo_loss", off)
+    monkeypatch.setattr(loss_op, "categorical_ppo_loss", off)
 
     assert cli.main(["gpu-check", "--out", str(tmp_path), "--device", "cpu", "--quick"]) == 1
 
