@@ -17,7 +17,7 @@ from fastppo.tracking import wandb_names
 Typed = TypeVar("Typed", bound="Outputs")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: profile has a second base with fields
 class Outputs:
     """The files of one result, and its mirror."""
 
@@ -77,27 +77,35 @@ def publish(record: dict[str, Any], args: Outputs, *, traces: Sequence[Path] = (
     """
     if not (record["results"] or record["failures"]):
         return
-    # matplotlib and jinja2: not needed by what only parses or measures
-    from fastppo.bench.report import command as report
-    from fastppo.bench.track.command import push_record
+    from fastppo.bench.report.terminal import print_results  # rich, which a GPU host may lack
 
     with signals.held():
         try:
             keep(record, args)
         finally:  # a full disk hides nothing of what was measured
-            report.print_results([record])
+            print_results([record])
         if args.json is not None:
             print_out(f"samples: {args.json}")
-        outputs = (
-            ("--html", args.html, report.html), ("--md", args.md, report.markdown),
-            ("--junit", args.junit, report.junit),
-        )  # fmt: skip
-        for option, path, make in outputs:
+        mirror(record, args, traces=traces)
+
+
+def mirror(record: dict[str, Any], args: Outputs, *, traces: Sequence[Path] = ()) -> None:
+    """Makes the reports and W&B runs of a result file that is written; as `publish`."""
+    asked = {"--html": args.html, "--md": args.md, "--junit": args.junit}
+    if any(asked.values()):
+        # matplotlib and jinja2: not needed by what only parses or measures
+        from fastppo.bench.report import command as report
+
+        makers = {"--html": report.html, "--md": report.markdown, "--junit": report.junit}
+        for option, path in asked.items():
             if path is not None:
-                result.write_text(path, make([record]), option)
+                result.write_text(path, makers[option]([record]), option)
                 print_out(f"report: {path}")
-        if args.wandb != "disabled" and args.json is not None and record["results"]:
-            folders = push_record(record, args.json, args.wandb, traces=traces)
-            if folders:
-                print_out(f"W&B: {folders[-1]}")
-                print_out(f"  the comparison; the runs it compares: {len(folders) - 1}")
+    if args.wandb != "disabled" and args.json is not None and record["results"]:
+        from fastppo.bench.track.command import push_record
+
+        folders = push_record(record, args.json, args.wandb, traces=traces)
+        if folders:
+            print_out(f"W&B: {folders[-1]}")
+        if folders[1:]:
+            print_out(f"  the comparison; the runs it compares: {len(folders) - 1}")

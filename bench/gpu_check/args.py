@@ -6,11 +6,12 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from fastppo.bench.publish import Outputs
 from fastppo.paths import Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Args:
+class Args(Outputs):
     """All that only a GPU can tell: every kernel against float64, kernel times, training rates."""
 
     out: Annotated[Path, Role.FOLDER, arg(metavar="DIR")]

@@ -7,6 +7,7 @@ with `complete` false until the last one. Needs no package beyond what trains.
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fastppo import files, paths, signals
 from fastppo.bench.gpu_check.args import Args
 from fastppo.bench.kernels import command as kernels
 from fastppo.bench.kernels.cases import cases, checks
+from fastppo.bench.publish import keep, mirror
 from fastppo.bench.report import markdown as report_markdown
 from fastppo.bench.report.data import run_of
 from fastppo.bench.results import result
@@ -23,6 +25,7 @@ from fastppo.devices import resolve_device
 from fastppo.errors import MachineError, UserError
 from fastppo.kernels.tools.case import Case
 from fastppo.text import print_err, print_out
+from fastppo.tracking import wandb_names
 
 RECORD, TABLES = "gpu-check.json", "gpu-check.md"
 GRID_SHARE = 0.75
@@ -108,6 +111,7 @@ def run(args: Args) -> int:
     if not args.seconds > 0:
         raise UserError(f"--seconds: {args.seconds} must be a number above 0")
     paths.check_folder(args.out, "--out", (RECORD, TABLES))
+    wandb_names.mode_for(args.wandb)  # online without a key: before any work
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise MachineError("device: torch sees no GPU; --device cpu rehearses the command")
     device = resolve_device(args.device)
@@ -121,6 +125,7 @@ def run(args: Args) -> int:
     with check:
         check.run(device, args)
     print(check.tables)
+    check.publish(args)
     seconds = time.monotonic() - start
     print_out(f"results: {args.out / RECORD} and .md, in {seconds:.0f} s")
     if check.wrong:
@@ -193,6 +198,12 @@ class GpuCheck:
             "correctness": self._outcomes,
             "training": self._runs,
         }
+
+    def publish(self, args: Args) -> None:
+        """Makes what was asked for besides the two files."""
+        record = self.record()
+        keep(record, args)
+        mirror(record, replace(args, json=args.json or self._folder / RECORD))
 
     def write(self) -> None:
         """Brings both files up to date."""

@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 
+from fastppo.bench.publish import Outputs
 from fastppo.config import Options
 from fastppo.paths import Folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Args(Options):
+class Args(Options, Outputs):
     """Profile a few updates of `fastppo train` with the same settings, and say what bounds them."""
 
     updates: int = 3
     """Updates under the profiler, and as many without it."""
     out: Folder = None
-    """Folder of trace.json.gz and profile.json; default: runs/profile-<env>-<stamp>."""
+    """Of the trace and, without --json, profile.json; default: runs/profile-<env>-<stamp>."""

@@ -6,7 +6,7 @@ DIR/profile.json is the rest, as a result file.
 
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,12 +16,13 @@ from fastppo.bench.profile import run as profile_run
 from fastppo.bench.profile import verdict
 from fastppo.bench.profile.args import Args
 from fastppo.bench.profile.session import compress
-from fastppo.bench.report.terminal import print_results
+from fastppo.bench.publish import publish
 from fastppo.bench.results import result
 from fastppo.config import Config
 from fastppo.errors import Interrupted, MachineError, UserError, why
 from fastppo.signals import StopRequest
 from fastppo.text import print_out
+from fastppo.tracking import wandb_names
 
 TRACE, RECORD = "trace.json.gz", "profile.json"
 
@@ -45,17 +46,18 @@ def run(args: Args) -> int:
         raise UserError(f"updates: {args.updates} must be at least 1")
     folder = args.out or _default_folder(config)
     paths.check_folder(folder, "--out", (TRACE, RECORD))
+    wandb_names.mode_for(args.wandb)  # online without a key: before any work
+    args = replace(args, json=args.json or folder / RECORD)
     with StopRequest() as stop, tempfile.TemporaryDirectory() as scratch:
         try:
             profile = profile_run.measure(config, args.updates, Path(scratch), stop)
         except Interrupted:
             signals.tell("fastppo: interrupted; nothing was written")
             raise
+        write(folder, Path(scratch) / "trace.json")
         record = result.new("profile", [entry(profile)])
-        write(folder, record, Path(scratch) / "trace.json")
-        print_results([record])
+        publish(record, args, traces=[folder / TRACE])
         print_out(f"trace of the last update, for https://ui.perfetto.dev: {folder / TRACE}")
-        print_out(f"the rest: {folder / RECORD}")
         done = len(profile.plain)
         if done < args.updates:
             signals.tell(f"fastppo: interrupted; {done} of {args.updates} updates are kept")
@@ -68,8 +70,8 @@ def _default_folder(config: Config) -> Path:
     return Path("runs") / f"profile-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def write(folder: Path, record: dict[str, Any], trace: Path) -> None:
-    """Writes both files, each whole or not at all.
+def write(folder: Path, trace: Path) -> None:
+    """Makes the folder, and writes the trace whole or not at all.
 
     Raises:
         MachineError: the disk refuses.
@@ -80,7 +82,6 @@ def write(folder: Path, record: dict[str, Any], trace: Path) -> None:
     except OSError as error:
         reason = why(error)
         raise MachineError(f"out: cannot write {folder} ({reason}); free space") from error
-    result.write(folder / RECORD, record)
 
 
 def entry(profile: Any) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 from tyro.conf import UseAppendAction, arg
 
-from fastppo.paths import Output
+from fastppo.bench.publish import Outputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Args:
+class Args(Outputs):
     """What the compilers make of every kernel, gated without a GPU or a driver."""
 
     check: bool = False
@@ -32,7 +32,5 @@ class Args:
     """Only kernels whose name contains TEXT."""
     tolerance: Annotated[float, arg(metavar="PART")] = 0.05
     """Part by which a kernel's instructions may grow."""
-    json: Output = None
-    """Write every count here."""
     jobs: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the cores)")] = None
     """Processes."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import fastppo
 from fastppo import paths
-from fastppo.bench.report.terminal import print_results
+from fastppo.bench.publish import prepared, publish
 from fastppo.bench.results import result
 from fastppo.bench.static import build as static_build
 from fastppo.bench.static import gate as static_gate
@@ -43,6 +43,7 @@ def run(args: Args) -> int:
         MachineError: something does not compile, or nothing is known to compare with.
         UserError: the request cannot be met.
     """
+    args = prepared(args, "static")
     _check_numbers(args)
     compilers = [args.compiler] if args.compiler else list(static_build.COMPILERS)
     if args.arch and not args.compiler:
@@ -72,9 +73,7 @@ def run(args: Args) -> int:
     }
     against = {name: args.base or "bench/static/expected" for name in before}
     record = record_of(now, results, against)
-    print_results([record])
-    if args.json is not None:
-        result.write(args.json, record)
+    publish(record, args)
     return _conclude([row for rows in results.values() for row in rows], now, unknown, args)
 
 
@@ -94,8 +93,9 @@ def _check_numbers(args: Args) -> None:
 
 
 def _check_request(compilers: Sequence[str], args: Args) -> None:
-    if args.json is not None:
-        paths.check_apart([("--json", args.json)], static_gate.EXPECTED.glob("*.json"))
+    outputs = {"--json": args.json, "--html": args.html, "--md": args.md, "--junit": args.junit}
+    named = [(option, path) for option, path in outputs.items() if path is not None]
+    paths.check_apart(named, static_gate.EXPECTED.glob("*.json"))
     if args.update:
         paths.check_folder(static_gate.EXPECTED, "--update")
     interpret = os.environ.get("TRITON_INTERPRET", "0")

@@ -22,6 +22,7 @@ JOB_TYPES = {
     "kernel": "kernel-bench",
     "gpu-check": "kernel-bench",
     "profile": "profile",
+    "static": "static",
 }
 TRAIN_COLUMNS = (
     "id", "impl", "env_steps_per_s", "low", "high", "ratio", "ratio_low", "ratio_high",

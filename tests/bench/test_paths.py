@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, get_type_hints
@@ -47,7 +47,7 @@ def arguments_of(command: Command) -> Iterator[Argument]:
         is_positional = tyro.conf.Positional in notes
         option = metavars[0] if is_positional else f"--{field.name.replace('_', '-')}"
         role = next((note for note in notes if isinstance(note, paths.Role)), None)
-        is_required = is_positional and not str(metavars[0]).startswith("[")
+        is_required = field.default is MISSING and not str(metavars[0]).startswith("[")
         yield Argument(option, role, is_positional, is_required)
 
 
@@ -104,6 +104,9 @@ def words_of(command: Command, source: Path) -> list[str]:
     words = command.name.split()
     for argument in arguments_of(command):
         if argument.is_required or "ENV_ID" in argument.option:
+            if not argument.is_positional:
+                words += [argument.option, str(source.parent / "required")]
+                continue
             words.append(str(source) if argument.role is paths.Role.SOURCE else "CartPole-v1")
     return words
 

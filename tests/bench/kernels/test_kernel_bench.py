@@ -206,8 +206,11 @@ def test_a_rehearsal_on_the_cpu_fills_every_section(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--out", str(tmp_path), "--device", "cpu", "--quick", "--seconds", "4"]
+    again = tmp_path / "again.json"
 
-    assert cli.main(["gpu-check", *arguments]) == 0
+    assert cli.main(["gpu-check", *arguments, "--json", str(again)]) == 0
+
+    assert result.read(again)["correctness"]
 
     record = json.loads((tmp_path / "gpu-check.json").read_text())
     assert record["kind"] == "gpu-check"

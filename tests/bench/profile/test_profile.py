@@ -111,14 +111,17 @@ def test_a_real_run_prints_80_columns_and_leaves_both_files(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    assert main([*SMALL, "--out", "here"]) == 0
+    reports = ["--html", "page.html", "--junit", "junit.xml"]
+    assert main([*SMALL, "--out", "here", *reports]) == 0
 
+    assert "CartPole-v1" in Path("page.html").read_text()
+    assert "CartPole-v1" in Path("junit.xml").read_text()
     out, err = capfd.readouterr()
     print_results([result.read(Path("here/profile.json"))])
     printed = capfd.readouterr().out
     assert err == ""
     assert out.startswith(printed)
-    assert len(out[len(printed) :].splitlines()) == 2  # where the two files are
+    assert len(out[len(printed) :].splitlines()) == 4  # where the files are
     assert max(map(len, out.splitlines())) <= 80
     assert "-bound: " in out
     assert "none, no GPU" in out

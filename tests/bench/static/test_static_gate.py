@@ -163,8 +163,13 @@ def test_base_compares_with_a_commit(
     assert "1 compiled: 1 same" in capsys.readouterr().out
 
     plant(tree, LONGER)
-    assert run("--base", "HEAD", "--json", str(record)) == 1
+    reports = [tmp_path / "page.html", tmp_path / "comment.md", tmp_path / "junit.xml"]
+    named = [word for path in reports for word in (f"--{path.suffix[1:]}", str(path))]
+    named[-2] = "--junit"
+    assert run("--base", "HEAD", "--json", str(record), *named) == 1
     assert "tolerance 5.0%" in capsys.readouterr().out
+    assert all("FAIL" in path.read_text() for path in reports[:2])
+    assert ElementTree.parse(reports[2]).find(".//failure") is not None
     (entry,) = result.read(record)["results"]
     row = entry["static"]
     assert row["verdict"] == "FAIL"

@@ -12,7 +12,7 @@ from fastppo.bench.results import result
 from fastppo.bench.track import command as track
 from fastppo.bench.track import wandb_log
 from fastppo.bench.track.args import PushArgs
-from fastppo.bench.track.runs import TRAIN_COLUMNS, planned, table_of
+from fastppo.bench.track.runs import JOB_TYPES, TRAIN_COLUMNS, planned, table_of
 from fastppo.config import Config
 from fastppo.errors import MachineError, UserError
 from fastppo.run import session
@@ -297,3 +297,7 @@ def test_a_run_directory_is_pushed_from_its_metrics(
     assert first["config"]["machine"]["cores"] >= 1
     assert [call["exit_code"] for call in calls if call["do"] == "finish"] == [0, 0]
     assert f"next: fastppo track sync {run_dir}" in capsys.readouterr().out
+
+
+def test_every_kind_of_result_has_a_job_type() -> None:
+    assert set(JOB_TYPES) == set(result.KINDS)
