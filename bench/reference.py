@@ -101,7 +101,7 @@ class Agent(nn.Module):
     """Actor and critic. Layers are made, and named, as in fastppo's policy: weights carry over.
 
     Raises:
-        UserError: the Nature CNN was asked for and the observation is no image.
+        UserError: the Nature CNN was asked for and the observation is not an image.
     """
 
     def __init__(self, spec: EnvSpec, config: Config) -> None:

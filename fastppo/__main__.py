@@ -1,4 +1,4 @@
-"""`python -m fastppo` and the `fastppo` command; signals are heeded before the slow imports."""
+"""`python -m fastppo` and the `fastppo` command; signals are handled before the slow imports."""
 
 import sys
 

@@ -1,6 +1,6 @@
 """Adam's state in the format of torch.optim.Adam, for the kernels that step it.
 
-To make a torch.optim.Adam imports torch._dynamo, a second of every start, for nothing that is used.
+Making a torch.optim.Adam imports torch._dynamo: a second of every start, and nothing of it is used.
 """
 
 from typing import Any

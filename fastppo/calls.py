@@ -98,12 +98,12 @@ class Call(NamedTuple):
     function: int
     frame: int
     arguments: list[NDArray[Any]]
-    """What it reads; the first is the pool's handle."""
+    """Buffers it reads; the first is the pool's handle."""
     results: list[NDArray[Any]]
-    """What it writes; the first is the handle again."""
+    """Buffers it writes; the first is the handle again."""
 
     def __call__(self) -> None:
-        """Does it.
+        """Makes the call.
 
         Raises:
             MachineError: EnvPool refuses the frame.

@@ -13,7 +13,7 @@ PROC = Path("/proc")
 def available_cores() -> int:
     """Cores this process may use: its affinity mask, lowered by the least quota around it.
 
-    Part of a core is none, but one is always left.
+    Rounded down to whole cores, at least one.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min([cores or 1, *quotas()]))

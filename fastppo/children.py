@@ -24,14 +24,13 @@ _ENDED = frozenset("ZX")
 class Child:
     """A program in a process group of its own. A context manager: leaving it ends the whole tree.
 
-    It and every process that it started end at `close`, and also when this process ends without a
-    word. Stopped or not, in whatever session: `supervisor.py` sees to it. No signal that the
-    terminal sends to our group reaches it.
+    It and every process that it started, stopped or in a session of its own, end at `close`, and
+    when this process is killed (`supervisor.py`). No signal that the terminal sends to our group
+    reaches it.
 
     Args:
         stdin, stdout, stderr, env, pass_fds: as for `subprocess.Popen`.
-        grace_s: after this process has ended without a word, the program may still go on for this
-            long by itself.
+        grace_s: seconds that the program may go on after this process was killed.
 
     Raises:
         OSError: the program cannot be started.
@@ -100,11 +99,11 @@ class Child:
         if self._code is None:
             self._link.settimeout(timeout_s)
             try:
-                told = self._link.recv(64)
+                answer = self._link.recv(64)
             except (TimeoutError, BlockingIOError):
                 return None
             # no word: somebody killed the supervisor, and the program died with it
-            self._code = int(told.split()[1]) if told else -signal.SIGKILL
+            self._code = int(answer.split()[1]) if answer else -signal.SIGKILL
         return self._code
 
     def signal(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""The only maker of rich consoles: what is printed there is shown, never obeyed."""
+"""The only maker of rich consoles: what is printed there is shown, never interpreted."""
 
 from typing import Any
 

@@ -18,7 +18,9 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"device: {name!r} is no device; use auto, cpu, cuda or cuda:N") from None
+        raise UserError(
+            f"device: {name!r} is not a device; use auto, cpu, cuda or cuda:N"
+        ) from None
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device: {name!r} is not served; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda":

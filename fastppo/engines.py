@@ -18,7 +18,7 @@ from fastppo.timing import PhaseTimer
 
 
 class Engine(Protocol):
-    """What a trainer asks of an engine; `ppo.EagerEngine` says what it means."""
+    """What a trainer needs of an engine; `ppo.EagerEngine` defines what it computes."""
 
     name: str
     policy: ActorCritic

@@ -2,7 +2,7 @@
 
 EnvPool resets on the *next* step (measured on 1.2.5): the step that returns done carries the true
 final observation; the step after it ignores its action and returns the first observation of the
-new episode with reward 0. That row is no transition, so `StepResult.valid` is false there, and
+new episode with reward 0. That row is not a transition, so `StepResult.valid` is false there, and
 where a number is not finite (`finite.py`). It cannot be read off EnvPool's `elapsed_step`: with
 `episodic_life` that counter does not start again after a lost life.
 """

@@ -22,7 +22,7 @@ class Diverged(RuntimeError):
 class Interrupted(BaseException):
     """A signal asked the run to stop; the exit code is 128 + its number, as in a shell.
 
-    No `Exception`, like KeyboardInterrupt: libraries catch those of any kind.
+    Not an `Exception`, as KeyboardInterrupt is not one: libraries catch every `Exception`.
     """
 
     def __init__(self, signal_number: int) -> None:

@@ -1,4 +1,4 @@
-"""Faults of the machine that come as errors of a library: each told in one line."""
+"""Faults of the machine that surface as errors of a library, each as one line."""
 
 import errno
 import re
@@ -19,7 +19,7 @@ _BYTES = re.compile(r"tried to allocate ([\d.]+ \w+)", re.I)
 _THREADS = re.compile(r"can't start new thread|Resource temporarily unavailable")
 
 
-def told(error: Exception) -> str | None:
+def as_line(error: Exception) -> str | None:
     """The fault, with a remedy; None for an error that is none of the machine's."""
     cache = sys.modules.get("fastppo.kernels.tools.numba_cache")  # imported it would take seconds
     if cache is not None and isinstance(error, cache.CacheUnavailable):

@@ -1,6 +1,6 @@
 """The gate for numbers that are not finite: nothing behind it, sum or kernel, ever sees one.
 
-A step is no transition where its reward, the observation that it led to or the one that it was
+A step is not a transition if its reward, the observation that it led to or the one that it was
 decided on is not finite. `VecEnv` marks it invalid; what stands in its place here is 0.
 """
 
@@ -59,7 +59,7 @@ class FiniteGate:
         """Whether an environment's newest observation was not finite."""
         return self._any_blind
 
-    def told(self) -> str:
+    def warning(self) -> str:
         """What is said, once, where a step was left out."""
         envs = np.flatnonzero(self.rows)
         named = ", ".join(map(str, envs[:5]))

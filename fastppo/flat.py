@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def flatten(module: nn.Module) -> nn.Parameter:
-    """Moves the parameters of `module` into one float32 buffer with a gradient buffer beside it.
+    """Moves the parameters of `module` into one float32 buffer, with a buffer for their gradients.
 
     Returns:
         The flat parameter, [P], with `.grad` set. The module's parameters and their gradients are

@@ -1,4 +1,4 @@
-"""Atari's frame stacks stored as single frames: a quarter of the memory, and of the way to a GPU.
+"""Atari's frame stacks stored as single frames: a quarter of the memory, and of the copy to a GPU.
 
 What EnvPool 1.2.5 does with a stack (measured; `tests/fastppo/test_frames.py` repeats it): every
 step drops the oldest frame and appends one; at the start of a game, after no-op starts and FIRE,

@@ -11,7 +11,7 @@ from fastppo import cgroups
 from fastppo.errors import MachineError
 
 _UNLIMITED = 1 << 60
-"""Bytes from which on a limit is none; cgroup v1 writes a huge number."""
+"""A limit of so many bytes means no limit: cgroup v1 writes a huge number."""
 
 
 def available_bytes() -> int:

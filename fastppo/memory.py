@@ -1,4 +1,4 @@
-"""What a run needs of memory, told before any of it is taken."""
+"""How much memory a run needs, checked before any of it is taken."""
 
 from collections.abc import Iterator
 
@@ -48,14 +48,14 @@ def check(config: Config, spec: EnvSpec, device: torch.device) -> None:
         ("hidden_sizes", "the network and its optimizer need", network_bytes),
         ("num_envs, num_steps", "the rollout needs", rollout_bytes),
     )
-    for fields, told, count in needs:
+    for fields, what, count in needs:
         try:
             need = count(config, spec)
         except RuntimeError:  # the number of bytes does not fit into 64 bits
             need = 1 << 63
         if need > free:
             raise MachineError(
-                f"{fields}: {told} {_shown(need)} and {_shown(free)} are free{where}; lower them, "
+                f"{fields}: {what} {_shown(need)} and {_shown(free)} are free{where}; lower them, "
                 "or free memory"
             )
         free -= need

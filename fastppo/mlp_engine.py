@@ -1,7 +1,7 @@
 """The engine for small MLPs on a CPU: one call acts, one call is a whole update.
 
-Tested equal to `ppo.EagerEngine`, which says what is computed. What it spares is the dispatch of
-some twenty torch operators per env step: with a small network most of the time of a run.
+Tested equal to `ppo.EagerEngine`, which defines what is computed. It saves the dispatch of some
+twenty torch operators per env step: with a small network, most of the time of a run.
 """
 
 import math

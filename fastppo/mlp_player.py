@@ -1,7 +1,7 @@
 """Plays an MLP policy in EnvPool's environments by compiled code, many steps a call.
 
-Tested equal to `playing.play_one`, which says what is done. What it spares is the Python between
-two steps: on eight CartPoles it takes as long as the step, and meanwhile EnvPool's thread falls
+Tested equal to `playing.play_one`, which defines what is done. It saves the Python between two
+steps: on eight CartPoles it takes as long as the step, and meanwhile EnvPool's thread falls
 asleep and has to be woken.
 """
 

@@ -84,7 +84,7 @@ def check_output(path: Path, option: str) -> None:
         if path.is_dir():
             raise UserError(f"{option}: {path} is a folder; name a file")
         if not path.parent.is_dir():
-            raise UserError(f"{option}: {path.parent} is no folder; make it first")
+            raise UserError(f"{option}: {path.parent} is not a folder; make it first")
         if path.exists() and not path.is_symlink():
             if not stat.S_ISREG(path.stat().st_mode):
                 raise OSError(errno.EINVAL, "neither a file nor a pipe")

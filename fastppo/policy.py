@@ -108,7 +108,7 @@ class ActorCritic(nn.Module):
         config: network, widths and whether the trunk is shared.
 
     Raises:
-        UserError: the Nature CNN was asked for and the observation is no image it can read.
+        UserError: the Nature CNN was asked for and the observation is not an image it can read.
     """
 
     def __init__(self, spec: EnvSpec, config: Config) -> None:

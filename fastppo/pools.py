@@ -203,7 +203,7 @@ class TimeLimit:
         *,
         whole: Callable[[Array], Answer] | None = None,
     ) -> Answer:
-        """As EnvPool's `step`, of all environments or of some, with flags that are told apart.
+        """As EnvPool's `step`, of all environments or some; ended and cut have flags of their own.
 
         Args:
             whole: steps all environments where none is reset by force; None for `pool.step`.

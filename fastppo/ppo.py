@@ -41,7 +41,7 @@ class UpdateStats:
 def with_rollout_stats(
     means: Tensor, taken: Tensor, skipped: Tensor, rollout: Rollout
 ) -> UpdateStats:
-    """The means of STATS_NAMES and two counts of steps, 0-d, beside what the rollout tells."""
+    """The means of STATS_NAMES and two counts of steps, 0-d, and the numbers of the rollout."""
     counts = [taken, skipped, rollout.explained_variance(), rollout.valid.sum().float()]
     names = ("optimizer_steps", "skipped_steps", "explained_variance", "valid_rows")
     return UpdateStats((*STATS_NAMES, *names), torch.cat([means, torch.stack(counts)]))
@@ -120,7 +120,7 @@ class FlatAdam:
         return AdamTensors(*tensors, group["betas"], group["eps"])
 
     def _torch_step(self, skip: Tensor) -> tuple[Tensor, Tensor]:
-        # not api.clip_adam_: written to be read, its torch backend takes up to 13 times as long
+        # not api.clip_adam_, whose torch backend is written to be read: up to 13 times as slow
         gradient = flat.gradient(self.parameter)
         norm = torch.linalg.vector_norm(gradient)
         skip = skip | ~torch.isfinite(norm)

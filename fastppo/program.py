@@ -1,6 +1,6 @@
 """How every command runs and ends: signals, errors, output and exit codes in one place.
 
-Imports nothing that takes time, for the handler must be there before what does.
+Imports nothing slow: the signal handler must be installed before the slow imports.
 """
 
 import signal
@@ -12,7 +12,7 @@ from fastppo.text import print_err
 
 
 def run(command: Callable[[], int], *, is_process: bool = True) -> int:
-    """Runs a command; a user's mistake is one line on stderr. Within another it is a part of that.
+    """Runs a command; a user's mistake is one line on stderr. May be called within another command.
 
     Args:
         is_process: when the command ends, so does the process.
@@ -44,7 +44,7 @@ def _run(command: Callable[[], int], *, is_process: bool) -> int:
         print_err(f"fastppo: error: {error}")
         return error.exit_code
     except (MemoryError, RuntimeError, OSError, ImportError) as error:
-        fault = faults.told(error)
+        fault = faults.as_line(error)
         if fault is None:
             raise
         print_err(f"fastppo: error: {fault}")

@@ -24,8 +24,8 @@ def env_seeds(
 ) -> list[int]:
     """One int32 seed per global environment id, no two of a run equal.
 
-    A hash of 31 bits, drawn again where a lower id has it: every process walks up from id 0, so
-    all agree, and a run of which no two collide has the seeds that it had before this was so.
+    A hash of 31 bits, drawn again where a lower id has the same. Every process walks up from id 0,
+    so all agree.
 
     EnvPool cannot restore an environment, so a resumed run keys by the update it starts from:
     the same seeds would replay the episodes that the run began with.

@@ -74,8 +74,8 @@ class Rollout:
         rows_and_last = (config.num_steps + 1, config.num_envs)
         self.config = config
         self.device = device
-        # one launch per epoch instead of one per minibatch; without launches to save, the loss is
-        # quicker with rows that it has in its cache (docs/kernels.md)
+        # one launch per epoch instead of one per minibatch; a CPU has no launches to save, and its
+        # loss is faster on rows that are in the cache (docs/performance.md)
         self.stats_ahead = device.type == "cuda"
         self.store = make_store(config, spec, device, obs_normalizer)
         if spec.nvec is None:

@@ -44,7 +44,7 @@ class SecondThread:
             self._choice = two < GAIN * one
 
     def start(self, work: Callable[..., Any], *arguments: Any) -> "Future[Any]":
-        """Runs a function that lets go of Python's lock beside the caller."""
+        """Runs a function that releases the GIL on a second thread, next to the caller."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="fastppo-second")
         return self._pool.submit(work, *arguments)

@@ -21,7 +21,7 @@ from fastppo.text import print_err
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ECHO_S = 0.3
-"""What follows the first signal so soon is no second request: a terminal that closes, `timeout`
+"""Seconds within which a second signal belongs to the first request: a closing terminal, `timeout`
 and systemd send two at a time."""
 
 
@@ -33,7 +33,7 @@ class _State:
         self.is_program = False
         self.asked: int | None = None
         self.asked_at = 0.0
-        self.told = False
+        self.said = False
         self.holds = 0
         self.unwinds = 0
 
@@ -81,7 +81,7 @@ def unwinding() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Lets the block come to its end; a signal that comes meanwhile does its work after it.
+    """Lets the block finish; a signal that comes meanwhile takes effect after it.
 
     Raises:
         Interrupted: at the end, under `unwinding`.
@@ -132,13 +132,13 @@ class StopRequest:
 
 def tell(text: str) -> None:
     """Says on stderr how the command stopped, in place of the usual word."""
-    _state.told = True
+    _state.said = True
     print_err(text)
 
 
 def tell_unless_told() -> None:
     """Says that the command was interrupted, if it has not said more."""
-    if not _state.told:
+    if not _state.said:
         tell("fastppo: interrupted")
 
 
@@ -190,7 +190,7 @@ def _end(number: int) -> NoReturn:
     for group in tuple(_groups):
         with suppress(OSError):
             os.killpg(group, signal.SIGKILL)
-    if not _state.told:
+    if not _state.said:
         with suppress(OSError):
             os.write(2, b"fastppo: interrupted\n")
     os._exit(128 + number)

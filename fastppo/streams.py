@@ -1,4 +1,4 @@
-"""Standard output and error as mirrors: what cannot be written is lost, and told at the end.
+"""Standard output and error as mirrors: what cannot be written is lost, and reported at the end.
 
 A full disk, a reader that went away, a terminal that is gone, a stream that was closed before we
 started, or a character that it cannot show must not end a run of hours.
@@ -23,7 +23,7 @@ Role = Literal["product", "mirror", "run"]
 
 
 class Guard:
-    """A text stream that never fails: from its first error on it takes everything and keeps none.
+    """A text stream that never fails: after its first error it discards what it is given.
 
     Args:
         stream: None where it was closed before we started.
@@ -130,7 +130,7 @@ def needed() -> None:
 def settle(out: Guard, code: int) -> int:
     """Says on standard error that output was lost, if it was.
 
-    A reader that goes away, such as `head`, has seen enough: only a long run tells of that.
+    A reader that goes away, such as `head`, has seen enough: only a long run reports it.
 
     Returns:
         The exit code: 3 in place of 0 where standard output was the product.
@@ -143,8 +143,8 @@ def settle(out: Guard, code: int) -> int:
         remedy = "not all was printed; free space, or send it elsewhere"
         print_err(f"fastppo: error: {reason}; {remedy}")
         return 3
-    told = "the run went on without it" if out.role == "run" else "not all was printed"
-    print_err(f"fastppo: warning: {reason}; {told}")
+    rest = "the run went on without it" if out.role == "run" else "not all was printed"
+    print_err(f"fastppo: warning: {reason}; {rest}")
     return code
 
 

@@ -2,7 +2,7 @@
 
 A process of its own, since only an ancestor can be sure of a whole tree. It is the program's
 subreaper: whatever the program starts stays below it, in whatever group or session, and orphans
-become its children. Its end of a socket tells when we are gone, however that came: `kill -9`, a
+become its children. Its end of a socket closes when we are gone, for whatever reason: `kill -9`, a
 hang-up, a closed terminal. A process that is stopped dies by SIGKILL like any other.
 
 What does less: PR_SET_PDEATHSIG in the program reaches no helper of it, fires when the *thread*
@@ -74,13 +74,13 @@ def _die_with(parent: int, prctl: Callable[[int, int], int]) -> None:
 
 
 def _watch(link: socket.socket, wake: int, leader: int) -> bool:
-    """Until the other end lets go; whether it wants the tree ended at once."""
-    told = False
+    """Waits until the other end lets go; returns whether it wants the tree ended at once."""
+    reported = False
     while True:
         code = _exit_code(leader)
-        if code is not None and not told:
+        if code is not None and not reported:
             _tell(link, f"ended {code}")
-            told = True
+            reported = True
         if link in _sleep(wake, None, link):
             with suppress(OSError):
                 return link.recv(16) == AT_ONCE
@@ -88,7 +88,7 @@ def _watch(link: socket.socket, wake: int, leader: int) -> bool:
 
 
 def _sleep(wake: int, seconds: float | None, *others: socket.socket) -> list[int | socket.socket]:
-    """Until a child ends, or another file has something; those that have."""
+    """Waits until a child ends or a file is readable; returns the files that are."""
     waited: list[int | socket.socket] = [wake, *others]
     ready, _, _ = select.select(waited, [], [], seconds)
     with suppress(BlockingIOError):

@@ -15,7 +15,7 @@ def mend() -> None:
         os.environ.pop(name, None)
     # we draw into files; matplotlib does not even import where the name is of no backend
     os.environ["MPLBACKEND"] = "agg"
-    # git status must not write into the index beside somebody's commit
+    # git status must not write into the index while somebody commits
     os.environ["GIT_OPTIONAL_LOCKS"] = "0"
     # a warning inside a library, which nobody here can act on, would end a command
     if any(option.startswith("error") for option in sys.warnoptions):

@@ -28,7 +28,7 @@ def print_out(text: str) -> None:
 
 
 def print_err(text: str) -> None:
-    """Prints one line on standard error, beside what goes to standard output."""
+    """Prints one line on standard error; standard output is for results."""
     print(printable(text), file=sys.stderr, flush=True)
 
 

@@ -63,7 +63,7 @@ class Trainer:
         self.config = config
         self.spec = spec
         self.device = resolve_device(config.device)
-        if self.device.index is not None:  # where events and streams are made, unless told
+        if self.device.index is not None:  # where events and streams are made by default
             torch.cuda.set_device(self.device)
         self.backend = check_backend(config, self.device)
         self.engine_choice = choose(config, spec, self.backend)
@@ -85,7 +85,7 @@ class Trainer:
         seeds = randomness.env_seeds(config.seed, env_ids, start_update=self.update)
         self.env = VecEnv(config, seeds, num_threads=self.thread_plan.env_threads)
         limits.check_threads(self.thread_plan.torch_threads + 2, "torch_threads")
-        # only now: a mistake in the config is told before the seconds that compiling takes
+        # only now: a mistake in the config is reported before the seconds that compiling takes
         begin = clock()
         on_gpu = self.device.type == "cuda"
         needed = operations(config, spec, self.engine_choice, on_gpu=on_gpu)

@@ -1,4 +1,4 @@
-"""Which backend runs a call: decided by name, device and dtype, never by what happens to import."""
+"""Which backend runs a call: decided by name, device and dtype, never by what can be imported."""
 
 import os
 from collections.abc import Iterable
@@ -97,7 +97,7 @@ def resolve_backend(backend: str, device: torch.device | str, dtype: torch.dtype
         ValueError: `backend` is not a known name.
     """
     name = str(_resolve(backend, torch.device(device).type, dtype))
-    # dynamo would break its graph at the question, and answers for itself when it cannot go on
+    # torch.compile would break its graph here, and reports what it cannot trace by itself
     if name != "torch" and not torch.compiler.is_compiling():
         check_not_transformed(f"backend {name!r}")
     return name

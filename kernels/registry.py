@@ -33,8 +33,8 @@ def register(
             None: no gradient flows through the operation.
 
     Returns:
-        Takes the arguments of the schema, by position, and does it in the way that fits: compiled
-        or eager. Autograd learns of what was written, which goes past torch.
+        A function of the schema's arguments, by position, for compiled and eager code. It advances
+        the version counters of what was written, which torch does not see.
     """
     name = schema.partition("(")[0]
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
@@ -79,7 +79,8 @@ def _below_autograd(
 ) -> Callable[..., Any]:
     """What runs when autograd meets the operation.
 
-    Without it torch would record whatever the backend is made of: a gradient here, None there.
+    Without it torch would record the operators that a backend happens to use: some with gradients,
+    some without.
     """
 
     def kernel(keyset: Any, *arguments: Any) -> Any:

@@ -77,3 +77,7 @@ def test_a_file_that_is_gone_is_found() -> None:
     text = "see `docs/gone.md`, `bench/report/html.py` and [this](gone.md)"
 
     assert list(missing("docs/x.md", text)) == ["docs/x.md: docs/gone.md", "docs/x.md: (gone.md)"]
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 110

@@ -1,4 +1,4 @@
-"""The import graph points one way, every package is shipped, and the version is told once."""
+"""The import graph points one way, every package is shipped, the version is the same everywhere."""
 
 import ast
 import re

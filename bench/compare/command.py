@@ -3,7 +3,7 @@
 The two files were measured at different times, so nothing pairs their samples. What both measured
 of the machine alone (EnvPool with random actions, a plain copy) is divided out, and what that
 leaves of the machine is in every interval (`drift`). What A has and B could not measure is a row,
-too: it is no pass.
+too, and does not pass.
 """
 
 from fastppo.bench.compare import table

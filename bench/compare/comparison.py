@@ -56,7 +56,7 @@ class Comparison:
         """The first that applies of: void 4, regression 1, not measured 3, inconclusive 5, 0.
 
         Args:
-            strict: whether what settles nothing is no pass.
+            strict: whether an inconclusive row is not a pass.
         """
         if self.void is not None:
             return 4
@@ -132,10 +132,10 @@ def _by_key(run: ResultFile) -> dict[Key, Entry]:
 def _failures(run: ResultFile, but: ResultFile | None = None) -> dict[tuple[str, str], str]:
     """Reasons by id and implementation, without those of another file."""
     known = {(one["id"], one["impl"]) for one in but.failures} if but else set()
-    told: dict[tuple[str, str], list[str]] = {}
+    by_row: dict[tuple[str, str], list[str]] = {}
     for one in run.failures:
-        told.setdefault((str(one["id"]), str(one["impl"])), []).append(str(one["reason"]))
-    return {name: "; ".join(reasons) for name, reasons in told.items() if name not in known}
+        by_row.setdefault((str(one["id"]), str(one["impl"])), []).append(str(one["reason"]))
+    return {name: "; ".join(reasons) for name, reasons in by_row.items() if name not in known}
 
 
 def _row(
@@ -145,7 +145,7 @@ def _row(
     controls: tuple[Side, Side] | None,
     failed: dict[tuple[str, str], str],
 ) -> ComparedRow:
-    """What B could not measure is no pass, even where it holds some of it."""
+    """What B could not measure does not pass, even where B holds part of it."""
     reason = failed.get((a.id, a.impl))
     if b is None:
         return row_of(a, None, NOT_MEASURED, remark=reason or "B does not hold it")
@@ -190,7 +190,7 @@ def machine_differences(a: ResultFile, b: ResultFile) -> list[str]:
     ours, theirs = a.record["machine"], b.record["machine"]
     if ours["fingerprint"] == theirs["fingerprint"]:
         return []
-    # the fingerprint is no fact to read, but a file may hold nothing else that differs
+    # nobody can read a fingerprint, but a file may hold nothing else that differs
     found = differences(ours, theirs, "machine")
     return [line for line in found if not line.startswith("machine.fingerprint")] or found
 

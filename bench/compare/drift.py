@@ -27,12 +27,12 @@ DRIFT = 0.055
 """Standard deviation, between two sessions, of what dividing by the control leaves of the machine:
 a guess for code that is bound by a CPU, not a measurement."""
 ALONE = 0.08
-"""The same where there is no control to divide by."""
+"""The same without a control to divide by."""
 LARGEST = 0.15
 """Log-ratio of one task's control beyond which that task is not judged, though others may be."""
 FEWEST = 3
 """Launches of each side below which their own spread says nothing. They are then taken to differ by
-LAUNCH, and all that is told is what lies outside even so."""
+LAUNCH, and only what lies outside even so gets a verdict."""
 LAUNCH = 0.05
 
 
@@ -43,7 +43,7 @@ class Side:
     launches: Array
     """[..., n] of each launch, n >= 1."""
     error: Array
-    """[...] variance of one of these by the noise of its rounds; only heeded below FEWEST."""
+    """[...] variance of one of these by the noise of its rounds; only used below FEWEST."""
 
     @property
     def few(self) -> bool:

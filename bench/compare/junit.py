@@ -38,8 +38,8 @@ def junit(found: Comparison, *, strict: bool) -> str:
 def _case(suite: xml.Element, row: ComparedRow, *, void: bool, strict: bool) -> None:
     name = row.id if row.clock == "wall" else f"{row.id} {row.clock}"
     case = named(suite, name, row.impl)
-    told = "" if row.ratio is None else f"ratio {ratio_of(row)}"
-    message = "; ".join(part for part in (row.verdict, told, row.remark) if part)
+    shown = "" if row.ratio is None else f"ratio {ratio_of(row)}"
+    message = "; ".join(part for part in (row.verdict, shown, row.remark) if part)
     if row.control is not None:
         properties(case, {"machine alone": repr(row.control)})
     if void and row.verdict != NOT_MEASURED:

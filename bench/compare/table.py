@@ -76,8 +76,8 @@ def rows(compared: Sequence[ComparedRow], *, narrow: bool = False) -> Table:
     units = {entry.unit for row in compared for entry in (row.a, row.b) if entry} - {"s"}
     first = f"result, {units.pop()}" if len(units) == 1 else "result"
     sure = any(map(_has_interval, compared))
-    told = f"ratio [{COVERS}]" if sure and not narrow else "ratio"
-    return Table(first, ("A", "B", told, "verdict"), cells)
+    heading = f"ratio [{COVERS}]" if sure and not narrow else "ratio"
+    return Table(first, ("A", "B", heading, "verdict"), cells)
 
 
 def _middle(entry: Entry | None) -> str:
@@ -103,12 +103,12 @@ def notes(found: Comparison) -> list[str]:
     methods = {False: "t over launches", True: "bootstrap over seeds"}
     lines += [f"Intervals: {COVERS}, {methods[learning]}." for learning in sorted(sure)]
     if found.controls:
-        told = ", ".join(map(ratio, sorted(found.controls)))
+        factors = ", ".join(map(ratio, sorted(found.controls)))
         if len(found.controls) > 4:
-            told = f"{ratio(min(found.controls))} to {ratio(max(found.controls))}"
+            factors = f"{ratio(min(found.controls))} to {ratio(max(found.controls))}"
         lines.append(
-            f"The machine alone (EnvPool, a copy) was {told} times as fast in B; the ratios of a "
-            "task are over its own."
+            f"The machine alone (EnvPool, a copy) was {factors} times as fast in B; the ratios of "
+            "a task are over its own."
         )
     elif speeds:
         lines.append("Nothing of the machine alone is divided out: more drift is in every ratio.")
@@ -137,7 +137,7 @@ def _doubts(found: Comparison) -> list[str]:
         lines.append(
             f"Fewer than {FEWEST} launches on a side, so no interval, in {launches} of "
             f"{len(found.rows)} results: launches are taken to differ by {LAUNCH:.0%}, and only "
-            "what lies outside even so is told."
+            "what lies outside even so gets a verdict."
         )
     if seeds:
         lines.append(

@@ -179,7 +179,7 @@ class Reporter:
             self._trial = None
 
     def error(self, message: str) -> None:
-        """Says why it cannot go on, in one line; exit with code 3 afterwards."""
+        """Says why it cannot go on, in one line; the program should then exit with code 3."""
         self._print(event="error", message=" ".join(message.split()))
 
     def _print(self, **line: Any) -> None:

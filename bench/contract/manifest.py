@@ -59,7 +59,7 @@ def gradient_steps_per_env_step(work: dict[str, Any]) -> float:
 
 def differences(work: dict[str, Any], base: dict[str, Any]) -> list[str]:
     """Every field in which two implementations do different work, spelled out; [] for the same."""
-    told = []
+    differences = []
     for name in COMPARED:
         ours, theirs = work[name], base[name]
         if ours == theirs:
@@ -68,11 +68,11 @@ def differences(work: dict[str, Any], base: dict[str, Any]) -> list[str]:
             without = ", ".join(sorted(set(theirs) - set(ours)))
             added = ", ".join(sorted(set(ours) - set(theirs)))
             parts = [f"without {without}" if without else "", f"with {added}" if added else ""]
-            told.append(" and ".join(filter(None, parts)))
+            differences.append(" and ".join(filter(None, parts)))
         elif name == "trains_on_reset_rows":
-            told.append("trains on reset rows" if ours else "does not train on reset rows")
+            differences.append("trains on reset rows" if ours else "does not train on reset rows")
         elif isinstance(ours, int):
-            told.append(f"{UNITS.get(name, name.replace('_', ' '))} {ours:,} for {theirs:,}")
+            differences.append(f"{UNITS.get(name, name.replace('_', ' '))} {ours:,} for {theirs:,}")
         else:
-            told.append(f"{name} {ours} for {theirs}")
-    return told
+            differences.append(f"{name} {ours} for {theirs}")
+    return differences

@@ -96,7 +96,7 @@ def run(args: Args) -> int:
         then is printed and written.
 
     Raises:
-        UserError: told before anything is measured.
+        UserError: the request is off; nothing was measured.
     """
     work = work_of(args)
     args = prepared(args, "env")
@@ -104,8 +104,8 @@ def run(args: Args) -> int:
     exit_code = 0
     with StopRequest() as stop:
         for env_id, (config, settings) in work.items():
-            told = f"[{len(grids) + 1}/{len(work)}] {env_id}: {len(settings)} settings"
-            print_err(f"{told}, {args.seconds:g} s of slices ...")
+            header = f"[{len(grids) + 1}/{len(work)}] {env_id}: {len(settings)} settings"
+            print_err(f"{header}, {args.seconds:g} s of slices ...")
             grids.append(
                 measure(config, settings, seconds=args.seconds, rounds=args.rounds, stop=stop)
             )

@@ -27,7 +27,7 @@ MEMORY_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What N environments can do, beside what `fastppo train` would do with them."""
+    """What N environments can do, and what `fastppo train` would do with them."""
 
     plan: Setting
     torch_threads: int

@@ -1,4 +1,4 @@
-"""Machines to try the rule on: what the time of a launch consists of beside the code."""
+"""Machines to try the rule on: what the time of a launch consists of besides the code."""
 
 from dataclasses import dataclass
 

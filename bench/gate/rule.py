@@ -70,7 +70,7 @@ def judge(differences: ArrayLike, tolerance: float, look: Look) -> Verdicts:
     if seen.shape[-1] < look.pairs:
         raise ValueError(f"differences: {seen.shape[-1]} pairs, the look needs {look.pairs}")
     found, margin = middle(seen, look.alpha), math.log1p(tolerance)
-    # an improvement would pass at the first look already, and then never be told
+    # an improvement would pass at the first look, and then never be called one
     improved = OPEN if look.only_pass else IMPROVED
     suspect = OPEN if look.only_pass else SUSPECT
     said: Verdicts = np.select(
@@ -129,8 +129,8 @@ def moved(controls: ArrayLike, tolerance: float) -> bool:
     """Whether the controls, the same artefact on both sides, were shown to differ after all.
 
     Their median in each pair is judged: where a single one happens to lie in memory moves it by a
-    few percent, what the machine does to one side moves them all. By the interval, as on a noisy
-    machine every estimate is off by half the tolerance, and a gate that is always void is none.
+    few percent, what the machine does to one side moves them all. By the interval: on a noisy
+    machine every estimate is off by half the tolerance, and the gate would always be void.
 
     Args:
         controls: [controls, n] differences, at least one of each.

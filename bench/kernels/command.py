@@ -1,8 +1,8 @@
-"""`fastppo bench kernels`: every kernel at real shapes, beside eager and compiled torch.
+"""`fastppo bench kernels`: every kernel at real shapes, next to eager and compiled torch.
 
 Nothing is timed before it is shown equal to float64. Ways take turns; medians and paired ratios
-are reported, and each time stands beside the time that this machine, in the same rounds, takes to
-copy as many bytes as the operation must move.
+are reported, and each time is compared with the time that this machine, in the same rounds, takes
+to copy as many bytes as the operation must move.
 """
 
 import time
@@ -126,7 +126,7 @@ def time_case(case: Case, device: torch.device, rounds: int) -> Iterable[Timing]
             except Exception as error:
                 if way == OURS:
                     raise
-                # A baseline that cannot be compiled or captured is told, not hidden.
+                # a baseline that cannot be compiled or captured is reported, not hidden
                 failed[way] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
                 if device.type == "cuda":
                     torch.cuda.synchronize()
@@ -173,7 +173,7 @@ def run_grid(
         timings: what was measured is added here, case by case, and stays there where a signal or an
             error ends it.
         rounds: of interleaved slices; None for the usual number.
-        deadline: on time.monotonic's clock; cases that would start later are left out, told.
+        deadline: on time.monotonic's clock; cases that would start later are left out.
 
     Returns:
         The cases that were left out.

@@ -39,7 +39,7 @@ def parse(texts: Sequence[str]) -> list[Implementation]:
             that are installed) and `name=module:function`; or one `name=command line`.
 
     Raises:
-        UserError: unknown, or given twice. A peer that is not installed is no error yet: the
+        UserError: unknown, or given twice. A peer that is not installed raises later: the
             others can be measured.
     """
     found: list[Implementation] = []
@@ -83,7 +83,7 @@ def _resolve(text: str) -> list[Implementation]:
     name, equals, value = text.partition("=")
     value = value.strip() if equals else name
     if not NAME.fullmatch(name):
-        raise UserError(f"--impl: {name!r} is no name; letters, digits and _ . + - make one")
+        raise UserError(f"--impl: {name!r} is not a name; use letters, digits and _ . + -")
     if value in BUILT_IN:
         return [ours(name, value)]
     if value in registry.names():
@@ -115,9 +115,9 @@ def _command(name: str, text: str) -> list[str]:
     try:
         command = shlex.split(text)
     except ValueError as error:
-        raise UserError(f"--impl: {name}={text!r} is no command line ({error})") from None
+        raise UserError(f"--impl: {name}={text!r} is not a command line ({error})") from None
     if not command:
         raise UserError(f"--impl: {name}= names no program; give module:function or a command line")
     if shutil.which(command[0]) is None and not Path(command[0]).is_file():
-        raise UserError(f"--impl: {name}: {command[0]!r} is no program that can be found")
+        raise UserError(f"--impl: {name}: {command[0]!r} is not a program that can be found")
     return command

@@ -54,7 +54,7 @@ class Slice:
     env_steps: int
     seconds: float
     phases: dict[str, float] | None
-    """Seconds, as the implementation booked them; None unless every update told them."""
+    """Seconds, as the implementation booked them; None unless every update reported them."""
 
     @property
     def env_steps_per_s(self) -> float:
@@ -157,7 +157,7 @@ class Measurement:
             try:
                 self._warm_up(one.name, process)
             except Failed as failure:
-                process.kill()  # it must not run beside the others
+                process.kill()  # it must not run while the others do
                 self._drop(one.name, str(failure))
         if self._open:
             _tell(f"{self._title}: starting the ceilings")
@@ -172,7 +172,7 @@ class Measurement:
                 self._drop("ceilings", str(failure))
 
     def _warm_up(self, name: str, process: Launch) -> None:
-        """Until its updates take equally long, or the patience for that is over; then pauses it."""
+        """Runs updates until their times are steady or `warmup_s` is over; then pauses it."""
         ready = _expect(process, "ready")
         work = ready.values["work"]
         self._check_work(name, work)
@@ -233,19 +233,21 @@ class Measurement:
         at = time.monotonic() - self._began
         begin = previous = process.clock()
         first, env_steps, phases = len(run.durations), 0, dict.fromkeys(PHASES, 0.0)
-        told = True
+        all_booked = True
         process.resume()
         while previous - begin < self.effort.seconds:
             event = _expect(process, "update")
             env_steps += event.values["env_steps"]
             self._book(run, event, previous)
             previous = event.at
-            told = told and event.values.get("phases") is not None
+            all_booked = all_booked and event.values.get("phases") is not None
             for phase, seconds in (event.values.get("phases") or {}).items():
                 phases[phase] += seconds
         process.pause()
         updates = len(run.durations) - first
-        return Slice(number, at, updates, env_steps, previous - begin, phases if told else None)
+        return Slice(
+            number, at, updates, env_steps, previous - begin, phases if all_booked else None
+        )
 
     def _book(self, run: Run, event: Event, previous: float) -> None:
         if not run.durations:
@@ -300,7 +302,7 @@ def _expect(process: Launch, *kinds: str) -> Event:
     """The next event, which must be of one of these kinds."""
     event = process.next_event()
     if event is None:
-        raise Failed(f"{process.name}: ended before it was told to; {process.last_words()}")
+        raise Failed(f"{process.name}: ended before it was asked to; {process.last_words()}")
     if event.kind not in kinds:
         raise Failed(f"{process.name}: said {event.kind!r} where {' or '.join(kinds)} was due")
     return event

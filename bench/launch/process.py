@@ -140,14 +140,14 @@ class Launch:
         self._process.signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Ends it at once; whoever waits for its next event is told that it died."""
+        """Ends it at once; whoever waits for its next event learns that it died."""
         self._process.signal(signal.SIGKILL)
 
     def next_event(self) -> Event | None:
         """Waits for the next line; None once it has ended by itself, with exit code 0.
 
         Raises:
-            Failed: it died, said `error`, fell silent, or printed what is no line of the contract.
+            Failed: it died, said `error`, fell silent, or printed a line that breaks the contract.
         """
         try:
             line = self._output.line(self._silence_s)

@@ -14,7 +14,7 @@ TOLERANCE = 0.05
 def steady_index(durations: Sequence[float]) -> int | None:
     """How many leading updates are warm-up; None if there is no steady state.
 
-    The earliest start whose own update is no outlier to those after it, and from which the first
+    The earliest start whose update is not an outlier among those after it, and from which the first
     half of the updates takes as long as the second: their medians differ by less than TOLERANCE,
     or by less than twice the standard error of that difference. After pyperf's calibration
     (V. Stinner), which compares the same things.
@@ -44,7 +44,7 @@ def _alike(first: Sequence[float], second: Sequence[float], noise: float) -> boo
 
 
 def _noise(values: Sequence[float]) -> float:
-    """Standard deviation from one update to the next: a trend is no noise.
+    """Standard deviation from one update to the next: a trend is not noise.
 
     From the median absolute deviation (times 1.4826) of successive differences (over root two).
     """

@@ -78,7 +78,7 @@ def main() -> int:
     """Serves one implementation until its end, or until the parent has heard enough.
 
     Returns:
-        0, or 3 after a failure that the parent was told.
+        0, or 3 after a failure that the parent knows of.
     """
     from fastppo import faults
     from fastppo.errors import Diverged, MachineError, UserError
@@ -104,7 +104,7 @@ def main() -> int:
         report.error(str(error))
         return 3
     except (MemoryError, RuntimeError, OSError, ImportError) as error:
-        fault = faults.told(error)
+        fault = faults.as_line(error)
         if fault is None:
             raise
         report.error(fault)

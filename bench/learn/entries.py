@@ -1,4 +1,4 @@
-"""From learning curves to the entries of a result file, and to what the pairs say."""
+"""From learning curves to the entries of a result file, and to the comparison of the pairs."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def _entry(task: LearnTask, name: str, curves: list[Curve]) -> dict[str, Any]:
     if finals:
         rng = rng_for(task.id, name, "final")
         final = statistics.interval(statistics.pooled_iqm, [finals], rng=rng)
-    told = [curve.to_dict(task.threshold) for curve in curves]
+    kept = [curve.to_dict(task.threshold) for curve in curves]
     return {
         "id": task.id,
         "impl": name,
@@ -78,23 +78,23 @@ def _entry(task: LearnTask, name: str, curves: list[Curve]) -> dict[str, Any]:
             "threshold_source": task.threshold_source,
             "games": WINDOW,
             "final_part": FINAL_PART,
-            "curves": told,
+            "curves": kept,
             "final_iqm": _plain(final),
-            "to_threshold": _to_threshold(task, told),
+            "to_threshold": _to_threshold(task, kept),
         },
     }
 
 
-def _to_threshold(task: LearnTask, told: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _to_threshold(task: LearnTask, kept: list[dict[str, Any]]) -> dict[str, Any] | None:
     """How many runs got there, and the median of their env steps and seconds; null: not reached."""
     if task.threshold is None:
         return None
     found: dict[str, Any] = {
-        "reached": sum(one["steps_to_threshold"] is not None for one in told),
-        "runs": len(told),
+        "reached": sum(one["steps_to_threshold"] is not None for one in kept),
+        "runs": len(kept),
     }
     return found | {
-        f"median_{what}_to_threshold": _plain(to_threshold(told, what))
+        f"median_{what}_to_threshold": _plain(to_threshold(kept, what))
         for what in ("steps", "seconds")
     }
 
@@ -106,7 +106,7 @@ def comparison(
     failures: Sequence[Mapping[str, Any]],
     base: str,
 ) -> dict[str, Any]:
-    """What the implementations come to beside one another, over all tasks.
+    """The implementations compared with one another, over all tasks.
 
     Args:
         failures: with `id`, `impl` and `seed` of runs that are missing from `curves`.
@@ -206,8 +206,8 @@ def _runs(
     task: LearnTask, name: str, curves: Curves, failures: Sequence[Mapping[str, Any]]
 ) -> Runs:
     crashed = sum(one["id"] == task.id and one["impl"] == name for one in failures)
-    told = [one.to_dict(task.threshold) for one in curves.get((task.id, name), ())]
-    return parity_records.runs_of(told, task.threshold, crashed)
+    kept = [one.to_dict(task.threshold) for one in curves.get((task.id, name), ())]
+    return parity_records.runs_of(kept, task.threshold, crashed)
 
 
 def _finals(curves: Sequence[Curve]) -> list[float]:

@@ -19,7 +19,7 @@ from fastppo.text import print_err
 SHORT = 0.5
 """An implementation that ends before this part of its env steps has not trained.
 
-Reset rows count among the steps asked for and not among those told, so some must be missing.
+Reset rows count among the steps asked for and not among those reported: some must be missing.
 """
 
 
@@ -83,7 +83,7 @@ class Trainings:
         self._stopping = False
 
     def run(self) -> None:
-        """Every job. A failed one is told and left out, the others go on."""
+        """Every job. A failed one is reported and left out, the others go on."""
         self._drop_missing()
         if self._at_once == 1:
             for job in self._jobs:
@@ -109,7 +109,7 @@ class Trainings:
             missing = job.implementation.missing
             if missing is not None and (job.task.id, job.implementation.name) not in self.curves:
                 self.curves[job.task.id, job.implementation.name] = []
-                self._fail(job, missing, told=job.implementation.name not in seen)
+                self._fail(job, missing, reported=job.implementation.name not in seen)
                 seen.add(job.implementation.name)
         self._jobs = [job for job in self._jobs if job.implementation.missing is None]
 
@@ -150,12 +150,12 @@ class Trainings:
             with self._lock:
                 self._open.remove(launch)
 
-    def _fail(self, job: Job, reason: str, *, told: bool = True) -> None:
+    def _fail(self, job: Job, reason: str, *, reported: bool = True) -> None:
         name = job.implementation.name
         where = "" if job.implementation.missing is not None else f"seed {job.seed}: "
         entry = {"id": job.task.id, "impl": name, "reason": where + reason}
         self.failures.append(entry if not where else entry | {"seed": job.seed})
-        if told:
+        if reported:
             warn(f"{name}: {where}{reason}" if where else reason)
 
     def _request(self, job: Job) -> dict[str, Any]:
@@ -186,18 +186,18 @@ def shortfall(curve: Curve, total_timesteps: int) -> str | None:
 
 def _told(curve: Curve, threshold: float | None) -> str:
     final = curve.final_return() if curve.finished else None
-    told = "cut short" if final is None else f"final return {final:,.1f}"
+    reported = "cut short" if final is None else f"final return {final:,.1f}"
     if threshold is not None:
         there = curve.reached(threshold)
-        told += f", {threshold:g} not reached"
+        reported += f", {threshold:g} not reached"
         if there is not None:
             at = f"{curve.env_steps[there]:,} env steps, {curve.wall_s[there]:,.1f} s"
-            told = told.replace("not reached", f"after {at}")
-    return f"{told}; {curve.total_steps:,} in {curve.total_s:,.1f} s"
+            reported = reported.replace("not reached", f"after {at}")
+    return f"{reported}; {curve.total_steps:,} in {curve.total_s:,.1f} s"
 
 
 def tell(text: str) -> None:
-    """Progress, beside the table that goes to standard output."""
+    """Progress on standard error: the table goes to standard output."""
     print_err(text)
 
 

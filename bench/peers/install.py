@@ -1,6 +1,6 @@
 """`fastppo bench peers install | list`: the other libraries, each in a venv of its own.
 
-A venv is built beside its place and moved there whole, stamp and all, so that an install that was
+A venv is built next to its place and moved there whole, stamp and all, so that an install that was
 killed is never taken for one. A venv's python does not mind the move (its scripts would).
 """
 
@@ -100,7 +100,7 @@ def install(peer: Peer) -> None:
     """Makes a peer's venv, or leaves what was there.
 
     Raises:
-        MachineError: pip or venv failed (its output is kept in a log file beside the venv), or
+        MachineError: pip or venv failed (its output is kept in a log file next to the venv), or
             another process is installing the same peer.
     """
     root = registry.root()

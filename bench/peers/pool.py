@@ -2,7 +2,7 @@
 
 EnvPool resets on the step after (`fastppo.envs`). Here the environments that finished are stepped
 once more, alone and right away: a synchronous pool takes a step of some of its environments. The
-action of that step is ignored and it is no transition, so the library sees T * N transitions per
+action of that step is ignored and it is not a transition, so the library sees T * N transitions per
 rollout and never a reset row. `pool.reset(ids)` would not do: after a lost life it starts the
 whole game again (checked on EnvPool 1.2.5; tests/bench/peers/test_peers.py).
 """

@@ -34,13 +34,13 @@ def run(args: Args) -> int:
         0.
 
     Raises:
-        UserError: a setting is off, or DIR cannot be written: told before anything runs.
+        UserError: a setting is off, or DIR cannot be written; nothing has run.
         MachineError: the disk refuses.
         Interrupted: stopped; both files hold the rounds that were whole, if there were any.
     """
     config = settings.checked(args)
     if config.engine == "mlp":
-        seen = "a whole update is one call, of which the profiler sees nothing"
+        seen = "a whole update is one call, and the profiler sees nothing inside"
         raise UserError(f"engine: {config.engine!r} cannot be profiled: {seen}; use eager")
     if args.updates < 1:
         raise UserError(f"updates: {args.updates} must be at least 1")

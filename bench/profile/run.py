@@ -1,4 +1,4 @@
-"""Measures a few updates with and without torch.profiler, and the ceilings beside them."""
+"""Measures a few updates with and without torch.profiler, and the ceilings."""
 
 import random
 import resource

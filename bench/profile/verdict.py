@@ -87,14 +87,14 @@ def paragraph(facts: Facts) -> str:
     """What bounds the run, by how much, and what to try, every number measured."""
     name = bound(facts)
     share = facts.share(name)
-    told: dict[str, Callable[[Facts], str]] = {
+    sentences: dict[str, Callable[[Facts], str]] = {
         "env": _env, "dispatch": _dispatch, "compute": _compute, "memory": _memory, "sync": _sync
     }  # fmt: skip
     others = sorted((other for other in facts.split if other != name), key=facts.share)[::-1]
     rest = ", ".join(f"{other} {facts.share(other):.0%}" for other in others if facts.split[other])
     return (
         f"{name.capitalize()}-bound: {share:.0%} of the wall time goes to {WHAT[name]}. "
-        f"{told[name](facts)} Halving that share would gain {1.0 / (1.0 - share / 2.0):.2f}x. "
+        f"{sentences[name](facts)} Halving that share would gain {1.0 / (1.0 - share / 2.0):.2f}x. "
         f"The rest: {rest}."
     )
 

@@ -111,7 +111,7 @@ class Palette:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure with everything that a page says beside it."""
+    """A figure with everything that a page says about it."""
 
     name: str
     """Of the files, and what makes its ids unique on a page."""

@@ -64,7 +64,7 @@ def _roofline(
     for entry in sorted(entries, key=lambda entry: float(entry.raw["size"])):
         point = (float(entry.raw["size"]), 1e6 * median(entry.samples))
         lines.setdefault(entry.impl, []).append(point)
-    told = "; ".join(
+    summary = "; ".join(
         f"{impl} {', '.join(f'{seconds(y / 1e6)} at {count(x)}' for x, y in points)}"
         for impl, points in lines.items()
     )
@@ -74,7 +74,7 @@ def _roofline(
         f"{title} ({note})" if note else title,
         "Median time of a call against its size, both logarithmic; lower is better. Dashed: the "
         "time to copy as many bytes as the operation must move.",
-        f"{title}: {told}.",
+        f"{title}: {summary}.",
         _draw_lines(lines, _ABSCISSAS.get(operation, "rows B"), palette),
     )
 

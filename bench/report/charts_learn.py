@@ -78,7 +78,7 @@ def reached(group: Group, palette: Palette) -> Chart | None:
     threshold = entries[0].detail["threshold"] if entries else None
     if threshold is None:
         return None
-    told = []
+    parts = []
     with style():
         figure, axes = panel(3.4 + 0.2 * ((len(entries) + 1) // 3))
         for index, entry in enumerate(entries):
@@ -92,7 +92,9 @@ def reached(group: Group, palette: Palette) -> Chart | None:
             colour, label = palette.colour(entry.impl), shorten(entry.impl)
             (line,) = axes.step(x, y, where="post", color=colour, linewidth=2.2, label=label)
             line.set_gid(f"data-reached-{index}")
-            told.append(f"{entry.impl} {sum(at is not None for at in when)} of {len(curves)} seeds")
+            parts.append(
+                f"{entry.impl} {sum(at is not None for at in when)} of {len(curves)} seeds"
+            )
         axes.set(xlabel=AXES["wall_s"][0], ylabel="seeds that have reached it, %", ylim=(-3, 103))
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(short)
@@ -104,7 +106,7 @@ def reached(group: Group, palette: Palette) -> Chart | None:
         f"Time to a return of {count(threshold)}",
         "Share of the seeds whose return has reached the threshold (Kaplan-Meier: a run that was "
         "cut off counts as not yet there for as long as it was watched).",
-        f"{title_of(group)}, reached {count(threshold)}: {'; '.join(told)}.",
+        f"{title_of(group)}, reached {count(threshold)}: {'; '.join(parts)}.",
         figure,
         title_of(group),
     )
@@ -112,11 +114,11 @@ def reached(group: Group, palette: Palette) -> Chart | None:
 
 def profile(run: ResultFile, palette: Palette) -> Chart | None:
     """Share of the runs of all tasks that end above a normalised score."""
-    told = run.comparison.get("profile") or {}
-    curves = told.get("curves") or ()
+    profile = run.comparison.get("profile") or {}
+    curves = profile.get("curves") or ()
     if not curves:
         return None
-    taus = told["taus"]
+    taus = profile["taus"]
     with style():
         figure, axes = panel(3.4 + 0.2 * ((len(curves) + 1) // 3))
         for index, curve in enumerate(curves):
@@ -133,7 +135,7 @@ def profile(run: ResultFile, palette: Palette) -> Chart | None:
         slug("learn", run.name, "profile"),
         "Performance profile",
         "Share of the runs, averaged over tasks; bands by bootstrap over runs "
-        f"({label_of(run.groups)}). Scale: {told['scale']}.",
+        f"({label_of(run.groups)}). Scale: {profile['scale']}.",
         "Performance profile of " + ", ".join(str(curve["impl"]) for curve in curves) + ".",
         figure,
     )

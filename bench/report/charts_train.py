@@ -26,9 +26,9 @@ from fastppo.bench.report.table import label_of
 
 DASHES = {"envpool": (0, (5, 2)), "rollout": (0, (1, 1.5)), "update": (0, (6, 2, 1, 2))}
 FAR = 4.0
-"""A ceiling above so many times the best rate is told, not drawn: the bars would be slivers."""
+"""A ceiling above so many times the best rate is written, not drawn: the bars would be slivers."""
 LONGEST = 15
-"""Characters of a name beside a bar."""
+"""Characters of a name next to a bar."""
 
 
 def title_of(group: Group) -> str:
@@ -45,8 +45,8 @@ def rates(group: Group, palette: Palette) -> Chart | None:
     entries = [entry for entry in group.entries if entry.value is not None]
     if not entries:
         return None
-    told = (entry.detail.get("ceilings") for entry in entries)
-    ceilings: dict[str, float] = next((found for found in told if found), {})
+    stored = (entry.detail.get("ceilings") for entry in entries)
+    ceilings: dict[str, float] = next((found for found in stored if found), {})
     with style():
         figure, axes = panel(1.5 + 0.4 * len(entries))
         best = max(_bar(axes, i, entry, palette) for i, entry in enumerate(entries))
@@ -139,10 +139,10 @@ def phases(group: Group) -> Chart | None:
 
 def _per_step(entry: Entry) -> dict[str, float]:
     """Microseconds per environment step by phase; empty where they are not known."""
-    told, steps = entry.detail.get("phases"), entry.env_steps
-    if not told or not steps:
+    phases, steps = entry.detail.get("phases"), entry.env_steps
+    if not phases or not steps:
         return {}
-    return {phase: 1e6 * max(0.0, told[phase]) / steps for phase in PHASES}
+    return {phase: 1e6 * max(0.0, phases[phase]) / steps for phase in PHASES}
 
 
 def _label(axes: Axes, row: int, parts: dict[str, float], longest: float) -> None:
@@ -157,9 +157,9 @@ def _label(axes: Axes, row: int, parts: dict[str, float], longest: float) -> Non
 
 
 def _shares(entry: Entry) -> str:
-    told = entry.detail["phases"]
-    wall = told["wall"] or sum(told[phase] for phase in PHASES) or 1.0
-    parts = ", ".join(f"{phase} {share(told[phase] / wall)}" for phase in PHASES if told[phase])
+    phases = entry.detail["phases"]
+    wall = phases["wall"] or sum(phases[phase] for phase in PHASES) or 1.0
+    parts = ", ".join(f"{phase} {share(phases[phase] / wall)}" for phase in PHASES if phases[phase])
     return f"{entry.impl}: {parts}"
 
 
@@ -167,8 +167,8 @@ def pairs(group: Group, palette: Palette) -> Chart | None:
     """The ratio of every round against the time since the start: a slope or a step is drift."""
     found: list[tuple[Entry, str, list[tuple[float, float]]]] = []
     for entry in group.entries:
-        told = entry.detail.get("ratio")
-        base = base_of(group, str(told["base"])) if told else None
+        stored = entry.detail.get("ratio")
+        base = base_of(group, str(stored["base"])) if stored else None
         if base is not None and base is not entry:
             rounds = [(at, q) for at, q in round_ratios(entry, base) if at is not None]
             if rounds:
@@ -190,7 +190,7 @@ def pairs(group: Group, palette: Palette) -> Chart | None:
         axes.set_xlabel("seconds since the run's start")
         axes.set_ylabel(f"rate over {shorten(found[0][1])}")
         legend(figure, axes, 3)
-    told = "; ".join(
+    summary = "; ".join(
         f"{entry.impl} {len(rounds)} rounds from {ratio(min(q for _, q in rounds))} to "
         f"{ratio(max(q for _, q in rounds))}"
         for entry, _, rounds in found
@@ -200,7 +200,7 @@ def pairs(group: Group, palette: Palette) -> Chart | None:
         "Every round, over time",
         f"Rate over that of {found[0][1]} in the same round, logarithmic; a slope or a step is "
         "drift of the machine or of an implementation.",
-        f"{title_of(group)}, ratios of single rounds: {told}.",
+        f"{title_of(group)}, ratios of single rounds: {summary}.",
         figure,
         title_of(group),
     )

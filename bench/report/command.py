@@ -43,7 +43,7 @@ def pictures(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[Path]:
     """Writes every chart into the folder as PNG and SVG.
 
     Raises:
-        UserError: it is no folder.
+        UserError: it is not a folder.
         MachineError: it cannot be written.
     """
     yield from _pictures(_runs(records), folder)

@@ -1,4 +1,4 @@
-"""Consoles of the commands: at most 80 columns, plain text where it is no terminal."""
+"""Consoles of the commands: at most 80 columns, plain text where it is not a terminal."""
 
 from rich.console import Console
 

@@ -80,8 +80,8 @@ class Entry:
     @cached_property
     def ratio(self) -> Interval | None:
         """Over the base, from the pairs of a round; None where there is none."""
-        told = self.detail.get("ratio")
-        return interval_of(told, told["rounds"]) if told else None
+        stored = self.detail.get("ratio")
+        return interval_of(stored, stored["rounds"]) if stored else None
 
     @property
     def env_steps(self) -> float | None:
@@ -149,7 +149,7 @@ class ResultFile:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """Entries in the order of the file, those of one id together, and what failed beside."""
+        """Entries in the order of the file, those of one id together, with what failed."""
         found: dict[str, Group] = {}
         for entry in self.entries:
             key = group_key(entry)
@@ -185,23 +185,23 @@ class ResultFile:
         }
 
 
-def interval_of(told: Mapping[str, Any], count: int) -> Interval | None:
+def interval_of(stored: Mapping[str, Any], count: int) -> Interval | None:
     """An interval of a file.
 
     Args:
         count: of the values behind it, for a file from before there were labels.
     """
-    if told["value"] is None:
+    if stored["value"] is None:
         return None
-    low, high = (math.nan if told[end] is None else told[end] for end in ("low", "high"))
+    low, high = (math.nan if stored[end] is None else stored[end] for end in ("low", "high"))
     older = OLDER if count >= FEWEST_ROUNDS else spread(count)
-    return Interval(told["value"], low, high, told.get("label", older))
+    return Interval(stored["value"], low, high, stored.get("label", older))
 
 
-def parity_verdict(told: Mapping[str, Any]) -> str:
+def parity_verdict(pair: Mapping[str, Any]) -> str:
     """Passed, failed or cannot tell, as the file has it, and what the older rule did not see."""
-    verdict = str(told["verdict"])
-    return verdict if told.get("success_share") else f"{verdict}, {WITHOUT_SHARE}"
+    verdict = str(pair["verdict"])
+    return verdict if pair.get("success_share") else f"{verdict}, {WITHOUT_SHARE}"
 
 
 def group_key(entry: Entry) -> str:
@@ -236,7 +236,7 @@ def implementations(runs: Iterable[ResultFile]) -> list[str]:
 
 
 def round_ratios(entry: Entry, base: Entry) -> list[tuple[float | None, float]]:
-    """Of every round (slices measured beside each other): seconds since the start, and the ratio.
+    """Of every round (slices measured next to each other): seconds since the start, and the ratio.
 
     Above 1, `entry` is better. The time is that of the entry's slice; None if it was not kept.
     """

@@ -53,7 +53,7 @@ def _training(group: Group) -> list[tuple[str, Write]]:
         ("frames/s, steady", lambda e: count(e.detail["frames_per_s"])),
         (f"ratio to {base}", _ratio),
         ("  rounds of the ratio", lambda e: str((e.detail["ratio"] or {}).get("rounds", "-"))),
-        *((f"share of {told}", _share(key)) for key, told in CEILINGS.items()),
+        *((f"share of {name}", _share(key)) for key, name in CEILINGS.items()),
         ("learning", lambda e: e.detail["learning"]),
         ("steady from update", lambda e: _steady(e.detail["steady"])),
         (
@@ -120,14 +120,14 @@ def _over(horizon: int) -> Write:
 
 def _phase(phase: str) -> Write:
     def cell(entry: Entry) -> str:
-        told = entry.detail["phases"]
-        return share(told[phase] / told["wall"]) if told and told["wall"] else "-"
+        phases = entry.detail["phases"]
+        return share(phases[phase] / phases["wall"]) if phases and phases["wall"] else "-"
 
     return cell
 
 
-def _steady(told: dict[str, Any]) -> str:
-    return f"{told['index']}" if told["reached"] else "never steady"
+def _steady(steady: dict[str, Any]) -> str:
+    return f"{steady['index']}" if steady["reached"] else "never steady"
 
 
 def _tried(entry: Entry) -> str:
@@ -137,8 +137,8 @@ def _tried(entry: Entry) -> str:
 def _work(group: Group, names: list[str]) -> Table:
     """The manifests; what differs from the base (or else the first) is marked."""
     works = [entry.detail.get("work") or {} for entry in group.entries]
-    told = next((e.detail["ratio"] for e in group.entries if e.detail.get("ratio")), None)
-    base = base_of(group, str(told["base"])) if told else None
+    stored = next((e.detail["ratio"] for e in group.entries if e.detail.get("ratio")), None)
+    base = base_of(group, str(stored["base"])) if stored else None
     wanted = (base.detail.get("work") if base else None) or works[0]
     keys = list(dict.fromkeys(key for work in works for key in work))
     rows = [(key.replace("_", " "), *(_plain(work.get(key)) for work in works)) for key in keys]

@@ -28,7 +28,7 @@ def junit(runs: Sequence[ResultFile]) -> str:
             xml.SubElement(case, "failure", message=str(failure["reason"]), type="NotMeasured")
             cases.append(case)
         cases += [_check(suite, check) for check in run.checks]
-        cases += [_parity(suite, told) for told in run.parity]
+        cases += [_parity(suite, pair) for pair in run.parity]
         if not cases:
             cases.append(named(suite, run.kind, "nothing"))
             xml.SubElement(cases[0], "failure", message="nothing was measured", type="NotMeasured")
@@ -60,19 +60,19 @@ def _case(suite: xml.Element, entry: Entry) -> xml.Element:
     case = named(suite, name, entry.impl)
     seconds = [s for launch in entry.launches for s in launch.get("seconds", ())]
     case.set("time", f"{sum(seconds):.3f}")
-    told = entry.detail.get("ratio")
+    stored = entry.detail.get("ratio")
     value, facts = entry.value, {"unit": entry.unit, "samples": str(len(entry.samples))}
     if value is not None:
         facts |= {"value": repr(value.value)}
         if not math.isnan(value.low):
             facts |= {"value_low": repr(value.low), "value_high": repr(value.high)}
             facts |= {"value_interval": value.label}
-    if told:
-        facts |= {"ratio_base": str(told["base"])}
+    if stored:
+        facts |= {"ratio_base": str(stored["base"])}
         facts |= {
-            name: repr(told[key])
+            name: repr(stored[key])
             for name, key in (("ratio", "value"), ("low", "low"), ("high", "high"))
-            if told[key] is not None
+            if stored[key] is not None
         }
     if entry.ratio is not None:
         facts |= {"ratio_interval": entry.ratio.label}
@@ -98,12 +98,12 @@ def _check(suite: xml.Element, check: dict[str, Any]) -> xml.Element:
     return case
 
 
-def _parity(suite: xml.Element, told: dict[str, Any]) -> xml.Element:
+def _parity(suite: xml.Element, pair: dict[str, Any]) -> xml.Element:
     """Of learning: passed, failed, or skipped: "cannot tell", and a pass by the older rule."""
-    case = named(suite, f"parity/{told.get('id', told.get('env_id', ''))}", str(told["impl"]))
-    verdict = parity_verdict(told)
-    message = "; ".join([verdict, *map(str, told.get("reasons", ()))])
-    if told["verdict"] == "failed":
+    case = named(suite, f"parity/{pair.get('id', pair.get('env_id', ''))}", str(pair["impl"]))
+    verdict = parity_verdict(pair)
+    message = "; ".join([verdict, *map(str, pair.get("reasons", ()))])
+    if pair["verdict"] == "failed":
         xml.SubElement(case, "failure", message=message, type="LearningParity")
     elif verdict != "passed":
         xml.SubElement(case, "skipped", message=message)

@@ -43,13 +43,13 @@ def markdown(runs: Sequence[ResultFile]) -> str:
             lines += ["", *(f"- {escape(line)}" for line in doubts)]
         for other in others:
             lines += ["", *details(other.heading, table(other))]
-        told = [f"- {escape(line)}" for line in notes(run) if line not in doubts]
-        lines += ["", *details("how to read this", told)]
+        items = [f"- {escape(line)}" for line in notes(run) if line not in doubts]
+        lines += ["", *details("how to read this", items)]
     return "\n".join([*lines, "", "---", *_footer(runs)]) + "\n"
 
 
 def _footer(runs: Sequence[ResultFile]) -> Iterable[str]:
     for run in runs:
         facts = run.facts()
-        told = "; ".join(escape(facts[name]) for name in ("machine", "versions", "code", "date"))
-        yield f"<sub>{told}; {code(facts['command'])}</sub>  "
+        summary = "; ".join(escape(facts[name]) for name in ("machine", "versions", "code", "date"))
+        yield f"<sub>{summary}; {code(facts['command'])}</sub>  "

@@ -64,10 +64,10 @@ def _rates(runs: Sequence[ResultFile]) -> str:
 
 
 def _places(entries: Sequence[Entry]) -> str:
-    told = [
+    rates = [
         f"{count(e.value.value)} env steps/s on {e.detail['env_id']}" for e in entries if e.value
     ]
-    return ", ".join(told)
+    return ", ".join(rates)
 
 
 def _learning(runs: Sequence[ResultFile]) -> str:
@@ -105,19 +105,19 @@ def _settings(runs: Sequence[ResultFile]) -> str:
 def _compiled(runs: Sequence[ResultFile]) -> str:
     entries = [entry for run in runs for entry in run.entries if entry.kind == "static"]
     verdicts = Counter(str(entry.detail["verdict"]) for entry in entries)
-    told = ", ".join(f"{number} {name}" for name, number in verdicts.most_common() if name)
-    return f"{len(entries)} compiled kernels{': ' if told else ''}{told}" if entries else ""
+    counts = ", ".join(f"{number} {name}" for name, number in verdicts.most_common() if name)
+    return f"{len(entries)} compiled kernels{': ' if counts else ''}{counts}" if entries else ""
 
 
 def findings(run: ResultFile) -> list[str]:
     """What the numbers come to: the verdict of a profile, the best setting of EnvPool."""
     verdicts = (e.detail.get("verdict") for e in run.entries if e.kind == "profile")
-    return [*(str(told) for told in verdicts if told is not None), *advice(run.entries)]
+    return [*(str(verdict) for verdict in verdicts if verdict is not None), *advice(run.entries)]
 
 
 def notes(run: ResultFile) -> list[str]:
     """Definitions, then every reservation: work that differs, learning, threads, failures."""
-    passed = [_parity(told) for told in run.parity if parity_verdict(told) == "passed"]
+    passed = [_parity(pair) for pair in run.parity if parity_verdict(pair) == "passed"]
     return [*_definitions(run), *_peculiarities(run), *passed, *reservations(run)]
 
 
@@ -138,9 +138,9 @@ def _definitions(run: ResultFile) -> list[str]:
             "of copy: time to copy the bytes that must move, over ours.",
             *([ABOVE] if any(map(_beats_copy, run.groups)) else []),
         ]
-    for compiler, told in (run.record.get("compilers") or {}).items():
-        versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
-        against = f", compared with {told['against']}" if told["against"] else ""
+    for compiler, built in (run.record.get("compilers") or {}).items():
+        versions = ", ".join(f"{name} {version}" for name, version in built["versions"].items())
+        against = f", compared with {built['against']}" if built["against"] else ""
         lines.append(f"{compiler}: {versions}{against}. {LEGENDS.get(compiler, '')}".rstrip())
     for entry in run.entries:
         lines += _of_profile(entry.detail)
@@ -172,11 +172,11 @@ def _beats_copy(group: Group) -> bool:
 def _of_learning(run: ResultFile, middles: str) -> list[str]:
     from fastppo.bench.results import parity  # takes scipy, which no --help needs
 
-    told = run.entries[0].detail
+    detail = run.entries[0].detail
     part = ""
-    if "final_part" in told:
-        part = f" of the games in the last {told['final_part']:.0%} of the env steps"
-    window = f" by the mean of the last {told['games']} games" if "games" in told else ""
+    if "final_part" in detail:
+        part = f" of the games in the last {detail['final_part']:.0%} of the env steps"
+    window = f" by the mean of the last {detail['games']} games" if "games" in detail else ""
     waits = (until_threshold(entry, "steps") for entry in run.entries)
     lines = [
         f"final return: interquartile mean over seeds{part}; bootstrap, {middles}.",
@@ -209,10 +209,10 @@ def _of_learning(run: ResultFile, middles: str) -> list[str]:
     return lines
 
 
-def _parity(told: Mapping[str, Any]) -> str:
-    where = str(told.get("id", "")).removeprefix("learn/")
-    why = "; ".join(map(str, told.get("reasons", ())))
-    return f"learning parity of {told['impl']} {where}: {parity_verdict(told)}: {why}"
+def _parity(pair: Mapping[str, Any]) -> str:
+    where = str(pair.get("id", "")).removeprefix("learn/")
+    why = "; ".join(map(str, pair.get("reasons", ())))
+    return f"learning parity of {pair['impl']} {where}: {parity_verdict(pair)}: {why}"
 
 
 def _peculiarities(run: ResultFile) -> list[str]:
@@ -262,11 +262,11 @@ def reservations(run: ResultFile) -> list[str]:
 
 def _of_runs(run: ResultFile) -> list[str]:
     """Of a learning benchmark: verdicts that are not passed, odd runs, and what disturbed them."""
-    lines = [_parity(told) for told in run.parity if parity_verdict(told) != "passed"]
+    lines = [_parity(pair) for pair in run.parity if parity_verdict(pair) != "passed"]
     lines += [
-        f"{told['impl']} is too good to be the same work? compare the curves and the work manifests"
-        for told in run.parity
-        if told.get("too_fast")
+        f"{pair['impl']} is too good to be the same work? compare the curves and the work manifests"
+        for pair in run.parity
+        if pair.get("too_fast")
     ]
     learned = [entry.detail for entry in run.entries if entry.kind == "learn"]
     jobs = max((detail.get("jobs", 1) for detail in learned), default=1)

@@ -1,4 +1,4 @@
-"""How reports write numbers, names and times; every one beside its unit."""
+"""How reports write numbers, names and times; every one with its unit."""
 
 import math
 import shlex

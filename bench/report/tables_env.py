@@ -1,4 +1,4 @@
-"""EnvPool alone: a table of its settings, and what `fastppo train` does with it beside the best."""
+"""EnvPool alone: a table of its settings, and how `fastppo train` compares with the best."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -67,23 +67,23 @@ def _synchronous(found: dict[str, Any]) -> str:
             f"not the best: it loses {share(1.0 - 1.0 / gain.value)}; `--env-threads {number}` "
             f"gives {_times(gain)} that"
         )
-    told = f"{threads(number)}: {_times(gain)} that"
-    return f"no synchronous setting is better beyond noise ({told})"
+    setting = f"{threads(number)}: {_times(gain)} that"
+    return f"no synchronous setting is better beyond noise ({setting})"
 
 
 def _asynchronous(found: dict[str, Any]) -> Iterable[str]:
     best, gain = found["best"], _gain(found["async_gain"])
     if gain is None:
         return
-    told = f"batch {best['batch_size']}, {threads(best['num_threads'])}"
+    setting = f"batch {best['batch_size']}, {threads(best['num_threads'])}"
     if gain.low > 1.0:
-        yield f"async: {told} gives {_times(gain)} the best of those; train cannot use it"
+        yield f"async: {setting} gives {_times(gain)} the best of those; train cannot use it"
     else:
-        yield f"async is no better beyond noise ({told}: {_times(gain)} that)"
+        yield f"async is no better beyond noise ({setting}: {_times(gain)} that)"
 
 
-def _gain(told: dict[str, Any] | None) -> Interval | None:
-    return interval_of(told, 0) if told else None
+def _gain(stored: dict[str, Any] | None) -> Interval | None:
+    return interval_of(stored, 0) if stored else None
 
 
 def _times(gain: Interval) -> str:

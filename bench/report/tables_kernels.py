@@ -21,12 +21,14 @@ from fastppo.bench.results.paired import speedup
 def gpu_training(run: ResultFile) -> Iterable[Table]:
     """Rates on the device, and where the time goes."""
     rows: list[tuple[str, ...]] = []
-    for told in run.record.get("training", ()):
-        if "not_measured" in told:
-            rows.append((str(told["env_id"]), "not measured"))
+    for training in run.record.get("training", ()):
+        if "not_measured" in training:
+            rows.append((str(training["env_id"]), "not measured"))
             continue
-        phases = ", ".join(f"{name} {share(part)}" for name, part in told["phase_shares"].items())
-        rows.append((str(told["env_id"]), count(told["env_steps_per_s"]), phases))
+        phases = ", ".join(
+            f"{name} {share(part)}" for name, part in training["phase_shares"].items()
+        )
+        rows.append((str(training["env_id"]), count(training["env_steps_per_s"]), phases))
     if rows:
         yield Table("training on the device", ("env steps/s", "wall time by phase"), rows)
 

@@ -73,11 +73,11 @@ def _parity(run: ResultFile) -> Iterable[Table]:
         for one in run.comparison.get("improvement", ())
     }
     rows: list[tuple[str, ...]] = []
-    for told in run.parity:
-        name = str(told.get("id", "")).removeprefix("learn/")
-        found = wins.get(told["impl"])
-        row = (_points(told), with_ends(found), _verdict(told))
-        rows.append((f"{told['impl']} {name}".rstrip(), *row))
+    for pair in run.parity:
+        name = str(pair.get("id", "")).removeprefix("learn/")
+        found = wins.get(pair["impl"])
+        row = (_points(pair), with_ends(found), _verdict(pair))
+        rows.append((f"{pair['impl']} {name}".rstrip(), *row))
     if rows:
         label = heading(found.label for found in wins.values() if found)
         columns = ("there and stayed [95%]", f"P(ends above the base) [{label}]", "verdict")
@@ -86,20 +86,20 @@ def _parity(run: ResultFile) -> Iterable[Table]:
 
 def _profile(run: ResultFile) -> Iterable[Table]:
     """Shares of the runs above a few scores; the chart has the curve."""
-    told = run.comparison.get("profile") or {}
-    taus: Sequence[float] = told.get("taus", ())
+    profile = run.comparison.get("profile") or {}
+    taus: Sequence[float] = profile.get("taus", ())
     places = [min(range(len(taus)), key=lambda i: abs(taus[i] - tau)) for tau in ABOVE if taus]
     rows = [
         (str(curve["impl"]), *(share(curve["fractions"][i]) for i in places))
-        for curve in told.get("curves", ())
+        for curve in profile.get("curves", ())
     ]
     if rows:
         yield Table("performance profile", [f">{share(tau)}" for tau in ABOVE], rows)
 
 
-def _points(told: Mapping[str, Any]) -> str:
+def _points(pair: Mapping[str, Any]) -> str:
     """The difference of the shares of seeds that succeed."""
-    check = told.get("success_share")
+    check = pair.get("success_share")
     if check is None:
         return "not judged"
     found = check["estimate"]
@@ -109,6 +109,6 @@ def _points(told: Mapping[str, Any]) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _verdict(told: Mapping[str, Any]) -> str:
+def _verdict(pair: Mapping[str, Any]) -> str:
     """With a mark where the older rule gave it, which a reservation explains."""
-    return str(told["verdict"]) + ("" if told.get("success_share") else "*")
+    return str(pair["verdict"]) + ("" if pair.get("success_share") else "*")

@@ -51,12 +51,12 @@ def _run_name(detail: Mapping[str, Any]) -> str:
 
 
 def _phases(entry: Entry) -> Table:
-    told: dict[str, float] = entry.detail["phases"]
+    phases: dict[str, float] = entry.detail["phases"]
     rows = [
-        ("time", *map(seconds, told.values())),
-        ("share", *(share(value / told["wall"]) for value in told.values())),
+        ("time", *map(seconds, phases.values())),
+        ("share", *(share(value / phases["wall"]) for value in phases.values())),
     ]
-    return Table("per update", list(told), rows)
+    return Table("per update", list(phases), rows)
 
 
 def operators(entry: Entry, most: int) -> Table:
@@ -64,18 +64,18 @@ def operators(entry: Entry, most: int) -> Table:
     detail = entry.detail
     on_gpu, wall = detail["facts"]["on_gpu"], detail.get("profiled_wall_s")
     key = "device_s" if on_gpu else "self_s"
-    ranked = sorted(detail["operators"], key=lambda told: -float(told[key]))[:most]
+    ranked = sorted(detail["operators"], key=lambda operator: -float(operator[key]))[:most]
     rows = [
         (
-            str(told["name"]),
-            str(told["kind"]),
-            count(told["calls"]),
-            seconds(told["self_s"]),
-            share(told["self_s"] / wall if wall else None),
-            seconds(told["self_s"] / told["calls"]),
-            *([seconds(told["device_s"])] if on_gpu else []),
+            str(operator["name"]),
+            str(operator["kind"]),
+            count(operator["calls"]),
+            seconds(operator["self_s"]),
+            share(operator["self_s"] / wall if wall else None),
+            seconds(operator["self_s"] / operator["calls"]),
+            *([seconds(operator["device_s"])] if on_gpu else []),
         )
-        for told in ranked
+        for operator in ranked
     ]
     device = ["device time"] if on_gpu else []
     columns = ("kind", "calls", "own time", "share", "per call", *device)
@@ -88,8 +88,8 @@ def _per_step(entry: Entry) -> Table:
     steps = facts["env_steps"]
 
     def copied(kind: str) -> str:
-        told = copies.get(kind, {"calls": 0, "bytes": 0})
-        return f"{count(told['calls'] / steps)} ({count(told['bytes'] / steps)} B)"
+        copied = copies.get(kind, {"calls": 0, "bytes": 0})
+        return f"{count(copied['calls'] / steps)} ({count(copied['bytes'] / steps)} B)"
 
     rows = [("operators", count(facts["operators"] / steps))]
     if facts["on_gpu"]:

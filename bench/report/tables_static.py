@@ -24,18 +24,18 @@ def compiled(groups: Sequence[Group]) -> Iterable[Table]:
         columns = list(group.entries[0].detail["counts"])
         rows = []
         for entry in group.entries:
-            told = entry.detail
-            counts = (str(told["counts"].get(column, "-")) for column in columns)
-            rows.append((str(told["kernel"]), str(told["target"]), *counts, verdict(entry)))
+            detail = entry.detail
+            counts = (str(detail["counts"].get(column, "-")) for column in columns)
+            rows.append((str(detail["kernel"]), str(detail["target"]), *counts, verdict(entry)))
         yield Table(group.title, ("for", *columns, "verdict"), rows, is_wide=True)
 
 
 def verdict(entry: Entry) -> str:
     """same, new, gone, FAIL, or how far the instructions moved; empty with nothing to compare."""
-    told = entry.detail
-    now, before = told["now"], told["before"]
-    if told["verdict"] != "moved" or now is None or before is None:
-        return str(told["verdict"])
+    detail = entry.detail
+    now, before = detail["now"], detail["before"]
+    if detail["verdict"] != "moved" or now is None or before is None:
+        return str(detail["verdict"])
     return f"moved {now['instructions'] / before['instructions'] - 1:+.1%}"
 
 

@@ -62,9 +62,9 @@ def _phases(groups: Sequence[Group]) -> Iterable[Table]:
         if split:
             rows.append((title(group),))
         for entry in split:
-            told = entry.detail["phases"]
-            wall = told["wall"] or 1.0
-            rows.append((f"  {entry.impl}", *(share(told[phase] / wall) for phase in PHASES)))
+            phases = entry.detail["phases"]
+            wall = phases["wall"] or 1.0
+            rows.append((f"  {entry.impl}", *(share(phases[phase] / wall) for phase in PHASES)))
     if rows:
         yield Table("wall time by phase", PHASES, rows)
 

@@ -44,8 +44,8 @@ def print_runs(runs: Sequence[ResultFile], console: Console) -> None:
             print_table(table, console, red=(FAIL,))
         for finding in findings(run):
             say(console, finding, "")
-        told = (f"versions: {facts['versions']}", f"load before: {facts['load before']}", "")
-        say(console, *notes(run), *told)
+        facts_lines = (f"versions: {facts['versions']}", f"load before: {facts['load before']}", "")
+        say(console, *notes(run), *facts_lines)
 
 
 def print_table(table: Table, console: Console, *, red: Sequence[str] = ()) -> None:

@@ -1,7 +1,7 @@
 """What an interval says, and how often it covers: the one home of intervals over rounds.
 
 Launches of one program differ (memory layout, placement on cores) by as much as rounds within one
-do. So rounds of one launch are no independent samples of the program, and only launches are: from
+do. So rounds of one launch are not independent samples of the program; only launches are: from
 FEWEST_LAUNCHES on, the interval is Student's, over the launches' medians. How often each covers is
 simulated by `coverage`; docs/benchmarking.md has the table.
 """

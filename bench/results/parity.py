@@ -134,8 +134,8 @@ def judge(runs: Runs, base: Runs, horizon: float) -> Parity:
     verdict = _verdict(*combined(np.array(passed), np.array(failed), fewest, runs.lost))
     reasons = [check.reason for check in checks]
     if fewest < MIN_SEEDS:
-        told = f"{fewest} seeds cannot pass, {MIN_SEEDS} without a failure are the fewest that can"
-        reasons.insert(0, f"{told}; give --seeds 20 or more")
+        text = f"{fewest} seeds cannot pass, {MIN_SEEDS} without a failure are the fewest that can"
+        reasons.insert(0, f"{text}; give --seeds 20 or more")
     if runs.lost:
         # the seeds that are left may be the lucky ones
         of = runs.lost + runs.seeds
@@ -149,8 +149,8 @@ def judge_base(base: Runs) -> Parity:
     if _comparable(base, base):
         there = int(_succeeded(base, base).sum())
         least = float(bounds.share(there, base.seeds).low)
-        told = f"the base got there and stayed in {there} of {base.seeds} runs"
-        reason = f"{told}, so in {least:.0%} of its seeds or more; it takes 50%"
+        text = f"the base got there and stayed in {there} of {base.seeds} runs"
+        reason = f"{text}, so in {least:.0%} of its seeds or more; it takes 50%"
         if base.seeds < MIN_SEEDS:
             reason += f" and {MIN_SEEDS} seeds"
         elif not base.lost and least >= 0.5:
@@ -246,8 +246,8 @@ def _success_share(runs: Runs, base: Runs, horizon: float) -> Check:
     finding = shares(runs, base, horizon)
     counts = [f"{int(_succeeded(one, base).sum())} of {one.seeds}" for one in (runs, base)]
     points = _told(finding.found, "{:+.0f}", 100)
-    told = f"got there and stayed: {counts[0]} seeds, the base's {counts[1]}: {points} points"
-    return _check(finding, f"{told}; {-100 * SHARE_MARGIN:+.0f} allowed")
+    text = f"got there and stayed: {counts[0]} seeds, the base's {counts[1]}: {points} points"
+    return _check(finding, f"{text}; {-100 * SHARE_MARGIN:+.0f} allowed")
 
 
 def _final_return(runs: Runs, base: Runs) -> Check:
@@ -256,8 +256,8 @@ def _final_return(runs: Runs, base: Runs) -> Check:
     if _learned(base) <= 0.0:
         return _nothing("final return: the base itself learned nothing")
     finding = returns(runs, base)
-    told = f"return {_told(finding.found, '{:+.4g}')} over the base's"
-    return _check(finding, f"{told}; {float(finding.limit):+.4g} allowed")
+    text = f"return {_told(finding.found, '{:+.4g}')} over the base's"
+    return _check(finding, f"{text}; {float(finding.limit):+.4g} allowed")
 
 
 def _steps(runs: Runs, base: Runs, horizon: float) -> Check:
@@ -265,11 +265,11 @@ def _steps(runs: Runs, base: Runs, horizon: float) -> Check:
         return _nothing("steps to threshold: nothing to compare; has the task a --threshold?")
     there = int(np.sum(base.reached))
     if 2 * there < base.seeds:
-        told = f"the base reached it in {there} of {base.seeds} runs"
-        return _nothing(f"steps to threshold: {told}; raise --total-timesteps or lower --threshold")
+        text = f"the base reached it in {there} of {base.seeds} runs"
+        return _nothing(f"steps to threshold: {text}; raise --total-timesteps or lower --threshold")
     finding = steps(runs, base, horizon)
-    told = f"env steps {_told(finding.found, '{:.3g}')} times the base's; {STEPS_MARGIN} allowed"
-    return _check(finding, told + _remedy(runs, base, horizon, finding))
+    text = f"env steps {_told(finding.found, '{:.3g}')} times the base's; {STEPS_MARGIN} allowed"
+    return _check(finding, text + _remedy(runs, base, horizon, finding))
 
 
 def _remedy(runs: Runs, base: Runs, horizon: float, finding: Finding) -> str:

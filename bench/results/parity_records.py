@@ -69,7 +69,7 @@ def runs_of(curves: Sequence[Record], threshold: float | None, crashed: int) -> 
 
 
 def judged(ours: Runs, theirs: Runs | None, horizon: float) -> Parity:
-    """Ours beside the base's runs; `theirs` is None where ours are the base's."""
+    """Ours and the base's runs; `theirs` is None where ours are the base's."""
     if theirs is None:
         return parity.judge_base(ours)
     return parity.judge(ours, theirs, horizon)

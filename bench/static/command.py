@@ -50,7 +50,7 @@ def run(args: Args) -> int:
         compilers = ["triton"]
     _check_request(compilers, args)
     with ExitStack() as stack:
-        # first, for a mistyped name is told at once
+        # first, so that a mistyped name is reported at once
         base = None if args.base is None else _check_out(args.base, stack)
         now = _build(TREE, compilers, args)
         if args.kernel and not any(build.kernels for build in now.values()):
@@ -160,8 +160,10 @@ def _conclude(
         verdict: sum(row.verdict == verdict for row in rows)
         for verdict in ("same", "moved", "new", "gone", "FAIL")
     }
-    told = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
-    print_out(f"{sum(row.now is not None for row in rows)} compiled{': ' if told else ''}{told}")
+    counted = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+    print_out(
+        f"{sum(row.now is not None for row in rows)} compiled{': ' if counted else ''}{counted}"
+    )
     if counts["FAIL"]:
         if args.check:
             print("if this is meant: fastppo static --update, and commit bench/static/expected")

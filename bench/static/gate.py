@@ -25,7 +25,7 @@ _READ: dict[str, Callable[[dict[str, Any]], Stats]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelRow:
-    """One kernel for one target, beside what it was."""
+    """One kernel for one target, and what it was."""
 
     kernel: str
     target: str
@@ -189,14 +189,14 @@ def check_out(ref: str, repository: Path, target: Path) -> str:
     # a package installed below somebody's repository is none of its files
     if top is None or Path(top.decode().strip()).resolve() != repository.resolve():
         raise UserError(
-            f"--base: {ref!r} cannot be looked up, {str(repository)!r} is no git repository; "
+            f"--base: {ref!r} cannot be looked up, {str(repository)!r} is not a git repository; "
             "run from a clone of fastppo"
         )
     commit = git(repository, "rev-parse", "--verify", "--end-of-options", f"{ref}^{{commit}}")
     if commit is None:
         raise UserError(
-            f"--base: {ref!r} is no revision of {str(repository)!r}; name a branch, tag or commit, "
-            "and in a shallow clone fetch it first"
+            f"--base: {ref!r} is not a revision of {str(repository)!r}; name a branch, tag or "
+            "commit, and in a shallow clone fetch it first"
         )
     sha = commit.decode().strip()
     archive = git(repository, "archive", "--format=tar", sha, timeout_s=None)

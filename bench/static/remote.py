@@ -50,7 +50,7 @@ class RemoteWorker:
         self._process.close()
 
     def kill(self) -> None:
-        """Ends it at once; whichever thread waits for its answer is told that it died."""
+        """Ends it at once; whichever thread waits for its answer learns that it died."""
         self._process.signal(signal.SIGKILL)
 
     def send(self, request: dict[str, Any]) -> None:

@@ -54,10 +54,10 @@ def push_record(
     project: str = "fastppo",
     traces: Sequence[Path] = (),
 ) -> list[Path]:
-    """Mirrors a result that was just measured; what W&B does wrong is a warning.
+    """Mirrors a result that was just measured; a failure of W&B is a warning.
 
     Args:
-        path: the file that holds the record; W&B's folders go beside it, into wandb/.
+        path: the file that holds the record; W&B's folders go next to it, into wandb/.
         mode: auto, online, offline or disabled.
         traces: profiler traces that belong to it.
 
@@ -99,7 +99,7 @@ def _messages(plan: PlannedRun, init: dict[str, Any], part: int) -> list[dict[st
     start = {
         "op": "start",
         "init": init,
-        # nothing runs that its system statistics could tell of
+        # nothing runs whose system statistics W&B could record
         "settings": wandb_names.settings(RUN_SECONDS[init["mode"]]) | {"x_disable_stats": True},
         "axes": wandb_names.AXES,
         "follow": None,

@@ -80,8 +80,8 @@ def planned(
 def table_of(record: Record) -> tuple[Sequence[str], list[list[Any]]]:
     """The comparison: one row per environment and implementation."""
     if record["kind"] == "learn":
-        told = {(one.get("id"), one["impl"]): one for one in _parity(record)}
-        rows = [_learn_row(one, told.get((one["id"], one["impl"]))) for one in record["results"]]
+        parity = {(one.get("id"), one["impl"]): one for one in _parity(record)}
+        rows = [_learn_row(one, parity.get((one["id"], one["impl"]))) for one in record["results"]]
         return LEARN_COLUMNS, rows
     if record["kind"] == "train":
         return TRAIN_COLUMNS, [_train_row(entry) for entry in record["results"]]
@@ -105,8 +105,8 @@ def _train_row(entry: Record) -> list[Any]:
 
 def _learn_row(entry: Record, parity: Record | None) -> list[Any]:
     """Learning parity: verdict, and the difference of the shares of seeds that succeed."""
-    learn, told = entry["learn"], parity or {}
-    share = (told.get("success_share") or {}).get("estimate") or {}
+    learn, stored = entry["learn"], parity or {}
+    share = (stored.get("success_share") or {}).get("estimate") or {}
     final, curves = learn["final_iqm"], learn["curves"]
     reached = sum(curve["steps_to_threshold"] is not None for curve in curves)
     waits = [None if learn["threshold"] is None else to_threshold(curves, what)

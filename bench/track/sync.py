@@ -63,7 +63,9 @@ def find_parts(folders: Sequence[Path]) -> tuple[list[Part], int]:
 
 def _offline_runs(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
-        raise UserError(f"dir: {folder} is no folder; name a run directory, or one that holds runs")
+        raise UserError(
+            f"dir: {folder} is not a folder; name a run directory, or one that holds runs"
+        )
     if folder.name.startswith("offline-run-"):
         yield folder
     for pattern in ("offline-run-*", "wandb/offline-run-*", "*/wandb/offline-run-*"):
@@ -88,7 +90,7 @@ def run(args: SyncArgs) -> int:
 
 
 def sync(folders: Sequence[Path], *, dry_run: bool, timeout_s: float) -> None:
-    """Uploads what is not uploaded yet, and tells for every part what was done.
+    """Uploads what is not uploaded yet, and prints for every part what was done.
 
     Raises:
         UserError: no API key, or a folder that is none.

@@ -1,4 +1,4 @@
-"""Reads W&B's offline files (`run-<id>.wandb`) record by record, for `fastppo track` and the tests.
+"""Reads W&B's offline files (`run-<id>.wandb`) record by record.
 
 The file is LevelDB's log format around protocol buffers. W&B 0.31 ships no reader in Python.
 """

@@ -159,10 +159,10 @@ def _ratio(measurement: Measurement, name: str) -> dict[str, Any] | None:
 def _phases(runs: list[Run]) -> dict[str, float] | None:
     """Seconds over all slices, and the parent's own wall time for the same updates."""
     slices = [one for run in runs for one in run.slices]
-    told = [one.phases for one in slices if one.phases is not None]
-    if len(told) < len(slices):
+    booked = [one.phases for one in slices if one.phases is not None]
+    if len(booked) < len(slices):
         return None
-    sums = {phase: sum(one[phase] for one in told) for phase in PHASES}
+    sums = {phase: sum(one[phase] for one in booked) for phase in PHASES}
     return sums | {"wall": sum(one.seconds for one in slices)}
 
 

@@ -150,7 +150,7 @@ def evaluate(
     returns, lengths = _play(player, env, share)
     env.close()
     if env.gate.rows.any():
-        print_err(f"fastppo: warning: {env.gate.told()}")
+        print_err(f"fastppo: warning: {env.gate.warning()}")
     all_returns = [total for done in returns for total in done]
     return {
         "env_id": config.env_id,

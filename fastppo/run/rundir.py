@@ -36,7 +36,7 @@ class RunDir:
 
         Args:
             path: the folder; None for runs/<env>-<seed>-<stamp>.
-            record: machine and versions, stored beside the config.
+            record: machine and versions, stored with the config.
 
         Raises:
             UserError: the folder holds something already.
@@ -174,7 +174,7 @@ class RunDir:
         self._metrics = self._lock = None
 
     def _check_there(self) -> None:
-        """A folder that was deleted or moved is not made again behind the user's back."""
+        """Refuses to write into a folder that was deleted or moved, instead of making it again."""
         for name, file in ((".lock", self._lock), ("metrics.jsonl", self._metrics)):
             if file is None:
                 continue

@@ -152,7 +152,7 @@ def _loop(
     warned = False
     while trainer.update < trainer.config.num_updates:
         stop.check()
-        # told one update late, and outside time/total: no rate contains it
+        # printed one update late, and outside time/total: no rate contains it
         metrics = trainer.run_update() | {"time/logging": logging_s}
         logged_from = time.perf_counter()
         run.log(metrics)
@@ -160,7 +160,7 @@ def _loop(
         progress.show(metrics)
         if metrics["env/non_finite_rows"] and not warned:
             warned = True
-            lost = trainer.env.gate.told()
+            lost = trainer.env.gate.warning()
             signals.tell(f"fastppo: warning: {lost}; env/non_finite_rows goes on counting")
         logging_s = time.perf_counter() - logged_from
         trainer.check_diverged()

@@ -21,7 +21,7 @@ from fastppo.tracking.wandb_part import next_part
 from fastppo.tracking.wandb_process import WandbProcess
 
 START_SECONDS = 120.0
-"""W&B may take this long to start beside the training before it is given up."""
+"""Seconds that W&B may take to start, while training goes on, before it is given up."""
 FINISH_SECONDS = {"offline": 30.0, "online": 90.0}
 """How long the end of a run waits for W&B, which may have an upload to finish."""
 

@@ -16,7 +16,7 @@ from fastppo.tracking.wandb_process import WandbProcess
 def record_eval(
     config: Config, run_dir: Path, checkpoint: Path, result: Mapping[str, Any], mode: str
 ) -> Path | None:
-    """Writes an evaluation beside the run's own W&B folders; what W&B does wrong is a warning.
+    """Writes an evaluation next to the run's own W&B folders; a failure of W&B is a warning.
 
     Args:
         config: of the training run.

@@ -72,7 +72,7 @@ def init_arguments(values: Mapping[str, Any], *, impl: str, job_type: str) -> di
     """Name, group, job type, tags and config of a W&B run.
 
     Args:
-        values: the fields of Config, beside machine, versions, device and the like.
+        values: the fields of Config, and machine, versions, device and the like.
     """
     sha = (values["code"] if "code" in values else revision())["sha"]
     keys = {
@@ -117,8 +117,8 @@ def hardware_class(values: Mapping[str, Any]) -> str:
 def mode_for(asked: str) -> str:
     """online, offline or disabled: `auto` is online where there is a key, and offline without.
 
-    `auto` heeds W&B's own switches (`wandb_settings`); what was asked for by name is done, as in
-    W&B itself.
+    `auto` follows W&B's own switches (`wandb_settings`); a mode asked for by name goes before them,
+    as in W&B itself.
 
     Raises:
         UserError: `online` was asked for and there is no key; W&B would wait for one to be typed.

@@ -1,4 +1,4 @@
-"""The training process's end of `wandb_run.py`: no call here waits longer than it was told."""
+"""The training process's end of `wandb_run.py`: no call here waits longer than its timeout."""
 
 import json
 import os

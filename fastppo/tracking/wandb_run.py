@@ -154,7 +154,7 @@ def serve(lines: Iterator[bytes], tell: Callable[[dict[str, Any]], None]) -> Non
 
 
 def main() -> int:
-    """Serves stdin; a failure of W&B is told in one line and ends the process."""
+    """Serves stdin; a failure of W&B is reported in one line and ends the process."""
     os.nice(10)  # where cores are short, training comes first
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process
     parent = int(sys.argv[1])

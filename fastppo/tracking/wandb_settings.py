@@ -23,7 +23,7 @@ def usual_mode() -> tuple[str, str] | None:
     """online, offline or disabled, and what says so; None where nothing does.
 
     WANDB_MODE goes before the files, a folder's own file before the user's; WANDB_DISABLED, which
-    W&B's integrations heed, before all. A value that is not understood counts as offline.
+    W&B's integrations follow, before all. A value that is not understood counts as offline.
     """
     if os.environ.get("WANDB_DISABLED", "").strip().lower() not in _FALSE:
         return "disabled", "WANDB_DISABLED"

@@ -11,7 +11,7 @@ MAX_ENVS = 2**32
 
 
 def float_dtype(outputs: Tensor) -> torch.dtype:
-    """What log-probabilities of these policy outputs are kept in: float32 at least."""
+    """The dtype of the log-probabilities of these policy outputs: float32 at least."""
     return torch.float64 if outputs.dtype == torch.float64 else torch.float32
 
 
@@ -49,7 +49,7 @@ def check_counter(
     if env_ids is not None:
         expect("env_ids", env_ids, like, like.shape[:1], torch.int64)
         if first_env:
-            raise ValueError(f"first_env={first_env} beside env_ids: pass one of the two")
+            raise ValueError(f"first_env={first_env} and env_ids: pass one of the two")
     elif not 0 <= first_env <= MAX_ENVS - like.shape[0]:
         raise ValueError(
             f"first_env={first_env}: expected >= 0, and {like.shape[0]} ids below 2**32 from there"

@@ -3,7 +3,7 @@
 ROWS rows at a time are columns of a tile [width, ROWS], so that every inner loop runs over rows and
 fills whole SIMD registers, however few the actions. Rows that pad the last tile repeat the last row
 and are not stored. Logarithms and sums are those of the losses, in their order: the first update on
-fresh data finds ratios of 1. One thread: a second one never paid (docs/kernels.md).
+fresh data finds ratios of 1. One thread: a second one never paid (docs/performance.md).
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators

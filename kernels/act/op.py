@@ -134,7 +134,7 @@ def act_categorical(
     `spec.categorical`; the generator is Philox-4x32-10 (Salmon et al., SC 2011).
 
     Args:
-        logits: [B, A], or [B, sum(nvec)] for a multi-discrete policy; computed on in float32, or
+        logits: [B, A], or [B, sum(nvec)] for a multi-discrete policy; computed in float32, or in
             float64 where they are.
         step: decisions so far, >= 0. A 0-d int64 tensor on the device is read by the kernel, so
             that a replayed CUDA graph goes on where the tensor says.
@@ -210,11 +210,11 @@ def act_gaussian(
 ) -> tuple[Tensor, ...]:
     """Draws actions of a diagonal Gaussian; their log-probabilities and entropies, without a graph.
 
-    The equations are in `spec.gaussian`; clip the actions after, not before, they are
-    kept: the log-probability belongs to the unclipped action.
+    The equations are in `spec.gaussian`. Keep the actions unclipped, and clip what the environment
+    gets: the log-probability belongs to the unclipped action.
 
     Args:
-        mean: [B, D]; computed on in float32, or float64 where it is.
+        mean: [B, D]; computed in float32, or in float64 where it is.
         log_std: [D], or [B, D] where it depends on the state; mean's dtype, or float32.
         out: as returned, the first [B, D] in the dtype of the log-probabilities.
         The others are as for `act_categorical`.

@@ -1,10 +1,10 @@
 """Acting on the GPU: noise, choice, log-probability and entropy of BLOCK_B rows per program.
 
-A head is a tile [BLOCK_B, BLOCK_A] of logits in registers, beside it the same tile of Gumbel
-numbers: one Philox counter makes four neighbouring columns. More than MAX_BLOCK actions take
+A head is a tile [BLOCK_B, BLOCK_A] of logits in registers, with a tile of Gumbel numbers of the
+same shape: one Philox counter makes four neighbouring columns. More than MAX_BLOCK actions take
 several tiles, over which maximum, sums and choice are carried (an online softmax), so that the
-logits are read once. The step may be read from memory: a captured graph that advances it draws anew
-at each replay.
+logits are read once. The step may be read from memory: a captured graph that advances it draws
+new actions at each replay.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -87,7 +87,7 @@ def _head(
 
         new_top = tl.max(z, 1)
         new_top = tl.where(new_top > top, new_top, top)
-        # without a number yet there is nothing to centre on
+        # no finite logit so far: nothing to subtract
         shift = tl.where(new_top == -float("inf"), 0.0, new_top)
         moved = tl.where(top == -float("inf"), 0.0, top - shift)
         factor = tl.exp(moved)

@@ -1,8 +1,8 @@
 """Gradient-norm clip and Adam on the CPU: one pass over the gradient, one over all four buffers.
 
 One thread: a second one, on chunks of fixed size, did not pay at 1.7 million parameters, where the
-memory is the limit (docs/kernels.md). A small network's buffers stay in the cache between the
-passes, and a gradient that is to be zeroed is zeroed block by block, while it is there.
+memory is the limit (docs/performance.md). A small network's buffers stay in the cache between the
+passes, and a gradient is zeroed block by block, while it is there.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators

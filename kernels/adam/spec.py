@@ -14,7 +14,7 @@ def clip_adam_(call: AdamCall) -> tuple[Tensor, Tensor]:
         v = beta2 v + (1 - beta2) g^2
         p = p - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
 
-    Nothing but a wish to zero the gradient is carried out unless |grad| is finite and not `skip`.
+    If `skip` is set or |grad| is not finite, only `zero_grad` takes effect.
     """
     beta1, beta2 = call.beta1, call.beta2
     norm = torch.linalg.vector_norm(call.grad)

@@ -1,6 +1,6 @@
 """Gradient-norm clip and Adam on the GPU: two launches, or one where one program can do it all.
 
-`norm_kernel` leaves one sum of squares per program, and the step counter beside them.
+`norm_kernel` leaves one sum of squares per program, and a copy of the step counter.
 `update_kernel` adds those up, every program in the same order, so that all of them take the same
 step and twice the same; float atomics would not. The counter is copied because the second launch
 advances it while other programs read. Up to SMALL parameters a single program does both parts: a

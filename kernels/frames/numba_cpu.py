@@ -3,7 +3,7 @@
 Channels last, the frames of a stack interleave. That is done on bytes, a tile of pixels at a time,
 four of them to a 32-bit word, before they widen to floats; the tile stays in the L1 cache. Both
 loops then run over contiguous memory and fill whole SIMD registers. One thread keeps up with the
-memory: a second one gained nothing (docs/kernels.md).
+memory: a second one gained nothing (docs/performance.md).
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators

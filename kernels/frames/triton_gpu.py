@@ -70,7 +70,7 @@ def frames_kernel(
 def tiling(element_size: int, channels_last: bool) -> dict[str, int]:
     """Pixels of a program and its warps: what a thread writes fills 128-bit stores.
 
-    Not measured on a GPU yet: of the sizes tried these have no barrier (docs/kernels.md).
+    Not measured on a GPU yet: of the sizes tried these have no barrier (docs/performance.md).
     """
     return {"BLOCK": 256 if channels_last else 1024, "num_warps": 8 if element_size == 4 else 4}
 

@@ -70,14 +70,14 @@ def gae(
     reaches no other row, whatever it holds.
 
     Args:
-        rewards: [T, N]; bfloat16 is computed on, and answered, in float32.
+        rewards: [T, N]; bfloat16 is computed and returned in float32.
         values: [T + 1, N]; row T is the bootstrap value. As rewards, or one bfloat16 and the other
             float32.
         terminated, truncated: [T, N] bool.
         gamma, gae_lambda: in [0, 1].
         lengths: [N] int64 or int32, for layout "NT" only. Steps from lengths[n] on are padding:
             never used, 0 in both results; values[n, lengths[n]] is the bootstrap value. A length
-            outside 0 .. T counts as the nearer of the two: looking would stall a GPU.
+            outside 0 .. T is clamped: checking it would stall a GPU.
         layout: "TN" (time-major), or "NT": rewards and flags [N, T], values [N, T + 1], as
             sequences of tokens come.
 

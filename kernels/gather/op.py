@@ -13,7 +13,7 @@ from fastppo.kernels.registry import register
 
 @cache
 def _bytes_on(device: torch.device) -> Tensor:
-    """Stands for data that is moved and not computed with: every backend that has float32."""
+    """An empty float32 tensor: a backend that serves float32 moves the bytes of any dtype."""
     return torch.zeros(0, dtype=torch.float32, device=device)
 
 

@@ -71,7 +71,7 @@ def tiling(widths: tuple[int, ...]) -> dict[str, object]:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """As the kernel takes it: dense, and a bool as the byte that it is."""
+    """As the kernel takes it: dense, and bool viewed as uint8."""
     tensor = tensor.contiguous()
     return tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor
 

@@ -12,10 +12,10 @@ from fastppo.kernels.loss.terms import Rows, Terms
 def check_rows(like: Tensor, new_values: Tensor, rows: Rows) -> None:
     """Raises ValueError unless each is [B], with the dtype and device of `like` [B, ...].
 
-    Beside bfloat16 logits the rows may, and should, be float32.
+    With bfloat16 logits the rows may, and should, be float32.
     """
     shape, device = like.shape[:1], like.device
-    # the usual case at a fifth of the price: a loss is small next to what asks about it
+    # the usual case first: one pass that costs a fifth of the checks below
     for tensor in (new_values, *rows[:4]):
         if tensor.shape != shape or tensor.dtype != like.dtype or tensor.device != device:
             break

@@ -51,7 +51,7 @@ def _maxima(z, top):
 
 @njit(**OPTIONS)
 def _exponentials(z, top, e, total, weighted, ahead):
-    """z to q = z - top, e to exp q; sums of exp q and q exp q; `ahead` is wanted after this."""
+    """z to q = z - top, e to exp q; sums of exp q and q exp q; `ahead` is prefetched."""
     fill(total, ZERO)
     fill(weighted, ZERO)
     for j in range(z.shape[0]):
@@ -86,7 +86,7 @@ def _slopes(inverse, shift, entropy_scale, lane, factor, tail):
 
 @njit(**OPTIONS)
 def _gradients(z, e, factor, entropy_scale, tail, ahead):
-    """q to factor * exp q * (entropy_scale * q + tail); `ahead` is wanted after this."""
+    """q to factor * exp q * (entropy_scale * q + tail); `ahead` is prefetched."""
     for j in range(z.shape[0]):
         fetch(ahead + j * ROWS * SIZE, ROWS * SIZE)
         for k in range(ROWS):

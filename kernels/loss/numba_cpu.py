@@ -17,7 +17,7 @@ from fastppo.kernels.tools.numba_memory import address, dense, empty
 __all__ = ["categorical", "gaussian"]
 
 WIDE = 128
-"""Logits of a row from which on SIMD runs along it instead of across rows."""
+"""Rows of more logits than this are computed along the row instead of across rows."""
 
 
 @cache
@@ -43,7 +43,7 @@ def categorical(
     mask = None if action_mask is None else dense(action_mask)
     choices = dense(actions if actions.dtype == torch.int64 else actions.long())
     arguments = RowArguments(rows, new_values, terms)
-    # `.data` has a version of its own: autograd shall not take the gradients for changed logits
+    # `.data` has its own version counter: autograd does not see this as a change to the logits
     d_logits = z.data if overwrite_logits else empty(*z.shape, dtype=z.dtype)
     sizes = (batch_size, width, len(heads), z.data_ptr())
     policy = (choices.data_ptr(), address(mask), heads.data_ptr(), d_logits.data_ptr())

@@ -1,7 +1,7 @@
 """The fused PPO loss for a diagonal Gaussian policy on the CPU, one pass over the rows.
 
 ROWS rows of D components are a flat run of memory, so the elementwise loops ignore where a row
-ends; only two sums per row, and the row's gradient that goes back to its components, mind it.
+ends; only two sums per row, and the spread of the row's gradient over its components, do not.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -44,7 +44,7 @@ from fastppo.kernels.tools.numba_memory import (
 )
 
 STEP = 256
-"""Components that are worked on before more memory is asked for."""
+"""Components between two prefetches."""
 _HALF_LOG_2PI = np.float32(0.5 * math.log(2.0 * math.pi))
 
 

@@ -3,7 +3,7 @@
 ROWS rows at a time are columns of a tile `lane`, so that every loop here runs over rows and fills
 whole SIMD registers. Invalid rows, and the rows that pad the last tile, enter as zeros of weight
 zero. Statistics add up in float32 within a tile, in float64 over tiles. One thread does it all: a
-second one, beside the threads that torch keeps spinning, won nothing at any size (docs/kernels.md).
+second one won nothing at any size, as torch keeps its own threads spinning (docs/performance.md).
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -247,7 +247,7 @@ def finish(sums, scale, vf_coef, ent_coef, loss_address, stats_address):
 
 
 ROWS_SIGNATURE = ", ".join([*["int64"] * 7, "boolean", *["float64"] * 6, *["int64"] * 3])
-"""Of what `RowArguments.for_kernel` gives, the last arguments of a loss kernel."""
+"""Types of the last arguments of a loss kernel, those of `RowArguments.for_kernel`."""
 
 
 class RowArguments:

@@ -32,7 +32,7 @@ from fastppo.kernels.tools.numba_memory import OPTIONS, SUMMING, kernel, pointer
 BLOCK = 1024
 """Columns that add up in float32 before they join a float64 sum."""
 CACHED = 32_768
-"""Logits that stay in a core's cache, twice, between the two passes."""
+"""Logits that, with their exponentials, stay in a core's cache between the two passes."""
 
 
 @njit(**OPTIONS)
@@ -66,9 +66,9 @@ def _ordered(bits):
 
 @njit(**OPTIONS)
 def _maximum(z):
-    """Largest of a row. A NaN wins or is passed over, and then is its own difference to what won.
+    """Largest of a row. A NaN wins, or is passed over and shows in the differences to the largest.
 
-    Of integers, because LLVM compares floats side by side only where it is told that none is NaN.
+    By integers, because LLVM vectorises a float maximum only if it may assume that none is NaN.
     """
     bits = z.view(np.int32)
     largest = _ordered(bits[0])
@@ -88,7 +88,7 @@ def _exponentials(z, top, e):
         z[j] = NO_CHANCE if q < LOG_MIN else q
 
 
-# "reassoc" must not reach into an exponential, so what is added up is written down first
+# "reassoc" must not reach into an exponential, so the terms are stored before they are added
 @njit(**SUMMING)
 def _sum(e):
     total = ZERO

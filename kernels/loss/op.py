@@ -32,7 +32,7 @@ def _is_one(factor: Tensor) -> bool:
 
 
 class _Computed(torch.autograd.Function):
-    """A loss whose gradients are known before autograd hears of it."""
+    """A loss whose gradients were computed together with it."""
 
     @staticmethod
     def forward(
@@ -230,8 +230,8 @@ def categorical_ppo_loss(
 
     Args:
         logits: [B, A], or [B, sum(nvec)] for a multi-discrete policy; bfloat16 logits are
-            computed on in float32, and their gradient is bfloat16.
-        new_values, old_log_probs, advantages, returns, old_values: [B]; beside bfloat16 logits
+            widened to float32, and their gradient is bfloat16.
+        new_values, old_log_probs, advantages, returns, old_values: [B]; with bfloat16 logits
             better float32: a log-ratio of bfloat16 numbers is mostly rounding.
         actions: [B] int64 or int32, or [B, len(nvec)].
         valid: [B] bool or None for all; other rows may hold anything and change nothing.

@@ -121,8 +121,9 @@ def normalized(advantages: Tensor, ok: Tensor) -> Tensor:
 
 
 def _ratio(log_ratio: Tensor) -> Tensor:
-    """exp(log_ratio), bounded, with itself as its slope."""
-    # The difference is 0 with a slope of 1: a constant would let go of the rows that moved most.
+    """exp(log_ratio), bounded; its slope is its value."""
+    # The difference is 0 with a slope of 1: a constant would drop the gradient of the rows that
+    # moved most.
     # For inf it is NaN: what is infinite was so in the inputs, and must show in the loss.
     bound = LOG_RATIO_MAX + (log_ratio - log_ratio.detach())
     return torch.where(log_ratio > LOG_RATIO_MAX, bound, log_ratio).exp()

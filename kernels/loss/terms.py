@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 LOG_RATIO_MAX = 80.0
-"""A finite ratio is at most e to this: finite in float32, also times an advantage of 6000."""
+"""Bound of the log-ratio: e^80 is finite in float32, also times an advantage of 6000."""
 
 
 class Rows(NamedTuple):

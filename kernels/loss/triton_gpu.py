@@ -36,8 +36,8 @@ def categorical(
     widest, one_head = max(heads), len(heads) == 1
     if widest > triton_categorical.MAX_WIDTH and not one_head:
         raise BackendUnavailable(
-            f"backend 'triton' serves heads of up to {triton_categorical.MAX_WIDTH} actions beside "
-            f"other heads, got nvec={heads}: pass backend='torch', or one call per head"
+            f"backend 'triton' serves heads of up to {triton_categorical.MAX_WIDTH} actions, if "
+            f"there are several, got nvec={heads}: pass backend='torch', or one call per head"
         )
     vocab = one_head and widest > triton_categorical.MAX_WIDTH
     source = _dense_rows(logits) if vocab else logits.contiguous()

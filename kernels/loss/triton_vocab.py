@@ -91,7 +91,7 @@ def vocab_kernel(
         )
 
     lane = tl.arange(0, DEPTH)[:, None] * LANES + tl.arange(0, LANES)[None, :]
-    # A finite floor: among nothing but -inf, -inf - -inf would be NaN.
+    # A finite floor: where all logits are -inf, -inf - -inf would be NaN.
     highest = tl.full([LANES], -3.0e38, tl.float32)
     total = tl.zeros([LANES], tl.float32)
     weighted = tl.zeros([LANES], tl.float32)  # sum of e**(z - highest) * (z - highest)

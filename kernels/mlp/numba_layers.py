@@ -3,7 +3,7 @@
 Products are BLAS's (numba compiles np.dot to scipy's), and what lies between them is one loop each.
 
 A layer is a row of int64, [WEIGHT, BIAS, INPUTS, OUTPUTS]: where its weight [outputs, inputs] and
-bias begin in the flat buffer, and its widths. A critic without a trunk of its own has the actor's.
+bias begin in the flat buffer, and its widths. A critic without its own trunk uses the actor's.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -181,7 +181,7 @@ def backward(params, grad, layers, last, activation, x, hidden, h, d, scratch):
 def backward_shared(
     params, grad, layers, heads, activation, x, hidden, h, d_outputs, d_values, scratch
 ):
-    """As `backward`, of a trunk that bears both heads."""
+    """As `backward`, of a trunk that both heads share."""
     rows = x.shape[0]
     size = rows * heads[ACTOR, INPUTS]
     d = scratch[0, :size].reshape((rows, heads[ACTOR, INPUTS]))

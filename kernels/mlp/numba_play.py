@@ -1,8 +1,8 @@
 """Steps of a policy and its environments in compiled code: act, step, write, and again.
 
 Between two steps of eight CartPoles a Python loop takes 20 us, in which the environments' thread
-falls asleep and has to be woken. Here it is 7 us. What is out of the ordinary (a number that is not
-finite, an episode that is cut) is left to the caller.
+falls asleep and has to be woken. Here it is 7 us. Rare events (a number that is not
+finite, an episode that is cut) are left to the caller.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -24,8 +24,8 @@ from fastppo.kernels.mlp.records import (
 from fastppo.kernels.tools.numba_memory import OPTIONS, address_of, call_c, kernel_of_records
 
 PLAYED, NOT_FINITE, CUT, REFUSED = range(4)
-"""How a call ended: with as many steps as asked for; with an answer that holds a number that is not
-finite, of which nothing was kept; with an episode cut by the limit; refused by the environments."""
+"""How a call ended: with all steps taken; at a row that is not finite, which was not kept; at an
+episode cut by the limit; refused by the environments."""
 LARGEST = float(np.finfo(np.float32).max)
 MONOTONIC = 1
 

@@ -39,9 +39,9 @@ from fastppo.kernels.tools.numba_memory import (
 
 FORWARD, BACKWARD, STOP = 1, 2, 3
 TICKET, COMMAND, DONE = 0, 8, 16
-"""Places in the mail: how many commands were given, the last of them, and how many were done."""
+"""Slots of the mailbox: commands given, the last of them, commands done."""
 SPINS = 4000
-"""Looks at the mail before a thread yields its core at each: some 10 us."""
+"""Reads of the mailbox, some 10 us, before a thread begins to yield its core between reads."""
 
 
 @njit(**OPTIONS)
@@ -59,7 +59,7 @@ def _gather_1d(source, rows, out):
 
 @njit(**OPTIONS)
 def _wait(scratch, place, number):
-    """Until the number in the mail is reached."""
+    """Waits until a slot of the mailbox holds `number`."""
     at = address_of(scratch.mail) + 8 * place
     spins = 0
     while load_acquire(at) < number:
@@ -70,7 +70,7 @@ def _wait(scratch, place, number):
 
 @njit(**OPTIONS)
 def _ask(scratch, command):
-    """Has the second thread, if there is one, begin with a command."""
+    """Gives the second thread, if there is one, a command."""
     if scratch.second:
         scratch.mail[COMMAND] = command
         store_release(address_of(scratch.mail) + 8 * TICKET, scratch.mail[TICKET] + 1)
@@ -78,7 +78,7 @@ def _ask(scratch, command):
 
 @njit(**OPTIONS)
 def _await(scratch):
-    """Until the second thread, if there is one, is done."""
+    """Waits until the second thread, if there is one, is done."""
     if scratch.second:
         _wait(scratch, DONE, scratch.mail[TICKET])
 
@@ -104,7 +104,7 @@ def _value_gradient(network, grad, scratch):
 
 
 def dismiss(mail: Ints) -> None:
-    """Ends the second thread from outside of the first: the update is given up."""
+    """Ends the second thread when the first gave up the update."""
     mail[COMMAND] = STOP
     mail[TICKET] += 1
 

@@ -1,4 +1,4 @@
-"""What the kernels of the MLP engine are given, each list of arguments written once.
+"""Arguments of the kernels of the MLP engine, each list written once.
 
 The strings are the types as numba has them, from which `kernel_of_records` makes signatures.
 """
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_WIDTH = 128
-"""Logits of a row that the loss kernel used here takes at its best."""
+"""Most logits of a row that the loss kernel used here computes across rows."""
 
 Floats = Annotated[NDArray[np.float32], "float32[::1]"]
 FloatRows = Annotated[NDArray[np.float32], "float32[:, ::1]"]
@@ -83,7 +83,7 @@ class Stepper(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """What is known of the episodes that run."""
+    """State of the running episodes."""
 
     done: Flags  # [N] whose last row ended an episode, updated
     steps: Ints  # [N] of the episode, updated
@@ -91,7 +91,7 @@ class Ends(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What a rollout keeps of the environments' answers, on the host."""
+    """Rows of a rollout that the environments' answers go to, on the host."""
 
     rewards: FloatRows  # [T, N]
     terminated: FlagRows  # [T, N], as the next two
@@ -114,7 +114,7 @@ class Adam(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Where an update keeps what it computes of a minibatch of B rows."""
+    """Scratch memory of an update, for a minibatch of B rows."""
 
     x: FloatRows  # [B, D]
     hidden: FloatRows  # [2, B * outputs per row]: of the actor's trunk, and of the critic's

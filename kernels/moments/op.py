@@ -143,8 +143,8 @@ def update_moments_(
     """Merges the valid, finite rows into mean, population variance and count, in place.
 
     The merge is equation 2.1 of Chan, Golub and LeVeque (Updating formulae and a pairwise
-    algorithm for computing sample variances, 1979). No such row changes nothing. A row with a
-    number that is not finite would stay in the moments for ever; `count` tells that it is not in.
+    algorithm for computing sample variances, 1979). Without such a row nothing changes. A row
+    that is not finite is left out, and not counted: it would spoil the moments for ever.
 
     Args:
         mean, var: shape, float64, contiguous.

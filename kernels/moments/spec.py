@@ -20,7 +20,8 @@ def update_moments(
     mean = mean + d k / N
     var  = (n var + k s + d^2 n k / N) / N
 
-    Rows that are not finite are not among the k; a variance beyond the type leaves its element be.
+    Rows that are not finite are not among the k. An element whose variance would overflow keeps
+    its old moments.
     """
     finite = rows.reshape(len(rows), -1).isfinite().all(1)
     valid = finite if valid is None else valid & finite

@@ -1,7 +1,7 @@
 """What `kernels/<operation>/cases.py` is made of: shapes to time, and checks at awkward ones.
 
-`benchmarks(device, quick)` yields every `Case` to time, beside what users write today: the common
-single-file PPO in eager torch (CleanRL's shape, without its numpy detours), doing the same work,
+`benchmarks(device, quick)` yields every `Case` to time, next to what users write today: eager torch
+as in a single-file PPO (CleanRL's, without its detours through numpy), doing the same work,
 statistics included. `checks(device)` yields every `Check`: the operation against float64.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 Run = Callable[[], tuple[Tensor, ...]]
 Check = tuple[str, Callable[[], None]]
-"""A name, and what raises AssertionError where the kernel is wrong."""
+"""A name, and a function that raises AssertionError where the kernel is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Where numba keeps compiled kernels, and a word where it cannot."""
+"""Where numba keeps compiled kernels; an error with a remedy where it cannot."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ class CacheUnavailable(RuntimeError):
 
 
 def check() -> None:
-    """Refuses a folder that was asked for and cannot be had: numba takes another without a word.
+    """Refuses a NUMBA_CACHE_DIR that cannot be written: numba would silently take another.
 
     Raises:
         CacheUnavailable: NUMBA_CACHE_DIR cannot be written.

@@ -1,7 +1,7 @@
 """How a numba kernel of this package is compiled, cached and given its tensors.
 
 An address costs 0.1 us a call, a numpy array 1.2 us. So a kernel takes every tensor as an int64
-address with its sizes beside it, and makes arrays of them with
+address and its sizes, and makes arrays of them with
 `numba.carray(pointer(address), shape, dtype)`. Address 0 stands for an absent tensor.
 """
 
@@ -72,8 +72,8 @@ def kernel(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compiles a function for `signature` at once, and keeps the machine code on disk.
 
     With a signature given, a call that does not fit raises instead of compiling in the middle of
-    a run. numba renews its cache when the function's own file changes; a helper's file it does not
-    watch, but it compares the contents of closures. So a digest of all numba sources becomes one.
+    a run. numba renews its cache when the function's own file changes, but not when a helper's
+    does. It does compare what a closure holds, so a digest of all numba sources is put into one.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -156,7 +156,7 @@ def store_release(_context: Any, address: Any, value: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def keep(_context: Any, array: Any) -> Any:
-    """Nothing, but not before: numba frees an array after its last use, and its address is none."""
+    """No-op that keeps `array` alive to this point: taking its address does not count as a use."""
 
     def generate(_context: Any, _builder: Any, _signature: Any, _arguments: Any) -> ir.Value:
         return ir.Constant(ir.IntType(8).as_pointer(), None)
@@ -181,9 +181,9 @@ def _fetch(_context: Any, address: Any) -> Any:
 
 @njit(**OPTIONS)  # type: ignore[untyped-decorator]
 def fetch(address: Any, size: Any) -> None:
-    """Asks for bytes that are wanted soon, and does not wait. Past the end of an array is no error.
+    """Prefetches bytes without waiting; past the end of an array is fine.
 
-    Little at a time: a core keeps some twenty lines on the way, and waits with the next.
+    A little at a time: a core keeps some twenty cache lines on the way, and waits with the next.
     """
     for line in range(address, address + size, 64):
         _fetch(line)

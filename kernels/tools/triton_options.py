@@ -2,6 +2,6 @@
 
 from typing import Any
 
-# Said, not left to Triton: 3.9 warns of a default that 3.10 changes. Multiplications and additions
-# contract to FMA, as numba_memory.OPTIONS has it on the CPU. The interpreter ignores it.
+# Set here, because 3.9 warns of a default that 3.10 changes. Multiplications and additions contract
+# to FMA, as with numba_memory.OPTIONS on the CPU. The interpreter ignores it.
 OPTIONS: dict[str, Any] = {"enable_fp_fusion": True}

@@ -10,7 +10,7 @@ import triton.language as tl
 def _philox(c0, c1, c2, c3, k0, k1):
     """Philox-4x32-10 on uint32 counters; the words of philox.philox4x32.
 
-    Products and sums wrap by design: without a word TRITON_DEBUG would assert that they do not.
+    Products and sums wrap by design, which is declared: else TRITON_DEBUG asserts that they do not.
     """
     for _ in tl.static_range(10):
         high_a = tl.umulhi(c0, 0xD2511F53)

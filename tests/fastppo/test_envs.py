@@ -33,7 +33,7 @@ def config_of(**settings: Any) -> Config:
 
 
 class Row(NamedTuple):
-    """One step as `VecEnv` tells it, beside the twin's raw answer."""
+    """One step as `VecEnv` returns it, and the twin's raw answer."""
 
     step: StepResult
     obs: NDArray[Any]

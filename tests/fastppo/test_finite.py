@@ -25,7 +25,7 @@ Poison = dict[tuple[int, int, str], float]
 
 
 class Scripted:
-    """A pool that heeds no action: seeded rows, ends and resets, and poison where it is told."""
+    """A pool that ignores actions: seeded rows, ends, resets, and poison as the script says."""
 
     action_space = spaces.Discrete(2)
 
@@ -255,4 +255,4 @@ def test_a_lost_row_is_told_by_environment() -> None:
     gate = FiniteGate(9)
     gate.step(np.zeros((9, 1)), np.full(9, np.nan), np.arange(9) < 2)
 
-    assert gate.told().startswith("7 steps of environment 2, 3, 4, 5, 6 and 2 more had a reward")
+    assert gate.warning().startswith("7 steps of environment 2, 3, 4, 5, 6 and 2 more had a reward")

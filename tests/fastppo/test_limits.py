@@ -1,4 +1,4 @@
-"""Faults of the machine: told in one line, and before the work where they can be known before."""
+"""Faults of the machine: one line each, before the work where they can be known before."""
 
 import errno
 import os
@@ -223,7 +223,7 @@ def test_a_fault_of_the_machine_is_one_line_and_exit_code_3(
 
 @pytest.mark.parametrize("error", [RuntimeError("size mismatch"), OSError(errno.EBADF, "x")])
 def test_a_bug_is_no_fault_of_the_machine(error: Exception) -> None:
-    assert faults.told(error) is None
+    assert faults.as_line(error) is None
 
 
 def shell(line: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -96,7 +96,7 @@ STEPS, NUM_ENVS, NUM_STEPS = 24, 3, 8
 
 
 class Script:
-    """A pool that heeds no action: rows, ends and cuts by number, poison where it is told."""
+    """A pool that ignores actions: rows, ends, cuts and poison as the script says."""
 
     def __init__(
         self, seed: int, poison: dict[tuple[int, int], float], *, continuous: bool = False

@@ -164,7 +164,7 @@ def test_the_command_writes_samples_and_pictures(
         (["nothing"], "operation: 'nothing' matches nothing; there are act_categorical"),
         (["--rounds", "0"], "--rounds: 0 must be at least 1"),
         (["--device", "tpu"], "device: 'tpu'"),
-        (["--json", "/no/such/x.json"], "--json: /no/such is no folder; make it first"),
+        (["--json", "/no/such/x.json"], "--json: /no/such is not a folder; make it first"),
         (["--json", "/"], "--json: / is a folder; name a file"),
         (["--pictures", "/dev/null"], "--pictures: /dev/null is a file; name a folder"),
     ],
@@ -240,7 +240,7 @@ command.checks = lambda device: []
 command.cases = kernels.cases = lambda device, quick: few
 command.WORKLOADS = {"CartPole-v1": {"num_envs": 4, "num_steps": 8}}
 from fastppo import cli
-check = ["gpu-check", "--out", sys.argv[1], "--device", "cpu", "--quick", "--seconds", "4"]
+check = ["gpu-check", "--out", sys.argv[1], "--device", "cpu", "--quick", "--seconds", "15"]
 sys.exit(cli.main(check))
 """
 

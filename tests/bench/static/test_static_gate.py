@@ -179,7 +179,7 @@ def test_base_compares_with_a_commit(
     assert [one.get("type") for one in failed] == ["Worse"]
 
     assert run("--base", "no-such-branch") == 2
-    assert "--base: 'no-such-branch' is no revision" in capsys.readouterr().err
+    assert "--base: 'no-such-branch' is not a revision" in capsys.readouterr().err
 
 
 def test_what_is_printed_is_what_report_prints_of_the_file(
@@ -203,7 +203,7 @@ def test_a_tree_that_is_no_repository_has_no_base(
     assert run("--base", "HEAD") == 2
 
     (line,) = capsys.readouterr().err.splitlines()
-    assert "is no git repository; run from a clone" in line
+    assert "is not a git repository; run from a clone" in line
 
 
 def test_a_kernel_that_does_not_compile_could_not_be_measured(

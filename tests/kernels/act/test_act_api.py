@@ -34,7 +34,7 @@ MEAN = torch.zeros(4, 3)
         ({"first_env": 2**32 - 3}, r"first_env=4294967293: .* 4 ids below 2\*\*32"),
         ({"env_ids": torch.arange(3)}, r"env_ids has shape \[3\]: expected \[4\]"),
         ({"env_ids": torch.arange(4).int()}, "env_ids has dtype torch.int32"),
-        ({"env_ids": torch.arange(4), "first_env": 2}, "first_env=2 beside env_ids"),
+        ({"env_ids": torch.arange(4), "first_env": 2}, "first_env=2 and env_ids"),
         ({"out": (torch.zeros(4).long(),)}, "out has 1 tensors: expected"),
         ({"out": (torch.zeros(4), torch.zeros(4))}, r"out\[0\] has dtype torch.float32"),
         ({"out": (torch.zeros(4, 1).long(), torch.zeros(4))}, r"out\[0\] has shape \[4, 1\]"),

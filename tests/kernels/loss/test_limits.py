@@ -252,7 +252,7 @@ def evaluate(
 def test_any_log_ratio_gives_what_float64_gives(
     backend: str, kind: str, rows: list[tuple[float, float, bool]], dual_clip: float | None
 ) -> None:
-    """Also beside rows that are not valid and hold NaN."""
+    """Also next to rows that are not valid and hold NaN."""
     parameters, constants, log_prob = policy_of(kind, len(rows))
     log_ratio, advantages, valid = (torch.tensor(column) for column in zip(*rows, strict=True))
     for kink in (0.8, 1.2, 3.0):  # where float32 and float64 could take different sides
