@@ -135,7 +135,7 @@ def test_sync_without_a_key_uploads_nothing_and_asks_nothing(
     with pytest.raises(UserError, match="sync: needs an API key"):
         track_command(tmp_path)
     assert track_command(tmp_path, "--dry-run") == 0
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         track_command(tmp_path / "none")
 
     assert "one part 1  would upload" in capsys.readouterr().out
