@@ -15,9 +15,9 @@ from fastppo.kernels.loss.numba_rows import (
     LOG_PROB,
     POLICY_GRAD,
     ROWS,
-    ROWS_SIGNATURE,
     VALUE_GRAD,
     WEIGHT,
+    LossRows,
     clear_invalid,
     compute_scales,
     copy,
@@ -29,7 +29,7 @@ from fastppo.kernels.loss.numba_rows import (
     scaled,
 )
 from fastppo.kernels.tools.numba_math import LOG_MIN, NO_CHANCE, ONE, ZERO, exp_of_negative, log
-from fastppo.kernels.tools.numba_memory import OPTIONS, SIZE, fetch, kernel, pointer
+from fastppo.kernels.tools.numba_memory import OPTIONS, SIZE, fetch, kernel_of_records, pointer
 from fastppo.kernels.tools.numba_transpose import from_tile, to_tile
 
 
@@ -93,33 +93,17 @@ def _gradients(z, e, factor, entropy_scale, tail, ahead):
             z[j, k] = factor[k] * e[j, k] * (entropy_scale * z[j, k] + tail[k])
 
 
-@kernel(f"void(int64, int64, int64, int64, int64, int64, int64, int64, {ROWS_SIGNATURE})")
+@kernel_of_records
 def categorical_kernel(
-    batch_size,
-    width,  # W
-    num_heads,  # H
-    logits_address,  # [B, W] f32
-    actions_address,  # [B, H] i64
-    allowed_address,  # [B, W] bool, or 0 for all
-    nvec_address,  # [H] i64, sums to W
-    d_logits_address,  # [B, W] f32, written; may be the logits themselves
-    old_log_probs_address,  # this and the next four: [B] f32
-    advantages_address,
-    returns_address,
-    old_values_address,
-    new_values_address,
-    valid_address,  # [B] bool, or 0 for all
-    given_stats_address,  # [4] f32 from advantage_stats, or 0
-    norm_adv,
-    normalizer,  # below 0: the number of valid rows
-    clip_coef,
-    vf_coef,
-    ent_coef,
-    clip_vloss,  # below 0: off
-    dual_clip,  # inf: off
-    d_values_address,  # [B] f32, written
-    loss_address,  # [] f32, written
-    stats_address,  # [6] f32, written
+    batch_size: int,
+    width: int,  # W
+    num_heads: int,  # H
+    logits_address: int,  # [B, W] f32
+    actions_address: int,  # [B, H] i64
+    allowed_address: int,  # [B, W] bool, or 0 for all
+    nvec_address: int,  # [H] i64, sums to W
+    d_logits_address: int,  # [B, W] f32, written; may be the logits themselves
+    given: LossRows,
 ):
     logits = carray(pointer(logits_address), (batch_size * width,), np.float32)
     actions = carray(pointer(actions_address), (batch_size, num_heads), np.int64)
@@ -127,20 +111,12 @@ def categorical_kernel(
         pointer(allowed_address), (batch_size * width if allowed_address else 0,), np.bool_
     )
     nvec = carray(pointer(nvec_address), (num_heads,), np.int64)
-    arrays = row_arrays(
-        batch_size,
-        old_log_probs_address,
-        advantages_address,
-        returns_address,
-        old_values_address,
-        new_values_address,
-        valid_address,
-    )
+    arrays = row_arrays(batch_size, given)
     d_logits = carray(pointer(d_logits_address), (batch_size * width,), np.float32)
-    d_values = carray(pointer(d_values_address), (batch_size,), np.float32)
-    adv_mean, adv_rstd, scale = compute_scales(arrays, given_stats_address, norm_adv, normalizer)
-    policy_scale, value_scale = np.float32(scale), np.float32(vf_coef * scale)
-    entropy_scale = np.float32(ent_coef * scale)
+    d_values = carray(pointer(given.d_values), (batch_size,), np.float32)
+    adv_mean, adv_rstd, scale = compute_scales(arrays, given)
+    policy_scale, value_scale = np.float32(scale), np.float32(given.vf_coef * scale)
+    entropy_scale = np.float32(given.ent_coef * scale)
 
     z = np.empty((width, ROWS), np.float32)  # logits, then logits - their maximum, then gradients
     e = np.empty((width, ROWS), np.float32)  # exp of these
@@ -168,7 +144,7 @@ def categorical_kernel(
         start = 0
         for h in range(num_heads):
             stop = start + nvec[h]
-            if valid_address:
+            if given.valid:
                 for j in range(start, stop):
                     clear_invalid(lane[WEIGHT], z[j])
             _maxima(z[start:stop], top)
@@ -185,7 +161,7 @@ def categorical_kernel(
             _head_ends(total, weighted, inverse[h], shift[h], lane)
             start = stop
 
-        row_losses(lane, clip_coef, clip_vloss, dual_clip, sums)
+        row_losses(lane, given, sums)
 
         scaled(lane[VALUE_GRAD], value_scale, d_values[first : first + rows])
         scaled(lane[POLICY_GRAD], policy_scale, lane[POLICY_GRAD])
@@ -207,4 +183,4 @@ def categorical_kernel(
                 z[chosen[h, k], k] += lane[POLICY_GRAD, k] * lane[WEIGHT, k]
             start = stop
         from_tile(z, width, d_logits[block])
-    finish(sums, scale, vf_coef, ent_coef, loss_address, stats_address)
+    finish(sums, scale, given)

@@ -48,9 +48,9 @@ def categorical(
     sizes = (batch_size, width, len(heads), z.data_ptr())
     policy = (choices.data_ptr(), address(mask), heads.data_ptr(), d_logits.data_ptr())
     if wide:
-        vocab_kernel(*sizes, z.dtype == torch.bfloat16, *policy, *arguments.for_kernel)
+        vocab_kernel(*sizes, z.dtype == torch.bfloat16, *policy, arguments.for_kernel)
     else:
-        categorical_kernel(*sizes, *policy, *arguments.for_kernel)
+        categorical_kernel(*sizes, *policy, arguments.for_kernel)
     if overwrite_logits and z is not logits:
         logits.data.copy_(d_logits)
         d_logits = logits.data

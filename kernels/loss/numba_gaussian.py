@@ -18,9 +18,9 @@ from fastppo.kernels.loss.numba_rows import (
     LOG_PROB,
     POLICY_GRAD,
     ROWS,
-    ROWS_SIGNATURE,
     VALUE_GRAD,
     WEIGHT,
+    LossRows,
     RowArguments,
     compute_scales,
     copy,
@@ -39,7 +39,7 @@ from fastppo.kernels.tools.numba_memory import (
     dense,
     empty,
     fetch,
-    kernel,
+    kernel_of_records,
     pointer,
 )
 
@@ -121,56 +121,32 @@ def _forget_invalid(weight, width, d_mean, d_scale):
                 d_scale[k * width + j] = ZERO
 
 
-@kernel(f"void(int64, int64, int64, int64, boolean, int64, int64, int64, {ROWS_SIGNATURE})")
+@kernel_of_records
 def gaussian_kernel(
-    batch_size,
-    width,  # D
-    mean_address,  # [B, D] f32
-    log_std_address,  # [D] f32 if shared, else [B, D]
-    shared,
-    actions_address,  # [B, D] f32
-    d_mean_address,  # [B, D] f32, written
-    d_log_std_address,  # as log_std, written
-    old_log_probs_address,  # this and the next four: [B] f32
-    advantages_address,
-    returns_address,
-    old_values_address,
-    new_values_address,
-    valid_address,  # [B] bool, or 0 for all
-    given_stats_address,  # [4] f32 from advantage_stats, or 0
-    norm_adv,
-    normalizer,  # below 0: the number of valid rows
-    clip_coef,
-    vf_coef,
-    ent_coef,
-    clip_vloss,  # below 0: off
-    dual_clip,  # inf: off
-    d_values_address,  # [B] f32, written
-    loss_address,  # [] f32, written
-    stats_address,  # [6] f32, written
+    batch_size: int,
+    width: int,  # D
+    mean_address: int,  # [B, D] f32
+    log_std_address: int,  # [D] f32 if shared, else [B, D]
+    shared: bool,
+    actions_address: int,  # [B, D] f32
+    d_mean_address: int,  # [B, D] f32, written
+    d_log_std_address: int,  # as log_std, written
+    given: LossRows,
 ):
     mean = carray(pointer(mean_address), (batch_size * width,), np.float32)
     log_std = carray(
         pointer(log_std_address), (width if shared else batch_size * width,), np.float32
     )
     actions = carray(pointer(actions_address), (batch_size * width,), np.float32)
-    arrays = row_arrays(
-        batch_size,
-        old_log_probs_address,
-        advantages_address,
-        returns_address,
-        old_values_address,
-        new_values_address,
-        valid_address,
-    )
+    arrays = row_arrays(batch_size, given)
     d_mean = carray(pointer(d_mean_address), (batch_size * width,), np.float32)
     d_log_std = carray(
         pointer(d_log_std_address), (width if shared else batch_size * width,), np.float32
     )
-    d_values = carray(pointer(d_values_address), (batch_size,), np.float32)
-    adv_mean, adv_rstd, scale = compute_scales(arrays, given_stats_address, norm_adv, normalizer)
-    policy_scale, value_scale = np.float32(scale), np.float32(vf_coef * scale)
-    entropy_scale = np.float32(ent_coef * scale)
+    d_values = carray(pointer(given.d_values), (batch_size,), np.float32)
+    adv_mean, adv_rstd, scale = compute_scales(arrays, given)
+    policy_scale, value_scale = np.float32(scale), np.float32(given.vf_coef * scale)
+    entropy_scale = np.float32(given.ent_coef * scale)
 
     size = ROWS * width
     inverse = np.empty(size, np.float32)  # 1 / std
@@ -205,7 +181,7 @@ def gaussian_kernel(
         _row_squares(u[:here], width, squares[:rows])
         _log_probs(lane, squares, log_stds, np.float32(width))
 
-        row_losses(lane, clip_coef, clip_vloss, dual_clip, sums)
+        row_losses(lane, given, sums)
 
         scaled(lane[VALUE_GRAD], value_scale, d_values[first : first + rows])
         scaled(lane[POLICY_GRAD], policy_scale, row_grad)
@@ -222,7 +198,7 @@ def gaussian_kernel(
                 d_here[at:end],
                 d_scale[at:end],
             )
-        if valid_address:
+        if given.valid:
             _forget_invalid(lane[WEIGHT], width, d_here, d_scale[:here])
         if shared:
             _add(d_total[:here], d_scale[:here])
@@ -231,7 +207,7 @@ def gaussian_kernel(
     if shared:
         for j in range(width):
             d_log_std[j] = np.float32(d_total[j::width].sum())
-    finish(sums, scale, vf_coef, ent_coef, loss_address, stats_address)
+    finish(sums, scale, given)
 
 
 def gaussian(
@@ -256,6 +232,6 @@ def gaussian(
         actions.data_ptr(),
         d_mean.data_ptr(),
         d_log_std.data_ptr(),
-        *arguments.for_kernel,
+        arguments.for_kernel,
     )
     return arguments.loss, arguments.stats, d_mean, d_log_std, arguments.d_values

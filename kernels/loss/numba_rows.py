@@ -10,6 +10,7 @@ second one won nothing at any size, as torch keeps its own threads spinning (doc
 # mypy: no-check-untyped-defs
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import carray, njit
@@ -22,6 +23,28 @@ from fastppo.kernels.tools.numba_memory import OPTIONS, SUMMING, address, dense,
 
 ROWS = 128
 _LOG_RATIO_MAX = np.float32(LOG_RATIO_MAX)
+
+
+class LossRows(NamedTuple):
+    """The last argument of every loss kernel: addresses of rows and results, and the terms."""
+
+    old_log_probs: int  # this and the next four: [B] f32
+    advantages: int
+    returns: int
+    old_values: int
+    new_values: int
+    valid: int  # [B] bool, or 0 for all
+    given_stats: int  # [4] f32 from advantage_stats, or 0
+    norm_adv: bool
+    normalizer: float  # below 0: the number of valid rows
+    clip_coef: float
+    vf_coef: float
+    ent_coef: float
+    clip_vloss: float  # below 0: off
+    dual_clip: float  # inf: off
+    d_values: int  # [B] f32, written
+    loss: int  # [] f32, written
+    stats: int  # [6] f32, written
 
 
 @njit(**SUMMING)
@@ -54,27 +77,24 @@ def _mean_and_deviation(advantages, valid, everywhere, count):
 
 
 @njit(**OPTIONS)
-def compute_scales(arrays, stats_address, norm_adv, normalizer):
-    """Mean of the advantages, 1 / (their std + 1e-8), 1 / divisor.
-
-    A `normalizer` below 0 stands for the number of valid rows.
-    """
+def compute_scales(arrays, given):
+    """Mean of the advantages, 1 / (their std + 1e-8), 1 / divisor."""
     _, advantages, _, _, _, valid = arrays
     mean, rstd = 0.0, 1.0
     everywhere = valid.shape[0] == 0
-    if stats_address:
-        stats = carray(pointer(stats_address), (4,), np.float32)
+    if given.given_stats:
+        stats = carray(pointer(given.given_stats), (4,), np.float32)
         count = np.int64(stats[3])
-        if norm_adv:
+        if given.norm_adv:
             mean, rstd = np.float64(stats[0]) + np.float64(stats[1]), np.float64(stats[2])
     else:
         count = advantages.shape[0] if everywhere else _count(valid)
-        if norm_adv and count > 1:
+        if given.norm_adv and count > 1:
             mean, std = _mean_and_deviation(advantages, valid, everywhere, count)
             rstd = 1.0 / (std + 1e-8)
     scale = 0.0
     if count > 0:
-        scale = 1.0 / (count if normalizer < 0.0 else normalizer)
+        scale = 1.0 / (count if given.normalizer < 0.0 else given.normalizer)
     return mean, rstd, scale
 
 
@@ -120,15 +140,15 @@ def clear_invalid(weight, values):
 
 
 @njit(**OPTIONS)
-def row_arrays(batch_size, old_log_probs, advantages, returns, old_values, new_values, valid):
+def row_arrays(batch_size, given):
     """The addresses of a loss's rows as arrays, for `load_rows`; valid [0] for address 0."""
     return (
-        carray(pointer(old_log_probs), (batch_size,), np.float32),
-        carray(pointer(advantages), (batch_size,), np.float32),
-        carray(pointer(returns), (batch_size,), np.float32),
-        carray(pointer(old_values), (batch_size,), np.float32),
-        carray(pointer(new_values), (batch_size,), np.float32),
-        carray(pointer(valid), (batch_size if valid else 0,), np.bool_),
+        carray(pointer(given.old_log_probs), (batch_size,), np.float32),
+        carray(pointer(given.advantages), (batch_size,), np.float32),
+        carray(pointer(given.returns), (batch_size,), np.float32),
+        carray(pointer(given.old_values), (batch_size,), np.float32),
+        carray(pointer(given.new_values), (batch_size,), np.float32),
+        carray(pointer(given.valid), (batch_size if given.valid else 0,), np.bool_),
     )
 
 
@@ -221,15 +241,15 @@ def _lane_sum(values):
 
 
 @njit(**OPTIONS)
-def row_losses(lane, clip_coef, clip_vloss, dual_clip, sums):
+def row_losses(lane, given, sums):
     """Adds the rows' terms to `sums` [6]; writes d/d log_prob and d/d value to `lane`.
 
     Comparisons are written so that NaN takes the branch that keeps it.
     """
-    low, high = np.float32(1.0 - clip_coef), np.float32(1.0 + clip_coef)
-    _policy_terms(lane, low, high, np.float32(clip_coef), np.float32(dual_clip))
-    if clip_vloss >= 0.0:
-        _clipped_value_terms(lane, np.float32(clip_vloss))
+    low, high = np.float32(1.0 - given.clip_coef), np.float32(1.0 + given.clip_coef)
+    _policy_terms(lane, low, high, np.float32(given.clip_coef), np.float32(given.dual_clip))
+    if given.clip_vloss >= 0.0:
+        _clipped_value_terms(lane, np.float32(given.clip_vloss))
     else:
         _value_terms(lane)
     for s in range(sums.shape[0]):
@@ -237,17 +257,13 @@ def row_losses(lane, clip_coef, clip_vloss, dual_clip, sums):
 
 
 @njit(**OPTIONS)
-def finish(sums, scale, vf_coef, ent_coef, loss_address, stats_address):
+def finish(sums, scale, given):
     """The sums over all rows [6] to the loss, [] f32, and STATS, [6] f32."""
-    loss = carray(pointer(loss_address), (1,), np.float32)
-    stats = carray(pointer(stats_address), (6,), np.float32)
+    loss = carray(pointer(given.loss), (1,), np.float32)
+    stats = carray(pointer(given.stats), (6,), np.float32)
     for s in range(6):
         stats[s] = np.float32(sums[s] * scale)
-    loss[0] = np.float32((sums[0] + vf_coef * sums[1] - ent_coef * sums[2]) * scale)
-
-
-ROWS_SIGNATURE = ", ".join([*["int64"] * 7, "boolean", *["float64"] * 6, *["int64"] * 3])
-"""Types of the last arguments of a loss kernel, those of `RowArguments.for_kernel`."""
+    loss[0] = np.float32((sums[0] + given.vf_coef * sums[1] - given.ent_coef * sums[2]) * scale)
 
 
 class RowArguments:
@@ -267,7 +283,7 @@ class RowArguments:
         old_log_probs, advantages, returns, old_values, valid, stats, values = map(
             address, self._inputs
         )
-        self.for_kernel = (
+        self.for_kernel = LossRows(
             old_log_probs,
             advantages,
             returns,
@@ -275,13 +291,13 @@ class RowArguments:
             values,
             valid,
             stats,
-            terms.norm_adv,
-            normalizer,
-            terms.clip_coef,
-            terms.vf_coef,
-            terms.ent_coef,
-            -1.0 if terms.clip_vloss is None else terms.clip_vloss,
-            math.inf if terms.dual_clip is None else terms.dual_clip,
+            bool(terms.norm_adv),
+            float(normalizer),
+            float(terms.clip_coef),
+            float(terms.vf_coef),
+            float(terms.ent_coef),
+            -1.0 if terms.clip_vloss is None else float(terms.clip_vloss),
+            math.inf if terms.dual_clip is None else float(terms.dual_clip),
             self.d_values.data_ptr(),
             self.loss.data_ptr(),
             self.stats.data_ptr(),

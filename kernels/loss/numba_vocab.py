@@ -15,9 +15,9 @@ from fastppo.kernels.loss.numba_rows import (
     LOG_PROB,
     POLICY_GRAD,
     ROWS,
-    ROWS_SIGNATURE,
     VALUE_GRAD,
     WEIGHT,
+    LossRows,
     compute_scales,
     copy,
     fill,
@@ -27,7 +27,7 @@ from fastppo.kernels.loss.numba_rows import (
     row_losses,
 )
 from fastppo.kernels.tools.numba_math import LOG_MIN, NO_CHANCE, ONE, ZERO, exp_of_negative, log
-from fastppo.kernels.tools.numba_memory import OPTIONS, SUMMING, kernel, pointer
+from fastppo.kernels.tools.numba_memory import OPTIONS, SUMMING, kernel_of_records, pointer
 
 BLOCK = 1024
 """Columns that add up in float32 before they join a float64 sum."""
@@ -123,34 +123,18 @@ def _gradient(z, e, factor, entropy_scale, tail):
         z[j] = factor * e[j] * (entropy_scale * z[j] + tail)
 
 
-@kernel(f"void(int64, int64, int64, int64, boolean, int64, int64, int64, int64, {ROWS_SIGNATURE})")
+@kernel_of_records
 def vocab_kernel(
-    batch_size,
-    width,  # W
-    num_heads,  # H
-    logits_address,  # [B, W] f32, or bf16 as u16
-    bfloat16,
-    actions_address,  # [B, H] i64
-    allowed_address,  # [B, W] bool, or 0 for all
-    nvec_address,  # [H] i64, sums to W
-    d_logits_address,  # as the logits, written; may be the logits themselves
-    old_log_probs_address,  # this and the next four: [B] f32
-    advantages_address,
-    returns_address,
-    old_values_address,
-    new_values_address,
-    valid_address,  # [B] bool, or 0 for all
-    given_stats_address,  # [4] f32 from advantage_stats, or 0
-    norm_adv,
-    normalizer,  # below 0: the number of valid rows
-    clip_coef,
-    vf_coef,
-    ent_coef,
-    clip_vloss,  # below 0: off
-    dual_clip,  # inf: off
-    d_values_address,  # [B] f32, written
-    loss_address,  # [] f32, written
-    stats_address,  # [6] f32, written
+    batch_size: int,
+    width: int,  # W
+    num_heads: int,  # H
+    logits_address: int,  # [B, W] f32, or bf16 as u16
+    bfloat16: bool,
+    actions_address: int,  # [B, H] i64
+    allowed_address: int,  # [B, W] bool, or 0 for all
+    nvec_address: int,  # [H] i64, sums to W
+    d_logits_address: int,  # as the logits, written; may be the logits themselves
+    given: LossRows,
 ):
     wide, narrow = (0, batch_size) if bfloat16 else (batch_size, 0)
     logits = carray(pointer(logits_address), (wide, width), np.float32)
@@ -162,19 +146,11 @@ def vocab_kernel(
         pointer(allowed_address), (batch_size if allowed_address else 0, width), np.bool_
     )
     nvec = carray(pointer(nvec_address), (num_heads,), np.int64)
-    arrays = row_arrays(
-        batch_size,
-        old_log_probs_address,
-        advantages_address,
-        returns_address,
-        old_values_address,
-        new_values_address,
-        valid_address,
-    )
-    d_values = carray(pointer(d_values_address), (batch_size,), np.float32)
-    adv_mean, adv_rstd, scale = compute_scales(arrays, given_stats_address, norm_adv, normalizer)
-    policy_scale, value_scale = np.float32(scale), np.float32(vf_coef * scale)
-    entropy_scale = np.float32(ent_coef * scale)
+    arrays = row_arrays(batch_size, given)
+    d_values = carray(pointer(given.d_values), (batch_size,), np.float32)
+    adv_mean, adv_rstd, scale = compute_scales(arrays, given)
+    policy_scale, value_scale = np.float32(scale), np.float32(given.vf_coef * scale)
+    entropy_scale = np.float32(given.ent_coef * scale)
 
     group = max(1, min(ROWS, CACHED // width))
     z = np.empty((group, width), np.float32)  # logits, then logits - their maximum, then gradients
@@ -214,7 +190,7 @@ def vocab_kernel(
                 lane[LOG_PROB, k] += chosen - log_total
                 start += nvec[h]
 
-        row_losses(lane, clip_coef, clip_vloss, dual_clip, sums)
+        row_losses(lane, given, sums)
 
         for k in range(rows):
             i = first + k
@@ -236,4 +212,4 @@ def vocab_kernel(
                 _rounded(z[k], d_halves[i])
             else:
                 copy(z[k], d_logits[i])
-    finish(sums, scale, vf_coef, ent_coef, loss_address, stats_address)
+    finish(sums, scale, given)

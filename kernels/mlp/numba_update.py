@@ -14,7 +14,7 @@ from numba import njit
 from fastppo.kernels.adam.numba_cpu import clip_adam_kernel
 from fastppo.kernels.loss.numba_categorical import categorical_kernel
 from fastppo.kernels.loss.numba_gaussian import gaussian_kernel
-from fastppo.kernels.loss.numba_rows import fill
+from fastppo.kernels.loss.numba_rows import LossRows, fill
 from fastppo.kernels.mlp.numba_layers import (
     ACTOR,
     CRITIC,
@@ -187,6 +187,25 @@ def update_kernel(
             elif not scratch.second:
                 _value(network, scratch)
             _await(scratch)
+            given = LossRows(
+                address_of(olds[0]),
+                address_of(olds[1]),
+                address_of(olds[2]),
+                address_of(olds[3]),
+                address_of(values),
+                address_of(ok),
+                0,
+                loss.norm_adv,
+                -1.0,
+                loss.clip_coef,
+                loss.vf_coef,
+                loss.ent_coef,
+                loss.clip_vloss,
+                loss.dual_clip,
+                address_of(d_values),
+                loss_at,
+                stats_at,
+            )
             if discrete:
                 _gather(choices, index, chosen)
                 categorical_kernel(
@@ -198,23 +217,7 @@ def update_kernel(
                     0,
                     address_of(nvec),
                     address_of(d_outputs),
-                    address_of(olds[0]),
-                    address_of(olds[1]),
-                    address_of(olds[2]),
-                    address_of(olds[3]),
-                    address_of(values),
-                    address_of(ok),
-                    0,
-                    loss.norm_adv,
-                    -1.0,
-                    loss.clip_coef,
-                    loss.vf_coef,
-                    loss.ent_coef,
-                    loss.clip_vloss,
-                    loss.dual_clip,
-                    address_of(d_values),
-                    loss_at,
-                    stats_at,
+                    given,
                 )
             else:
                 _gather(actions, index, acted)
@@ -227,23 +230,7 @@ def update_kernel(
                     address_of(acted),
                     address_of(d_outputs),
                     address_of(adam.grad) + log_std_at,
-                    address_of(olds[0]),
-                    address_of(olds[1]),
-                    address_of(olds[2]),
-                    address_of(olds[3]),
-                    address_of(values),
-                    address_of(ok),
-                    0,
-                    loss.norm_adv,
-                    -1.0,
-                    loss.clip_coef,
-                    loss.vf_coef,
-                    loss.ent_coef,
-                    loss.clip_vloss,
-                    loss.dual_clip,
-                    address_of(d_values),
-                    loss_at,
-                    stats_at,
+                    given,
                 )
             epoch_kl += row[5]
             with_rows += ONE
