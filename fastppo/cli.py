@@ -82,6 +82,10 @@ COMMANDS = (
         "fastppo.bench.track.args:SyncArgs", "fastppo.bench.track.sync:run",
     ),
     Command(
+        "gate", "BASE [HEAD]", "whether HEAD is slower than BASE, on a noisy machine",
+        "fastppo.bench.gate.args:GateArgs", "fastppo.bench.gate.command:run",
+    ),
+    Command(
         "gate simulate", "", "how often the rule of the gate is wrong, by simulation",
         "fastppo.bench.gate.args:SimulateArgs", "fastppo.bench.gate.simulate:run", prints=True,
     ),

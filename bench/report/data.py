@@ -210,6 +210,8 @@ def group_key(entry: Entry) -> str:
         return str(entry.raw.get("operation", entry.id))
     if entry.kind in ("env", "profile"):
         return f"{entry.kind}/{entry.detail.get('env_id', entry.id)}"
+    if entry.kind == "gate":
+        return entry.kind
     return str(entry.detail["compiler"]) if entry.kind == "static" else entry.id
 
 

@@ -23,6 +23,7 @@ KINDS = {
     "env": "EnvPool alone",
     "profile": "Profile",
     "static": "Compiled kernels",
+    "gate": "Performance gate",
 }
 
 

@@ -8,6 +8,7 @@ from xml.etree import ElementTree as xml
 from fastppo.bench.report.data import Entry, ResultFile, parity_verdict
 from fastppo.bench.report.notes import inconclusive
 from fastppo.bench.report.numbers import amount, with_ends
+from fastppo.bench.report.tables_gate import FAILED, findings
 from fastppo.bench.report.tables_static import problems
 
 
@@ -29,6 +30,9 @@ def junit(runs: Sequence[ResultFile]) -> str:
             cases.append(case)
         cases += [_check(suite, check) for check in run.checks]
         cases += [_parity(suite, pair) for pair in run.parity]
+        if run.record.get("void"):
+            cases.append(named(suite, "gate", "void"))
+            xml.SubElement(cases[-1], "failure", message=str(run.record["void"]), type="Void")
         if not cases:
             cases.append(named(suite, run.kind, "nothing"))
             xml.SubElement(cases[0], "failure", message="nothing was measured", type="NotMeasured")
@@ -79,6 +83,8 @@ def _case(suite: xml.Element, entry: Entry) -> xml.Element:
     properties(case, facts)
     if found := problems([entry]):
         xml.SubElement(case, "failure", message="; ".join(found), type="Worse")
+    elif entry.kind == "gate":
+        _gated(case, entry)
     elif value is None:
         xml.SubElement(case, "failure", message="no sample was kept", type="NotMeasured")
     elif (reason := inconclusive(entry)) is not None:
@@ -88,6 +94,15 @@ def _case(suite: xml.Element, entry: Entry) -> xml.Element:
         output = xml.SubElement(case, "system-out")
         output.text = f"{middle} {entry.unit}, {value.label}"
     return case
+
+
+def _gated(case: xml.Element, entry: Entry) -> None:
+    """A regression fails; what settles nothing is skipped."""
+    for message in findings([entry]):
+        if entry.detail["verdict"] == FAILED:
+            xml.SubElement(case, "failure", message=message, type="Regression")
+        else:
+            xml.SubElement(case, "skipped", message=message)
 
 
 def _check(suite: xml.Element, check: dict[str, Any]) -> xml.Element:

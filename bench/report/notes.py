@@ -16,6 +16,9 @@ from fastppo.bench.report.data import (
 )
 from fastppo.bench.report.numbers import ABOVE, count, of_ceiling, ratio, share, with_ends
 from fastppo.bench.report.tables_env import advice
+from fastppo.bench.report.tables_gate import ORDER as VERDICTS
+from fastppo.bench.report.tables_gate import READING as GATE_READING
+from fastppo.bench.report.tables_gate import findings as gate_findings
 from fastppo.bench.report.tables_kernels import cases, copy_share
 from fastppo.bench.report.tables_learn import until_threshold
 from fastppo.bench.report.tables_static import LEGENDS, problems
@@ -31,7 +34,7 @@ def sentences(runs: Sequence[ResultFile]) -> list[str]:
     cut = any(run.record.get("complete") is False for run in runs)
     parts = ["Incomplete: it was cut off, or is still running" if cut else ""]
     parts += [_rates(runs), _learning(runs), _correctness(runs), _kernels(runs), _settings(runs)]
-    parts += [_compiled(runs)]
+    parts += [_compiled(runs), _gated(runs)]
     parts += [
         f"{entry.detail['env_id']} is bound by {entry.detail['bound']}"
         for run in runs
@@ -109,10 +112,23 @@ def _compiled(runs: Sequence[ResultFile]) -> str:
     return f"{len(entries)} compiled kernels{': ' if counts else ''}{counts}" if entries else ""
 
 
+def _gated(runs: Sequence[ResultFile]) -> str:
+    gated = [run for run in runs if run.kind == "gate"]
+    void = [str(run.record["void"]) for run in gated if run.record["void"]]
+    if void:
+        return f"VOID: {void[0]}"
+    entries = [entry for run in gated for entry in run.entries]
+    counts = Counter(str(entry.detail["verdict"]) for entry in entries)
+    listed = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
+    return f"of {len(entries)} benchmarks {listed}" if entries else ""
+
+
 def findings(run: ResultFile) -> list[str]:
-    """What the numbers come to: the verdict of a profile, the best setting of EnvPool."""
+    """What the numbers come to: a profile's verdict, EnvPool's best setting, what a gate found."""
     verdicts = (e.detail.get("verdict") for e in run.entries if e.kind == "profile")
-    return [*(str(verdict) for verdict in verdicts if verdict is not None), *advice(run.entries)]
+    sentences_of = [str(verdict) for verdict in verdicts if verdict is not None]
+    void = [f"VOID: {run.record['void']}"] if run.record.get("void") else []
+    return [*sentences_of, *advice(run.entries), *void, *gate_findings(run.entries)]
 
 
 def notes(run: ResultFile) -> list[str]:
@@ -144,6 +160,8 @@ def _definitions(run: ResultFile) -> list[str]:
         lines.append(f"{compiler}: {versions}{against}. {LEGENDS.get(compiler, '')}".rstrip())
     for entry in run.entries:
         lines += _of_profile(entry.detail)
+    if "gate" in kinds:
+        lines.append(GATE_READING)
     if "env" in kinds:
         lines += [
             "env steps/s: EnvPool alone with random actions; no reset rows; median of rounds.",

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from fastppo.bench.report.data import Group, ResultFile
 from fastppo.bench.report.table import Table
 from fastppo.bench.report.tables_env import environments
+from fastppo.bench.report.tables_gate import verdicts
 from fastppo.bench.report.tables_kernels import gpu_training, kernels
 from fastppo.bench.report.tables_learn import learning
 from fastppo.bench.report.tables_profile import profiles
@@ -32,3 +33,5 @@ def tables(run: ResultFile, *, narrow: bool = False) -> Iterable[Table]:
             yield from profiles(groups, narrow)
         elif kind == "static":
             yield from compiled(groups)
+        elif kind == "gate":
+            yield from verdicts(groups)

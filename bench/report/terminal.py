@@ -13,6 +13,7 @@ from fastppo.bench.report.data import ResultFile, run_of
 from fastppo.bench.report.notes import findings, notes
 from fastppo.bench.report.table import Table
 from fastppo.bench.report.tables import tables
+from fastppo.bench.report.tables_gate import FAILED
 from fastppo.bench.report.tables_static import FAIL
 from fastppo.text import printable
 
@@ -41,7 +42,7 @@ def print_runs(runs: Sequence[ResultFile], console: Console) -> None:
         heading = f"{run.kind} {run.name}".rstrip()
         say(console, f"{heading}: {facts['machine']}", f"{facts['date']}  $ {facts['command']}", "")
         for table in tables(run, narrow=console.width < NARROW):
-            print_table(table, console, red=(FAIL,))
+            print_table(table, console, red=(FAIL, FAILED))
         for finding in findings(run):
             say(console, finding, "")
         facts_lines = (f"versions: {facts['versions']}", f"load before: {facts['load before']}", "")

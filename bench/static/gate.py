@@ -179,8 +179,11 @@ def _has_its_type(stats: Any, field: Field[Any]) -> bool:
     )
 
 
-def check_out(ref: str, repository: Path, target: Path) -> str:
+def check_out(ref: str, repository: Path, target: Path, *, option: str = "--base") -> str:
     """Unpacks revision `ref` of `repository` into `target`, and returns its commit.
+
+    Args:
+        option: names the revision in messages.
 
     Raises:
         UserError: no repository, no such revision, or one without kernels to compile.
@@ -189,13 +192,13 @@ def check_out(ref: str, repository: Path, target: Path) -> str:
     # a package installed below somebody's repository is none of its files
     if top is None or Path(top.decode().strip()).resolve() != repository.resolve():
         raise UserError(
-            f"--base: {ref!r} cannot be looked up, {str(repository)!r} is not a git repository; "
+            f"{option}: {ref!r} cannot be looked up, {str(repository)!r} is not a git repository; "
             "run from a clone of fastppo"
         )
     commit = git(repository, "rev-parse", "--verify", "--end-of-options", f"{ref}^{{commit}}")
     if commit is None:
         raise UserError(
-            f"--base: {ref!r} is not a revision of {str(repository)!r}; name a branch, tag or "
+            f"{option}: {ref!r} is not a revision of {str(repository)!r}; name a branch, tag or "
             "commit, and in a shallow clone fetch it first"
         )
     sha = commit.decode().strip()
@@ -204,5 +207,5 @@ def check_out(ref: str, repository: Path, target: Path) -> str:
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(target, filter="data")
     if not (target / "fastppo" / "kernels" / "aot.py").exists():
-        raise UserError(f"--base: {ref!r} has no kernels/aot.py; name a later revision")
+        raise UserError(f"{option}: {ref!r} has no kernels/aot.py; name a later revision")
     return sha

@@ -3,7 +3,7 @@
 import json
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastppo.bench.launch.output import Output, TooLong
@@ -25,10 +25,16 @@ class RemoteWorker:
         name: of the implementation, for messages.
         command: the program and its arguments.
         timeout_s: longest wait for one answer.
+        env: the program's environment; None for ours.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], *, timeout_s: float = ANSWER_TIMEOUT_S
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self._timeout_s = timeout_s
@@ -38,6 +44,7 @@ class RemoteWorker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                env=env,
             )
         except OSError as error:
             raise MachineError(f"worker {name}: cannot start ({why(error)})") from None

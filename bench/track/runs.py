@@ -23,6 +23,7 @@ JOB_TYPES = {
     "gpu-check": "kernel-bench",
     "profile": "profile",
     "static": "static",
+    "gate": "gate",
 }
 TRAIN_COLUMNS = (
     "id", "impl", "env_steps_per_s", "low", "high", "ratio", "ratio_low", "ratio_high",

@@ -133,9 +133,9 @@ def test_a_mistake_is_one_line(
     assert (told.err.count("\n"), told.out) == (1, "")
 
 
-def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_word_that_is_not_simulate_is_a_revision(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["gate", "simulat"]) == 2
-    assert "'simulat' is unknown; use simulate" in capsys.readouterr().err
+    assert "BASE: 'simulat' is not a revision" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,0 +1,156 @@
+"""What a gate measures within one launch: kernels, the phases and the rate of training."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+SLICES = 3
+"""Of every kernel in a turn, of which the least counts."""
+TASKS: dict[str, dict[str, int]] = {
+    "CartPole-v1": {"num_envs": 8, "num_steps": 128},
+    "HalfCheetah-v4": {"num_envs": 64, "num_steps": 64, "num_minibatches": 16},
+    "Pong-v5": {"num_envs": 8, "num_steps": 16, "num_minibatches": 2, "update_epochs": 1},
+}
+PHASES = {"collect": ("env", "policy", "copy"), "update": ("update",)}
+Adopt = Callable[[str, Path], ModuleType]
+
+
+class TurnTaker:
+    """What one process measures, turn by turn: the two sides of a pair take turns within seconds.
+
+    Args:
+        bench: the gate's own `bench` folder, next to which are its kernels' cases.
+        adopt: loads a module of the gate in place of the tree's.
+    """
+
+    def __init__(self, bench: Path, adopt: Adopt) -> None:
+        self._bench, self._adopt = bench, adopt
+        self._measures: dict[str, Callable[[], float]] = {}
+        self._trainers: dict[str, Any] = {}
+        self._wanted: set[str] = set()
+
+    def serve(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Answers one request.
+
+        Args:
+            request: `names`: which benchmarks are there; `run`: get these ready; `turn`: time
+                them; `count`: operators of one update.
+
+        Returns:
+            names and missing; missing; costs in seconds; or counts.
+        """
+        if "count" in request:
+            return {"counts": {task: operators(task) for task in TASKS}}
+        if "turn" in request:
+            return {"costs": self._turn()}
+        kernels, missing = _kernels(self._bench, self._adopt)
+        names = [*kernels, *(name for task in TASKS for name in _names_of(task))]
+        if "names" in request:
+            return {"names": names, "missing": missing}
+        self._wanted = set(request["run"])
+        self._measures = _clocks({n: build for n, build in kernels.items() if n in self._wanted})
+        for task in TASKS:
+            if self._wanted & set(_names_of(task)):
+                self._trainers[task] = trainer = _trainer(task)
+                for _ in range(2):
+                    trainer.run_update()
+        lacking = self._wanted - set(names)
+        return {"missing": {name: missing.get(_of(name), "it is not there") for name in lacking}}
+
+    def _turn(self) -> dict[str, float]:
+        """Seconds of a call of each kernel; of an env step of one update, and of its phases."""
+        costs = {
+            name: min(measure() for _ in range(SLICES)) for name, measure in self._measures.items()
+        }
+        for task, trainer in self._trainers.items():
+            row = trainer.run_update()
+            costs[f"train/{task}"] = 1.0 / row["env_steps_per_s"]
+            for phase, parts in PHASES.items():
+                spent = sum(row[f"time/{part}"] for part in parts)
+                costs[f"{phase}/{task}"] = spent / row["env_steps"]
+        return {name: cost for name, cost in costs.items() if name in self._wanted}
+
+
+def _of(name: str) -> str:
+    """kernel/gae/gae[T=128 N=8] is of kernel/gae."""
+    return "/".join(name.split("/")[:2])
+
+
+def _kernels(bench: Path, adopt: Adopt) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
+    """The ends of every operation's grid, and why an operation has none in this tree."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    folder = bench.parent / "kernels"
+    adopt("fastppo.kernels.tools.case", folder / "tools" / "case.py")
+    found: dict[str, Callable[[], Any]] = {}
+    missing = {}
+    for path in sorted(folder.glob("*/cases.py")):
+        operation = path.parent.name
+        try:
+            cases = adopt(f"fastppo.kernels.{operation}.cases", path)
+        except ImportError as error:
+            missing[f"kernel/{operation}"] = str(error)
+            continue
+        for case in cases.benchmarks(device, True):
+            found[f"kernel/{operation}/{case.id}"] = partial(_ours, case, device)
+    return found, missing
+
+
+def _ours(case: Any, device: torch.device) -> Callable[[], Any]:
+    work: Callable[[], Any] = case.build(device).ours
+    return work
+
+
+def _clocks(
+    builds: Mapping[str, Callable[[], Callable[[], Any]]],
+) -> dict[str, Callable[[], float]]:
+    """A measure of each kernel: seconds of a call."""
+    from fastppo.bench.kernels.clocks import ColdClock, cpu_clock, keep_freed_memory
+
+    keep_freed_memory()
+    clock = ColdClock(torch.device("cuda")) if torch.cuda.is_available() else cpu_clock
+    return {name: clock(build()) for name, build in builds.items()}
+
+
+def _names_of(task: str) -> list[str]:
+    return [f"train/{task}", *(f"{phase}/{task}" for phase in PHASES)]
+
+
+def _trainer(task: str, **settings: Any) -> Any:
+    from fastppo import presets
+    from fastppo.config import Config
+    from fastppo.tasks import describe
+    from fastppo.train import Trainer
+
+    preset = presets.PRESETS[presets.preset_for(describe(task))]
+    chosen = preset | TASKS[task] | {"total_timesteps": 10**9} | settings
+    return Trainer(Config(env_id=task, **chosen))
+
+
+class _Counted(TorchDispatchMode):
+    """Counts the operators that torch dispatches."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def operators(task: str) -> dict[str, int]:
+    """How often the eager engine calls each operator of torch in its second update."""
+    trainer = _trainer(task, engine="eager")
+    try:
+        trainer.run_update()
+        with _Counted() as counted:
+            trainer.run_update()
+    finally:
+        trainer.close()
+    return dict(counted.counts)

@@ -1,0 +1,63 @@
+"""What a gate says of every benchmark: one table, the worst first."""
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from fastppo.bench.report.data import Entry, Group
+from fastppo.bench.report.numbers import amount
+from fastppo.bench.report.table import Table
+
+ORDER = ("REGRESSION", "FLAKY", "INCONCLUSIVE", "IMPROVED", "PASS")
+"""Of the rows."""
+FAILED = "REGRESSION"
+READING = (
+    "cost: median over pairs of fresh processes; times: cost of the head over that of the base, "
+    "with 96% bounds; same code: not timed, because both sides run the same."
+)
+
+
+def verdicts(groups: Sequence[Group]) -> Iterable[Table]:
+    """A row per benchmark that was measured or counted; those of the same code are a number."""
+    entries = [entry for group in groups for entry in group.entries]
+    seen = [entry for entry in entries if entry.samples]
+    rows = [
+        (
+            entry.id.removeprefix("gate/"),
+            amount(median(entry.detail["base"]), entry.unit),
+            amount(median(entry.samples), entry.unit),
+            _change(entry),
+            str(entry.detail["pairs"]),
+            str(entry.detail["verdict"]),
+        )
+        for entry in sorted(seen, key=lambda e: ORDER.index(e.detail["verdict"]))
+    ]
+    same = len(entries) - len(seen)
+    if same:
+        rows.append((f"{same} of the same code", "", "", "", "", "PASS"))
+    if rows:
+        yield Table("benchmark", ("base", "head", "times", "pairs", "verdict"), rows)
+
+
+def _change(entry: Entry) -> str:
+    change = entry.detail["change"]
+    if change is None:
+        return "-"
+    if change["low"] is None or change["high"] is None:
+        return f"{change['value']:.3f}"
+    return f"{change['value']:.3f} [{change['low']:.3f}, {change['high']:.3f}]"
+
+
+def findings(entries: Iterable[Entry]) -> list[str]:
+    """What a gate found, one sentence each: what is worse, by how much, and what would not show."""
+    return [
+        f"{entry.detail['verdict']}: {entry.id.removeprefix('gate/')} costs {_change(entry)} times "
+        f"the base's{_note(entry)}"
+        for entry in entries
+        if entry.kind == "gate" and entry.detail["verdict"] not in ("PASS", "IMPROVED")
+    ]
+
+
+def _note(entry: Entry) -> str:
+    tolerance, note = entry.detail["tolerance"], entry.detail["note"]
+    allowed = f", {tolerance:.0%} allowed" if tolerance else ", none more allowed"
+    return f"{allowed}; {note}" if note else allowed
