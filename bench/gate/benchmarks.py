@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -12,11 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 SLICES = 3
 """Of every kernel in a turn, of which the least counts."""
-TASKS: dict[str, dict[str, int]] = {
-    "CartPole-v1": {"num_envs": 8, "num_steps": 128},
-    "HalfCheetah-v4": {"num_envs": 64, "num_steps": 64, "num_minibatches": 16},
-    "Pong-v5": {"num_envs": 8, "num_steps": 16, "num_minibatches": 2, "update_epochs": 1},
+TASKS: dict[str, tuple[str, dict[str, int]]] = {
+    "CartPole-v1": ("8x128", {}),
+    "HalfCheetah-v4": ("64x64", {"num_minibatches": 16}),
+    "Pong-v5": ("8x16", {"num_minibatches": 2, "update_epochs": 1}),
 }
+"""Size, and what makes an update short."""
 PHASES = {"collect": ("env", "policy", "copy"), "update": ("update",)}
 Adopt = Callable[[str, Path], ModuleType]
 
@@ -122,14 +124,11 @@ def _names_of(task: str) -> list[str]:
 
 
 def _trainer(task: str, **settings: Any) -> Any:
-    from fastppo import presets
-    from fastppo.config import Config
-    from fastppo.tasks import describe
+    from fastppo.bench.recipes import config_for
     from fastppo.train import Trainer
 
-    preset = presets.PRESETS[presets.preset_for(describe(task))]
-    chosen = preset | TASKS[task] | {"total_timesteps": 10**9} | settings
-    return Trainer(Config(env_id=task, **chosen))
+    size, shorter = TASKS[task]
+    return Trainer(replace(config_for(task, size), **shorter | settings))
 
 
 class _Counted(TorchDispatchMode):

@@ -24,7 +24,8 @@ def entry_modules(name: str) -> tuple[str, ...]:
     return ("fastppo.train", "fastppo.presets", "fastppo.tasks")
 
 
-def digest(tree: Path, entries: Iterable[str]) -> str:
+@cache
+def digest(tree: Path, entries: tuple[str, ...]) -> str:
     """SHA-256 of the closure of some modules: names, and syntax without docstrings and comments."""
     found = hashlib.sha256()
     for name in closure(tree, entries):
@@ -42,7 +43,7 @@ def closure(tree: Path, entries: Iterable[str]) -> list[str]:
             continue
         seen.add(name)
         if name in known:
-            waiting += _needs(known[name], known)
+            waiting += [other for other in _imports(known[name]) if other in known]
             waiting += _folder_of_kernel(name, known)
             waiting += [parent for parent in [name.rpartition(".")[0]] if parent in known]
     return sorted(seen)
@@ -61,13 +62,16 @@ def modules(tree: Path) -> dict[str, Path]:
     return found
 
 
-def _needs(path: Path, known: dict[str, Path]) -> Iterator[str]:
+@cache
+def _imports(path: Path) -> frozenset[str]:
+    """Every name that a module imports: modules, and what may be one."""
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in known)
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from (name for name in [node.module, *names] if name in known)
+            found.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+    return frozenset(found)
 
 
 def _folder_of_kernel(name: str, known: dict[str, Path]) -> Iterator[str]:

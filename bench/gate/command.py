@@ -3,8 +3,7 @@
 Both trees are unpacked; one environment and one set of definitions measures them. What runs the
 same code on both sides passes without being timed, and some of it is the control. The rest is
 measured in pairs of fresh processes (`pairs`) and judged (`rule`); whoever is suspected is measured
-once more.
-Operators of torch and imports at the start are counted exactly: one more is a finding.
+once more. Operators of torch and imports at the start are counted exactly: one more is a finding.
 """
 
 import fcntl
@@ -47,7 +46,6 @@ def run(args: GateArgs) -> int:
         UserError: a revision or number is off.
         MachineError: another gate runs here, or a side does not run.
     """
-    args = prepared(args, "gate")
     if args.rounds < rule.SECOND_LOOK:
         raise UserError(
             f"--rounds: {args.rounds} shows no slow-down; take {rule.SECOND_LOOK} or more"
@@ -56,6 +54,7 @@ def run(args: GateArgs) -> int:
         raise UserError(f"--tolerance: {args.tolerance} must lie between 0 and 1, such as 0.05")
     if available_cores() < 2:
         raise MachineError("cores: a gate needs 2, one for EnvPool's threads; this process has 1")
+    args = prepared(args, "gate")
     with _alone(), sides(TREE, args.base, args.head, worktree=args.worktree) as pair:
         print_err(f"base {pair[0].revision}, head {pair[1].revision}")
         record = _compare(pair, args)
@@ -95,7 +94,7 @@ def _compare(pair: tuple[GateSide, GateSide], args: GateArgs) -> dict[str, Any]:
     print_err(f"{len(unchanged)} of {len(wanted)} benchmarks run the same code on both sides")
     entries = [same(name) for name in unchanged]
     failed = {("kernel", name): reason for name, reason in described["missing"].items()}
-    doubt = None
+    runs: list[PairedRun] = []
     if changed:
         print_err("compiling the kernels of both sides ...")
         _, lacking = costs_of(pair, changed, seed=0, turns=0)
@@ -109,16 +108,15 @@ def _compare(pair: tuple[GateSide, GateSide], args: GateArgs) -> dict[str, Any]:
         entries += counted(pair, START, args.only, _counts)
         for one in runs:
             failed |= {(side, name): reason for (name, side), reason in one.failures.items()}
-        doubt = next(filter(None, (_void(one, unchanged) for one in runs)), None)
-    record = result.new(
+    return result.new(
         "gate",
         entries,
         failures=failures_of(failed),
         base={"revision": base.revision},
         head={"revision": head.revision},
-        void=doubt,
+        void=next(filter(None, (_void(one, unchanged) for one in runs)), None),
+        steal=[one.steal for one in runs],
     )
-    return record
 
 
 def _names(head: GateSide) -> dict[str, Any]:
@@ -163,7 +161,7 @@ def _confirm(
 def _void(run: PairedRun, unchanged: list[str]) -> str | None:
     controls = [one for name, one in run.series.items() if name in unchanged]
     count = min((len(one.base) for one in controls), default=0)
-    differences = [one.differences[:count] for one in controls] if count >= 6 else []
+    differences = [one.differences[:count] for one in controls] if count >= rule.FIRST_LOOK else []
     return rule.void(differences, TOLERANCE, measured=run.measured, dropped=run.dropped)
 
 

@@ -55,6 +55,7 @@ class PairedRun:
     dropped: int = 0
     """Of these, for the time that was stolen."""
     steal: list[float] = field(default_factory=list)
+    """Part of the cores' time that was stolen, by pair."""
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
     """By benchmark and side: why it could not be measured."""
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastppo.bench.static.gate import check_out
+from fastppo.bench.static.gate import check_out, commit_of
 from fastppo.errors import MachineError, UserError
 from fastppo.revision import git
 from fastppo.text import print_err
@@ -66,16 +66,8 @@ def sides(
 
 
 def _merge_base(repository: Path, base: str, head: str) -> str:
-    for option, name in (("BASE", base), ("HEAD", head)):
-        if (
-            git(repository, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
-            is None
-        ):
-            raise UserError(
-                f"{option}: {name!r} is not a revision of {str(repository)!r}; name a branch, tag "
-                "or commit, and in a shallow clone fetch it first"
-            )
-    found = git(repository, "merge-base", base, head)
+    commits = commit_of(base, repository, "BASE"), commit_of(head, repository, "HEAD")
+    found = git(repository, "merge-base", *commits)
     if found is None:
         raise UserError(
             f"BASE: {base!r} and {head!r} have no commit in common; in a shallow clone, fetch more "

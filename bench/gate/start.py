@@ -30,4 +30,4 @@ def run(env_id: str, started: float) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     costs = {f"start/{env_id}": time.monotonic() - started, f"memory/{env_id}": float(peak)}
     modules = sorted({".".join(name.split(".")[:2]) for name in sys.modules if name[:1] != "_"})
-    return {"costs": costs, "missing": {}, "modules": modules}
+    return {"costs": costs, "modules": modules}

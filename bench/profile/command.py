@@ -16,13 +16,12 @@ from fastppo.bench.profile import run as profile_run
 from fastppo.bench.profile import verdict
 from fastppo.bench.profile.args import Args
 from fastppo.bench.profile.session import compress
-from fastppo.bench.publish import publish
+from fastppo.bench.publish import prepared, publish
 from fastppo.bench.results import result
 from fastppo.config import Config
 from fastppo.errors import Interrupted, MachineError, UserError, why
 from fastppo.signals import StopRequest
 from fastppo.text import print_out
-from fastppo.tracking import wandb_names
 
 TRACE, RECORD = "trace.json.gz", "profile.json"
 
@@ -46,8 +45,7 @@ def run(args: Args) -> int:
         raise UserError(f"updates: {args.updates} must be at least 1")
     folder = args.out or _default_folder(config)
     paths.check_folder(folder, "--out", (TRACE, RECORD))
-    wandb_names.mode_for(args.wandb)  # online without a key: before any work
-    args = replace(args, json=args.json or folder / RECORD)
+    args = prepared(replace(args, json=args.json or folder / RECORD), "profile")
     with StopRequest() as stop, tempfile.TemporaryDirectory() as scratch:
         try:
             profile = profile_run.measure(config, args.updates, Path(scratch), stop)

@@ -43,8 +43,8 @@ def run(args: Args) -> int:
         MachineError: something does not compile, or nothing is known to compare with.
         UserError: the request cannot be met.
     """
-    args = prepared(args, "static")
     _check_numbers(args)
+    args = prepared(args, "static")
     compilers = [args.compiler] if args.compiler else list(static_build.COMPILERS)
     if args.arch and not args.compiler:
         compilers = ["triton"]

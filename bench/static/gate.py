@@ -179,14 +179,11 @@ def _has_its_type(stats: Any, field: Field[Any]) -> bool:
     )
 
 
-def check_out(ref: str, repository: Path, target: Path, *, option: str = "--base") -> str:
-    """Unpacks revision `ref` of `repository` into `target`, and returns its commit.
-
-    Args:
-        option: names the revision in messages.
+def commit_of(ref: str, repository: Path, option: str) -> str:
+    """The commit that a revision names.
 
     Raises:
-        UserError: no repository, no such revision, or one without kernels to compile.
+        UserError: no repository, or no such revision.
     """
     top = git(repository, "rev-parse", "--show-toplevel")
     # a package installed below somebody's repository is none of its files
@@ -201,7 +198,19 @@ def check_out(ref: str, repository: Path, target: Path, *, option: str = "--base
             f"{option}: {ref!r} is not a revision of {str(repository)!r}; name a branch, tag or "
             "commit, and in a shallow clone fetch it first"
         )
-    sha = commit.decode().strip()
+    return commit.decode().strip()
+
+
+def check_out(ref: str, repository: Path, target: Path, *, option: str = "--base") -> str:
+    """Unpacks revision `ref` of `repository` into `target`, and returns its commit.
+
+    Args:
+        option: names the revision in messages.
+
+    Raises:
+        UserError: no repository, no such revision, or one without kernels to compile.
+    """
+    sha = commit_of(ref, repository, option)
     archive = git(repository, "archive", "--format=tar", sha, timeout_s=None)
     assert archive is not None, f"git archive {sha} failed"
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
