@@ -54,7 +54,8 @@ class TurnTaker:
         kernels, missing = _kernels(self._bench, self._adopt)
         names = [*kernels, *(name for task in TASKS for name in _names_of(task))]
         if "names" in request:
-            return {"names": names, "missing": missing}
+            exact = [f"operators/{task}" for task in TASKS]
+            return {"names": [*names, *exact], "missing": missing}
         self._wanted = set(request["run"])
         self._measures = _clocks({n: build for n, build in kernels.items() if n in self._wanted})
         for task in TASKS:

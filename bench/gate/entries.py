@@ -1,13 +1,11 @@
 """Entries of a gate's result file: what was timed, what is the same, and what was counted."""
 
 import math
-from collections.abc import Callable, Mapping
-from fnmatch import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastppo.bench.gate import rule
 from fastppo.bench.gate.pairs import Series
-from fastppo.bench.gate.revisions import GateSide
 from fastppo.bench.gate.signed_rank import middle
 
 NAMED = 8
@@ -34,83 +32,66 @@ def timed(series: Series, again: Series | None) -> dict[str, Any]:
     if again is not None and again.differences:
         value = math.exp(middle(again.differences, rule.FIRST_ALPHA).value)
         notes.append(f"once more: {value:.2f} times")
-    return _entry(series.name, unit, "wall", series.head) | {
-        "gate": {
-            "verdict": series.verdict,
-            "change": found,
-            "tolerance": series.tolerance,
-            "pairs": len(series.base),
-            "base": series.base,
-            "note": "; ".join(notes),
-        }
-    }
+    return _entry(
+        series.name, series.verdict, series.head, series.base,
+        unit=unit, clock="wall", change=found, tolerance=series.tolerance, note="; ".join(notes),
+    )  # fmt: skip
 
 
 def same(name: str) -> dict[str, Any]:
     """A benchmark whose code is the same on both sides: it was not timed."""
-    return _entry(name, "s", "none", []) | {
-        "gate": {
-            "verdict": rule.PASS,
-            "change": None,
-            "tolerance": 0.0,
-            "pairs": 0,
-            "base": [],
-            "note": "same code",
-        }
-    }
+    return _entry(name, rule.PASS, [], [], note="same code")
 
 
 def counted(
-    pair: tuple[GateSide, GateSide],
-    start: str,
-    only: str,
-    counts: Callable[[GateSide], dict[str, Any]],
+    names: Iterable[str], base: Mapping[str, Any], head: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Exact counts of both sides: operators of torch in an update, and imports at the start.
 
     Args:
-        start: task of the short run whose imports count.
-        only: pattern of the names that are wanted.
-        counts: of a side: `counts` by task and operator, and `modules`.
+        names: operators/TASK or modules/TASK.
+        base, head: `counts` by task and operator, and `modules`.
     """
-    names = (f"modules/{start}", "operators/*")
-    if not any(fnmatch(name, only) or fnmatch(only, name) for name in names):
-        return []
-    base, head = map(counts, pair)
-    entries = [
-        _exact(f"operators/{task}", base["counts"].get(task, {}), head["counts"][task])
-        for task in head["counts"]
-    ]
-    before, after = ({name: 1 for name in side["modules"]} for side in (base, head))
-    entries.append(_exact(f"modules/{start}", before, after))
-    return [entry for entry in entries if fnmatch(entry["id"].removeprefix("gate/"), only)]
+    entries = []
+    for name in names:
+        kind, _, task = name.partition("/")
+        if kind == "operators":
+            sides = [side["counts"].get(task, {}) for side in (base, head)]
+        else:
+            sides = [dict.fromkeys(side["modules"], 1) for side in (base, head)]
+        entries.append(_exact(name, *sides))
+    return entries
 
 
 def _exact(name: str, base: Mapping[str, int], head: Mapping[str, int]) -> dict[str, Any]:
     more = {key: head[key] - base.get(key, 0) for key in head if head[key] > base.get(key, 0)}
-    sums = sum(base.values()), sum(head.values())
+    before, now = sum(base.values()), sum(head.values())
     # another operator in place of one that was there is not a finding; another import is
-    worse = bool(more) if name.startswith("modules/") else sums[1] > sums[0]
+    worse = bool(more) if name.startswith("modules/") else now > before
     note = ""
     if worse:
         ranked = sorted(more, key=lambda key: -more[key])
         note = "more: " + ", ".join(f"{key} +{more[key]}" for key in ranked[:NAMED])
         note += f" and {len(ranked) - NAMED} others" if len(ranked) > NAMED else ""
-    better = rule.IMPROVED if sums[1] < sums[0] else rule.PASS
-    change = {"value": sums[1] / max(1, sums[0]), "low": None, "high": None}
-    return _entry(name, "count", "none", [float(sums[1])]) | {
-        "gate": {
-            "verdict": rule.REGRESSION if worse else better,
-            "change": change,
-            "tolerance": 0.0,
-            "pairs": 1,
-            "base": [float(sums[0])],
-            "note": note,
-        }
-    }
+    verdict = rule.REGRESSION if worse else rule.IMPROVED if now < before else rule.PASS
+    change = {"value": now / max(1, before), "low": None, "high": None}
+    return _entry(
+        name, verdict, [float(now)], [float(before)], unit="count", change=change, note=note
+    )
 
 
-def _entry(name: str, unit: str, clock: str, head: list[float]) -> dict[str, Any]:
+def _entry(
+    name: str,
+    verdict: str,
+    head: Sequence[float],
+    base: Sequence[float],
+    *,
+    unit: str = "s",
+    clock: str = "none",
+    change: Mapping[str, float | None] | None = None,
+    tolerance: float = 0.0,
+    note: str = "",
+) -> dict[str, Any]:
     return {
         "id": f"gate/{name}",
         "impl": "head",
@@ -119,6 +100,14 @@ def _entry(name: str, unit: str, clock: str, head: list[float]) -> dict[str, Any
         "clock": clock,
         "launches": [{"order": i, "samples": [cost]} for i, cost in enumerate(head)]
         or [{"order": 0, "samples": []}],
+        "gate": {
+            "verdict": verdict,
+            "change": change,
+            "tolerance": tolerance,
+            "pairs": len(base),
+            "base": list(base),
+            "note": note,
+        },
     }
 
 
