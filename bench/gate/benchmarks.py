@@ -42,13 +42,13 @@ class TurnTaker:
 
         Args:
             request: `names`: which benchmarks are there; `run`: get these ready; `turn`: time
-                them; `count`: operators of one update.
+                them; `count`: tasks, whose operators in one update are wanted.
 
         Returns:
             names and missing; missing; costs in seconds; or counts.
         """
         if "count" in request:
-            return {"counts": {task: operators(task) for task in TASKS}}
+            return {"counts": {task: operators(task) for task in request["count"]}}
         if "turn" in request:
             return {"costs": self._turn()}
         kernels, missing = _kernels(self._bench, self._adopt)

@@ -109,7 +109,7 @@ def _compare(pair: tuple[GateSide, GateSide], args: GateArgs) -> dict[str, Any]:
         runs = [first, *_confirm(pair, series, unchanged, args)]
         again = runs[-1].series if len(runs) > 1 else {}
         entries += [timed(one, again.get(one.name)) for one in series]
-        entries += counted(exact, *map(_counts, pair)) if exact else []
+        entries += counted(exact, *(_counts(side, exact) for side in pair))
         for one in runs:
             failed |= {(side, name): reason for (name, side), reason in one.failures.items()}
     return result.new(
@@ -170,10 +170,11 @@ def _void(run: PairedRun, unchanged: list[str]) -> str | None:
     return rule.void(differences, TOLERANCE, measured=run.measured, dropped=run.dropped)
 
 
-def _counts(side: GateSide) -> dict[str, Any]:
-    """Operators of one update by task, and what a start imports."""
-    started = ask(side, {"start": START})
-    return ask(side, {"count": True}) | {"modules": started["modules"]}
+def _counts(side: GateSide, names: list[str]) -> dict[str, Any]:
+    """Of what is named: operators of one update by task, and what a start imports."""
+    tasks = [name.partition("/")[2] for name in names if name.startswith("operators/")]
+    found = ask(side, {"count": tasks}) if tasks else {}
+    return found | (ask(side, {"start": START}) if f"modules/{START}" in names else {})
 
 
 def _exit_code(record: Mapping[str, Any], args: GateArgs) -> int:
