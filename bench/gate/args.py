@@ -11,10 +11,10 @@ from fastppo.bench.results.simulation import SimulationArgs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateArgs(Outputs):
-    """Whether HEAD is slower than BASE, by pairs of fresh processes and a rule of known errors."""
+    """Whether HEAD is slower than BASE: pairs of fresh processes, a rule of known error rates."""
 
     base: Annotated[str, Positional, arg(metavar="BASE")]
-    """Revision; the merge base of it and HEAD is what HEAD is compared with."""
+    """Revision to compare with; HEAD is compared with the merge base of the two."""
     head: Annotated[
         str, Positional, arg(metavar="[HEAD]", help_behavior_hint="(default: HEAD)")
     ] = "HEAD"
@@ -24,7 +24,7 @@ class GateArgs(Outputs):
     only: Annotated[str, arg(metavar="PATTERN", help_behavior_hint="(default: all)")] = "*"
     """Only benchmarks whose name matches, such as kernel/gae*."""
     rounds: Annotated[int, arg(metavar="N")] = 20
-    """Pairs at most; what is settled after 6 or 12 is not measured on."""
+    """Pairs at most; a benchmark that is settled after 6 or 12 is not measured further."""
     tolerance: Annotated[
         float | None,
         arg(metavar="T", help_behavior_hint="(default: 0.05, of rates and the start 0.1)"),
