@@ -86,6 +86,10 @@ COMMANDS = (
         "fastppo.bench.gate.args:GateArgs", "fastppo.bench.gate.command:run",
     ),
     Command(
+        "gate self-test", "", "HEAD against itself: how often this machine cries wolf",
+        "fastppo.bench.gate.args:SelfTestArgs", "fastppo.bench.gate.self_test:run",
+    ),
+    Command(
         "gate simulate", "", "how often the rule of the gate is wrong, by simulation",
         "fastppo.bench.gate.args:SimulateArgs", "fastppo.bench.gate.simulate:run", prints=True,
     ),

@@ -1,16 +1,48 @@
-"""What may be typed behind `fastppo gate` and `fastppo gate simulate`."""
+"""What may be typed behind `fastppo gate` and its parts."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
 from fastppo.bench.publish import Outputs
 from fastppo.bench.results.simulation import SimulationArgs
+from fastppo.paths import Output
+
+BASE_HELP = "of rates and the start 0.1, else 0.05"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateArgs(Outputs):
+@dataclass(frozen=True, kw_only=True)  # no slots: the commands have a second base with fields
+class SubjectArgs:
+    """What is gated, and how long."""
+
+    only: Annotated[str, arg(metavar="PATTERN", help_behavior_hint="(default: all)")] = "*"
+    """Only benchmarks whose name matches, such as kernel/gae*."""
+    rounds: Annotated[int, arg(metavar="N")] = 20
+    """Pairs at most; a benchmark that is settled after 6 or 12 is not measured further."""
+    tolerance: Annotated[
+        float | None, arg(metavar="T", help_behavior_hint=f"(default: {BASE_HELP})")
+    ] = None
+    """A slow-down by up to this part is not a finding."""
+    command: Annotated[str | None, arg(metavar="CMD", help_behavior_hint="")] = None
+    """Gate this command of the repository that we stand in, in place of fastppo's benchmarks."""
+    metric: Annotated[str | None, arg(metavar="NAME[,NAME]", help_behavior_hint="")] = None
+    """With --command: the numbers to gate; it prints JSON objects, one per line, that have them."""
+    better: Literal["higher", "lower"] = "higher"
+    """Of the metrics: rates are higher where they are better, times lower."""
+    prepare: Annotated[str | None, arg(metavar="CMD", help_behavior_hint="")] = None
+    """With --command: run once in each tree before, untimed; it installs or builds."""
+
+    renamed: ClassVar[dict[str, str]] = {"--pairs": "--rounds"}
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of `metric`."""
+        return tuple(name.strip() for name in (self.metric or "").split(",") if name.strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateArgs(Outputs, SubjectArgs):
     """Whether HEAD is slower than BASE: pairs of fresh processes, a rule of known error rates."""
 
     base: Annotated[str, Positional, arg(metavar="BASE")]
@@ -21,17 +53,18 @@ class GateArgs(Outputs):
     """Revision that is judged."""
     worktree: bool = False
     """Judge the files as they are, uncommitted ones too, in place of HEAD."""
-    only: Annotated[str, arg(metavar="PATTERN", help_behavior_hint="(default: all)")] = "*"
-    """Only benchmarks whose name matches, such as kernel/gae*."""
-    rounds: Annotated[int, arg(metavar="N")] = 20
-    """Pairs at most; a benchmark that is settled after 6 or 12 is not measured further."""
-    tolerance: Annotated[
-        float | None,
-        arg(metavar="T", help_behavior_hint="(default: 0.05, of rates and the start 0.1)"),
-    ] = None
-    """A slow-down by up to this part is not a finding."""
     strict: bool = False
     """Exit with 5 where something stays inconclusive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTestArgs(SubjectArgs):
+    """HEAD against itself: how often this machine cries wolf, and what it can see at all."""
+
+    gates: Annotated[int, arg(metavar="N")] = 1
+    """Whole gates; every one is kept, and the table is over all that this machine ever ran."""
+    md: Output = None
+    """Write the table here, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,9 @@ TASKS: dict[str, tuple[str, dict[str, int]]] = {
     "Pong-v5": ("8x16", {"num_minibatches": 2, "update_epochs": 1}),
 }
 """Size, and what makes an update short."""
+KERNELS = "kernel"
+EVERY = {KERNELS: 2, "CartPole-v1": 1, "HalfCheetah-v4": 3, "Pong-v5": 3}
+"""Every how many turns each is measured: what takes long is, more seldom."""
 PHASES = {"collect": ("env", "policy", "copy"), "update": ("update",)}
 Adopt = Callable[[str, Path], ModuleType]
 
@@ -50,7 +53,7 @@ class TurnTaker:
         if "count" in request:
             return {"counts": {task: operators(task) for task in request["count"]}}
         if "turn" in request:
-            return {"costs": self._turn()}
+            return {"costs": self._turn(request["turn"])}
         kernels, missing = _kernels(self._bench, self._adopt)
         names = [*kernels, *(name for task in TASKS for name in _names_of(task))]
         if "names" in request:
@@ -66,12 +69,13 @@ class TurnTaker:
         lacking = self._wanted - set(names)
         return {"missing": {name: missing.get(_of(name), "it is not there") for name in lacking}}
 
-    def _turn(self) -> dict[str, float]:
+    def _turn(self, number: int) -> dict[str, float]:
         """Seconds of a call of each kernel; of an env step of one update, and of its phases."""
-        costs = {
-            name: min(measure() for _ in range(SLICES)) for name, measure in self._measures.items()
-        }
-        for task, trainer in self._trainers.items():
+        due = [one for one, every in EVERY.items() if number % every == 0]
+        measures = self._measures if KERNELS in due else {}
+        costs = {name: min(measure() for _ in range(SLICES)) for name, measure in measures.items()}
+        for task in set(due) & set(self._trainers):
+            trainer = self._trainers[task]
             row = trainer.run_update()
             costs[f"train/{task}"] = 1.0 / row["env_steps_per_s"]
             for phase, parts in PHASES.items():

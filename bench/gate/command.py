@@ -1,40 +1,41 @@
 """`fastppo gate BASE [HEAD]`: whether HEAD is slower than BASE, or does more.
 
-Both trees are unpacked; one environment and one set of definitions measures them. What runs the
-same code on both sides passes without being timed, and some of it is the control. The rest is
-measured in pairs of fresh processes (`pairs`) and judged (`rule`); whoever is suspected is measured
-once more. Operators of torch and imports at the start are counted exactly: one more is a finding.
+Both trees are unpacked, and one set of definitions measures them. What runs the same code on both
+sides passes without being timed, and some of it is the control. The rest is measured in pairs of
+fresh processes (`pairs`) and judged (`rule`); whoever is suspected is measured once more. Operators
+of torch and imports at the start are counted exactly: one more is a finding.
 """
 
 import fcntl
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import fastppo
 from fastppo import files
-from fastppo.bench.gate import closure, rule
-from fastppo.bench.gate.args import GateArgs
+from fastppo.bench.gate import alarms, environments, rule
+from fastppo.bench.gate.args import GateArgs, SubjectArgs
 from fastppo.bench.gate.entries import counted, failures_of, same, timed
-from fastppo.bench.gate.pairs import PairedRun, Series, ask, costs_of, measure
+from fastppo.bench.gate.own import TOLERANCE, OwnBenchmarks
+from fastppo.bench.gate.pairs import PairedRun, Series, measure
+from fastppo.bench.gate.project import ProjectCommand, split
 from fastppo.bench.gate.revisions import GateSide, sides
+from fastppo.bench.gate.subject import EXACT, Subject
 from fastppo.bench.publish import prepared, publish
 from fastppo.bench.results import result
 from fastppo.cgroups import available_cores
 from fastppo.errors import MachineError, UserError, why
+from fastppo.revision import git
 from fastppo.text import print_err
 
 TREE = Path(fastppo.__file__).resolve().parent.parent
-START = "CartPole-v1"
-"""Task of the short run that start, memory and imports are seen in."""
-TOLERANCE, RATE_TOLERANCE = 0.05, 0.10
-EXACT = ("operators/", "modules/")
-"""Kinds that are counted once and not timed."""
 CONTROLS = 3
 """At most so many benchmarks of unchanged kernels are timed along."""
+Pair = tuple[GateSide, GateSide]
 
 
 def run(args: GateArgs) -> int:
@@ -48,23 +49,36 @@ def run(args: GateArgs) -> int:
         UserError: a revision or number is off.
         MachineError: another gate runs here, or a side does not run.
     """
+    check(args)
+    args = prepared(args, "gate")
+    with alone(), unpacked(args, args.base, args.head, worktree=args.worktree) as pair:
+        print_err(f"base {pair[0].revision}, head {pair[1].revision}")
+        record = compare(pair, subject_of(environments.made(pair, args), args), args)
+    publish(record, args)
+    return _exit_code(record, args)
+
+
+def check(args: SubjectArgs) -> None:
+    """Raises UserError or MachineError where a number, or the machine, does not do."""
     if args.rounds < rule.SECOND_LOOK:
         raise UserError(
             f"--rounds: {args.rounds} shows no slow-down; take {rule.SECOND_LOOK} or more"
         )
     if args.tolerance is not None and not 0.0 < args.tolerance < 1.0:
         raise UserError(f"--tolerance: {args.tolerance} must lie between 0 and 1, such as 0.05")
-    if available_cores() < 2:
+    if (args.command is None) != (not args.metrics):
+        missing, there = ("--metric", "--command") if args.command else ("--command", "--metric")
+        raise UserError(f"{missing}: missing; {there} goes with it")
+    if args.prepare and not args.command:
+        raise UserError("--prepare: is for --command; fastppo's own benchmarks prepare themselves")
+    for option, command in (("--command", args.command), ("--prepare", args.prepare)):
+        if command is not None:
+            split(command, option)
+    if available_cores() < 2 and args.command is None:
         raise MachineError("cores: a gate needs 2, one for EnvPool's threads; this process has 1")
-    args = prepared(args, "gate")
-    with _alone(), sides(TREE, args.base, args.head, worktree=args.worktree) as pair:
-        print_err(f"base {pair[0].revision}, head {pair[1].revision}")
-        record = _compare(pair, args)
-    publish(record, args)
-    return _exit_code(record, args)
 
 
-class _alone:
+class alone:
     """For the block in which no other gate of this user runs on this machine."""
 
     def __enter__(self) -> None:
@@ -83,84 +97,120 @@ class _alone:
         self._file.close()
 
 
-def _compare(pair: tuple[GateSide, GateSide], args: GateArgs) -> dict[str, Any]:
-    """The record of the whole gate."""
-    base, head = pair
-    described = _names(head)
-    wanted = [name for name in described["names"] if fnmatch(name, args.only)]
+def unpacked(
+    args: SubjectArgs, base: str, head: str, *, worktree: bool = False
+) -> AbstractContextManager[Pair]:
+    """Both trees: of fastppo's own repository, or for a command of the one we stand in.
+
+    Raises:
+        UserError: as `revisions.sides`.
+    """
+    return sides(_repository(args), base, head, worktree=worktree)
+
+
+def _repository(args: SubjectArgs) -> Path:
+    if args.command is None:
+        return TREE
+    top = git(Path.cwd(), "rev-parse", "--show-toplevel")
+    if top is None:
+        raise UserError(f"--command: {Path.cwd()} is in no git repository; go to that of the code")
+    return Path(os.fsdecode(top.rstrip(b"\n")))
+
+
+def subject_of(pair: Pair, args: SubjectArgs, *, again: bool = False) -> Subject:
+    """What is gated.
+
+    Args:
+        again: measures what is the same on both sides, too.
+    """
+    if args.command is None:
+        return OwnBenchmarks(pair, again=again)
+    return ProjectCommand(
+        pair,
+        args.command,
+        args.metrics,
+        better=args.better,
+        prepare=args.prepare,
+        folder=Path.cwd().resolve().relative_to(_repository(args).resolve()),
+        again=again,
+    )
+
+
+def compare(pair: Pair, subject: Subject, args: SubjectArgs) -> dict[str, Any]:
+    """The record of a whole gate.
+
+    Raises:
+        UserError: nothing has such a name.
+        MachineError: a side does not run.
+    """
+    names = subject.names()
+    wanted = [name for name in names if fnmatch(name, args.only)]
     if not wanted:
-        known = ", ".join(dict.fromkeys(name.partition("/")[0] for name in described["names"]))
+        known = ", ".join(dict.fromkeys(name.partition("/")[0] for name in names))
         raise UserError(f"--only: {args.only!r} matches nothing; there are {known}/...")
-    changed = [name for name in wanted if _differs(base, head, name)]
+    changed = [name for name in wanted if subject.differs(name)]
     unchanged = [name for name in wanted if name not in changed]
     print_err(f"{len(unchanged)} of {len(wanted)} benchmarks run the same code on both sides")
     entries = [same(name) for name in unchanged]
-    failed = {("kernel", name): reason for name, reason in described["missing"].items()}
+    failed = {("kernel", name): reason for name, reason in subject.missing.items()}
     runs: list[PairedRun] = []
     if changed:
-        print_err("compiling the kernels of both sides ...")
         exact = [name for name in changed if name.startswith(EXACT)]
         costly = [name for name in changed if name not in exact]
-        _, lacking = costs_of(pair, costly, seed=0, turns=0)
+        lacking = subject.warm(costly)
         failed |= {(side, name): reason for (name, side), reason in lacking.items()}
         missing = {name for _, name in failed}
-        series = [_series(name, args) for name in costly if name not in missing]
-        first = _measured(pair, series, unchanged, args)
-        runs = [first, *_confirm(pair, series, unchanged, args)]
+        session = _Session(pair, subject, args, unchanged)
+        series = [session.series(name) for name in costly if name not in missing]
+        first = session.measured(series)
+        runs = [first, *session.confirmed(series)]
         again = runs[-1].series if len(runs) > 1 else {}
-        entries += [timed(one, again.get(one.name)) for one in series]
-        entries += counted(exact, *(_counts(side, exact) for side in pair))
+        entries += [timed(one, again.get(one.name), subject.better) for one in series]
+        entries += counted(exact, *subject.counts(exact)) if exact else []
         for one in runs:
             failed |= {(side, name): reason for (name, side), reason in one.failures.items()}
     return result.new(
         "gate",
         entries,
         failures=failures_of(failed),
-        base={"revision": base.revision},
-        head={"revision": head.revision},
+        base={"revision": pair[0].revision},
+        head={"revision": pair[1].revision},
         void=next(filter(None, (_void(one, unchanged) for one in runs)), None),
         steal=[one.steal for one in runs],
+        self_test=alarms.summary(args),
     )
 
 
-def _names(head: GateSide) -> dict[str, Any]:
-    described = ask(head, {"names": True})
-    of_start = [f"{kind}/{START}" for kind in ("start", "memory", "modules")]
-    return described | {"names": [*described["names"], *of_start]}
+class _Session:
+    """What the two runs of a gate have in common."""
 
+    def __init__(
+        self, pair: Pair, subject: Subject, args: SubjectArgs, unchanged: list[str]
+    ) -> None:
+        self._pair, self._subject, self._args = pair, subject, args
+        controls = [name for name in unchanged if name.startswith("kernel/")]
+        self._controls = controls[:: max(1, len(controls) // CONTROLS)][:CONTROLS]
 
-def _differs(base: GateSide, head: GateSide, name: str) -> bool:
-    entries = closure.entry_modules(name)
-    return closure.digest(base.tree, entries) != closure.digest(head.tree, entries)
+    def series(self, name: str) -> Series:
+        """A benchmark with its tolerance."""
+        asked = self._args.tolerance
+        return Series(name, self._subject.tolerance(name) if asked is None else asked)
 
+    def measured(self, series: list[Series]) -> PairedRun:
+        """One run; the controls are timed along."""
+        controls = [self.series(name) for name in self._controls]
+        return measure(self._subject, self._pair, series, controls, self._args.rounds, print_err)
 
-def _series(name: str, args: GateArgs) -> Series:
-    rate = name.startswith(("train/", "start/"))
-    usual = RATE_TOLERANCE if rate else TOLERANCE
-    return Series(name, usual if args.tolerance is None else args.tolerance)
-
-
-def _measured(
-    pair: tuple[GateSide, GateSide], series: list[Series], unchanged: list[str], args: GateArgs
-) -> PairedRun:
-    controls = [name for name in unchanged if name.startswith("kernel/")]
-    chosen = controls[:: max(1, len(controls) // CONTROLS)][:CONTROLS]
-    return measure(pair, series, [_series(n, args) for n in chosen], args.rounds, print_err)
-
-
-def _confirm(
-    pair: tuple[GateSide, GateSide], series: list[Series], unchanged: list[str], args: GateArgs
-) -> list[PairedRun]:
-    """Measures whoever is suspected once more, in fresh processes; verdicts are final then."""
-    suspects = [one for one in series if one.verdict == rule.SUSPECT]
-    if not suspects:
-        return []
-    print_err(f"{len(suspects)} suspected: measured once more")
-    again = [Series(one.name, one.tolerance) for one in suspects]
-    run = _measured(pair, again, unchanged, args)
-    for one in suspects:
-        one.verdict = rule.confirm(one.verdict, run.series[one.name].verdict)
-    return [run]
+    def confirmed(self, series: list[Series]) -> list[PairedRun]:
+        """Measures whoever is suspected once more, in fresh processes; verdicts are final then."""
+        suspects = [one for one in series if one.verdict == rule.SUSPECT]
+        if not suspects:
+            return []
+        print_err(f"{len(suspects)} suspected: measured once more")
+        run = self.measured([Series(one.name, one.tolerance) for one in suspects])
+        for one in suspects:
+            one.verdict = rule.confirm(one.verdict, run.series[one.name].verdict)
+        return [run]
 
 
 def _void(run: PairedRun, unchanged: list[str]) -> str | None:
@@ -168,13 +218,6 @@ def _void(run: PairedRun, unchanged: list[str]) -> str | None:
     count = min((len(one.base) for one in controls), default=0)
     differences = [one.differences[:count] for one in controls] if count >= rule.FIRST_LOOK else []
     return rule.void(differences, TOLERANCE, measured=run.measured, dropped=run.dropped)
-
-
-def _counts(side: GateSide, names: list[str]) -> dict[str, Any]:
-    """Of what is named: operators of one update by task, and what a start imports."""
-    tasks = [name.partition("/")[2] for name in names if name.startswith("operators/")]
-    found = ask(side, {"count": tasks}) if tasks else {}
-    return found | (ask(side, {"start": START}) if f"modules/{START}" in names else {})
 
 
 def _exit_code(record: Mapping[str, Any], args: GateArgs) -> int:

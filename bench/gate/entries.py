@@ -7,16 +7,18 @@ from typing import Any
 from fastppo.bench.gate import rule
 from fastppo.bench.gate.pairs import Series
 from fastppo.bench.gate.signed_rank import middle
+from fastppo.bench.gate.subject import PREFIX, Better
 
 NAMED = 8
 """Operators or modules that a finding names."""
 
 
-def timed(series: Series, again: Series | None) -> dict[str, Any]:
+def timed(series: Series, again: Series | None, better: Better = "lower") -> dict[str, Any]:
     """A benchmark that was measured in pairs.
 
     Args:
         again: the second run of one that was suspected.
+        better: of what is shown: where higher is, the rate, of which the cost is the inverse.
     """
     found = None
     if len(series.differences) >= rule.FIRST_LOOK:
@@ -24,6 +26,11 @@ def timed(series: Series, again: Series | None) -> dict[str, Any]:
         ends = {"value": bounds.value, "low": bounds.low, "high": bounds.high}
         found = {name: None if math.isinf(x) else math.exp(x) for name, x in ends.items()}
     unit = "bytes" if series.name.startswith("memory/") else "s"
+    head, base = series.head, series.base
+    if series.name.startswith(PREFIX):
+        unit = series.name.removeprefix(PREFIX)
+        if better == "higher":
+            head, base = ([1.0 / cost for cost in side] for side in (head, base))
     notes = []
     if series.verdict == rule.INCONCLUSIVE and series.differences:
         alpha = rule.FALSE_ALARM / 2
@@ -33,8 +40,9 @@ def timed(series: Series, again: Series | None) -> dict[str, Any]:
         value = math.exp(middle(again.differences, rule.FIRST_ALPHA).value)
         notes.append(f"once more: {value:.2f} times")
     return _entry(
-        series.name, series.verdict, series.head, series.base,
-        unit=unit, clock="wall", change=found, tolerance=series.tolerance, note="; ".join(notes),
+        series.name, series.verdict, head, base, unit=unit, clock="wall", better=better,
+        change=found, tolerance=series.tolerance, note="; ".join(notes),
+        differences=series.differences,
     )  # fmt: skip
 
 
@@ -88,6 +96,8 @@ def _entry(
     *,
     unit: str = "s",
     clock: str = "none",
+    better: Better = "lower",
+    differences: Sequence[float] = (),
     change: Mapping[str, float | None] | None = None,
     tolerance: float = 0.0,
     note: str = "",
@@ -96,7 +106,7 @@ def _entry(
         "id": f"gate/{name}",
         "impl": "head",
         "unit": unit,
-        "better": "lower",
+        "better": better,
         "clock": clock,
         "launches": [{"order": i, "samples": [cost]} for i, cost in enumerate(head)]
         or [{"order": 0, "samples": []}],
@@ -106,6 +116,7 @@ def _entry(
             "tolerance": tolerance,
             "pairs": len(base),
             "base": list(base),
+            "differences": [round(one, 5) for one in differences],
             "note": note,
         },
     }

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastppo.bench.static.gate import check_out, commit_of
-from fastppo.errors import MachineError, UserError
+from fastppo.errors import UserError
 from fastppo.revision import git
 from fastppo.text import print_err
 
 PREFIX = "fastppo-gate-"
 OWNER = "owner"
 """File in the folder of a gate: the process that it belongs to."""
-DEPENDENCIES = ("constraints.txt", "pyproject.toml")
 WORKTREE = "the working tree"
 
 
@@ -30,6 +30,8 @@ class GateSide:
     tree: Path
     cache: Path
     """Of compiled kernels."""
+    python: str = sys.executable
+    """The interpreter whose packages this side has."""
 
 
 @contextmanager
@@ -40,7 +42,6 @@ def sides(
 
     Raises:
         UserError: not a repository, an unknown revision, or none that both have in common.
-        MachineError: the two need other packages, which one environment does not have.
     """
     remove_leftovers()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
@@ -56,7 +57,6 @@ def sides(
         else:
             head_sha = check_out(head, repository, folder / "head", option="HEAD")
             _mention_changes(repository)
-        _check_dependencies(folder / "base", folder / "head")
         yield (
             GateSide("base", base_sha, folder / "base", folder / "cache-base"),
             GateSide("head", head_sha, folder / "head", folder / "cache-head"),
@@ -93,16 +93,6 @@ def _mention_changes(repository: Path) -> None:
         count = len(changed.splitlines())
         print_err(f"{count} files have changes that are not committed, and are not judged; "
                   "--worktree judges them")  # fmt: skip
-
-
-def _check_dependencies(base: Path, head: Path) -> None:
-    for name in DEPENDENCIES:
-        texts = [path.read_bytes() if path.exists() else b"" for path in (base / name, head / name)]
-        if texts[0] != texts[1]:
-            raise MachineError(
-                f"{name}: differs between base and head, which may need other packages; one "
-                "environment cannot run both, so gate the change of packages apart"
-            )
 
 
 def _me() -> str:

@@ -19,6 +19,7 @@ from fastppo.bench.report.tables_env import advice
 from fastppo.bench.report.tables_gate import ORDER as VERDICTS
 from fastppo.bench.report.tables_gate import READING as GATE_READING
 from fastppo.bench.report.tables_gate import findings as gate_findings
+from fastppo.bench.report.tables_gate import own_alarms
 from fastppo.bench.report.tables_kernels import cases, copy_share
 from fastppo.bench.report.tables_learn import until_threshold
 from fastppo.bench.report.tables_static import LEGENDS, problems
@@ -161,7 +162,7 @@ def _definitions(run: ResultFile) -> list[str]:
     for entry in run.entries:
         lines += _of_profile(entry.detail)
     if "gate" in kinds:
-        lines.append(GATE_READING)
+        lines += [GATE_READING, *own_alarms(run.record.get("self_test"))]
     if "env" in kinds:
         lines += [
             "env steps/s: EnvPool alone with random actions; no reset rows; median of rounds.",

@@ -1,7 +1,8 @@
 """What a gate says of every benchmark: one table, the worst first."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from fastppo.bench.report.data import Entry, Group
 from fastppo.bench.report.numbers import amount
@@ -54,6 +55,20 @@ def findings(entries: Iterable[Entry]) -> list[str]:
         f"the base's{_note(entry)}"
         for entry in entries
         if entry.kind == "gate" and entry.detail["verdict"] not in ("PASS", "IMPROVED")
+    ]
+
+
+def own_alarms(found: Mapping[str, Any] | None) -> list[str]:
+    """What `fastppo gate self-test` saw on the machine of a gate."""
+    if found is None:
+        return [
+            "this machine was never self-tested: `fastppo gate self-test` shows what it can see."
+        ]
+    seen = ", ".join(f"{kind} {least:.0%}" for kind, least in found["detectable"].items())
+    return [
+        f"this machine: {found['gates']} gates of equal sides, {found['regressions']} of "
+        f"{found['benchmarks']} verdicts REGRESSION; smallest slow-down that 20 pairs would show: "
+        f"{seen or 'not known yet'}."
     ]
 
 

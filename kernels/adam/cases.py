@@ -1,7 +1,7 @@
 """Cases of clip_adam_: the parameters of CartPole, MuJoCo and Atari policies."""
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -18,13 +18,16 @@ BYTES_PER_PARAMETER = 28
 def _textbook(start: Tensor, gradient: Tensor) -> Run:
     """torch's clip and fused Adam, one step further with every call."""
     weights = torch.nn.Parameter(start.clone())
-    optimizer = torch.optim.Adam([weights], lr=LR, eps=EPS, fused=True)
+
+    @cache
+    def optimizer() -> torch.optim.Optimizer:  # torch takes seconds to make its first one
+        return torch.optim.Adam([weights], lr=LR, eps=EPS, fused=True)
 
     def run() -> tuple[Tensor, ...]:
         # a fresh gradient costs the copy that a backward pass would have written
         weights.grad = gradient.clone()
         norm = torch.nn.utils.clip_grad_norm_([weights], MAX_NORM, foreach=True)
-        optimizer.step()
+        optimizer().step()
         return weights.detach(), norm
 
     return run

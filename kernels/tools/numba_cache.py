@@ -1,14 +1,20 @@
-"""Where numba keeps compiled kernels; an error with a remedy where it cannot."""
+"""Where numba keeps compiled kernels and when it renews them; an error where it cannot."""
 
+import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from numba import config
 
 _REMEDY = "set NUMBA_CACHE_DIR to a folder that can be written, or take --backend torch"
+
+_PACKAGE = Path(__file__).parents[1]
+_IMPORT = re.compile(r"^from fastppo\.kernels\.(\S+) import (\([^)]*\)|.*)", re.MULTILINE)
 
 
 class CacheUnavailable(RuntimeError):
@@ -50,3 +56,30 @@ def kept() -> Iterator[None]:
         folders = f"neither {Path(__file__).parent.parent} nor the user's cache can be written"
         kept_there = "where compiled kernels are kept"
         raise CacheUnavailable(f"numba: {folders}, {kept_there}; {_REMEDY}") from None
+
+
+def stamp(path: str) -> str:
+    """Digest of a file and of all that it imports from this package, directly or not."""
+    digest = hashlib.sha256()
+    seen: set[Path] = set()
+    waiting = [Path(path)]
+    while waiting:
+        file = waiting.pop()
+        if file not in seen:
+            seen.add(file)
+            content, imported = _read(file)
+            digest.update(content)
+            waiting += imported
+    return digest.hexdigest()
+
+
+@cache
+def _read(file: Path) -> tuple[bytes, list[Path]]:
+    """Its digest, and the files that it imports at its top level, in their order."""
+    content = file.read_bytes()
+    found = []
+    for module, names in _IMPORT.findall(content.decode()):
+        place = _PACKAGE.joinpath(*module.split("."))
+        candidates = [place, *(place / name for name in re.findall(r"\w+", names))]
+        found += [one.with_suffix(".py") for one in candidates]
+    return hashlib.sha256(content).digest(), [one for one in found if one.is_file()]

@@ -5,9 +5,7 @@ address and its sizes, and makes arrays of them with
 `numba.carray(pointer(address), shape, dtype)`. Address 0 stands for an absent tensor.
 """
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from types import CellType, FunctionType
 from typing import Any, get_args, get_type_hints
 
@@ -31,14 +29,6 @@ SIZE = 4
 """Bytes of a float32."""
 
 
-def _stamp() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("numba_*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-_STAMP = _stamp()
 numba_cache.check()
 
 
@@ -73,7 +63,8 @@ def kernel(signature: Any) -> Callable[[Callable[..., Any]], Any]:
 
     With a signature given, a call that does not fit raises instead of compiling in the middle of
     a run. numba renews its cache when the function's own file changes, but not when a helper's
-    does. It does compare what a closure holds, so a digest of all numba sources is put into one.
+    does. It does compare what a closure holds, so a digest of all that the file imports from this
+    package is put into one.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -84,7 +75,7 @@ def kernel(signature: Any) -> Callable[[Callable[..., Any]], Any]:
             plain.__globals__,
             plain.__name__,
             plain.__defaults__,
-            (*(plain.__closure__ or ()), CellType(_STAMP)),
+            (*(plain.__closure__ or ()), CellType(numba_cache.stamp(code.co_filename))),
         )
         stamped.__module__ = plain.__module__
         stamped.__qualname__ = plain.__qualname__

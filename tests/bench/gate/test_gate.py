@@ -3,8 +3,9 @@
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,9 +13,11 @@ from xml.etree import ElementTree
 import pytest
 
 from fastppo import cli
-from fastppo.bench.gate import closure, command, pairs, revisions, rule
+from fastppo.bench.gate import alarms, closure, command, own, pairs, revisions, rule, self_test
+from fastppo.bench.gate.args import SubjectArgs
 from fastppo.bench.gate.entries import _exact
 from fastppo.bench.gate.revisions import GateSide
+from fastppo.bench.gate.subject import Costs, Failures
 from fastppo.bench.results import result
 from fastppo.errors import UserError
 
@@ -88,53 +91,57 @@ def test_a_change_moves_what_depends_on_it(
     assert differ == moved
 
 
+class Planted(own.OwnBenchmarks):
+    """Three kernels; what they cost comes from a table."""
+
+    def __init__(
+        self, pair: tuple[GateSide, GateSide], table: Callable[..., float | None], *, again: bool
+    ) -> None:
+        super().__init__(pair, again=again)
+        self._table = table
+
+    def names(self) -> list[str]:
+        return [f"kernel/{kernel}/{kernel}[N=1]" for kernel in KERNELS]
+
+    def warm(self, names: Sequence[str]) -> Failures:
+        return self.costs(self._pair, names, 0)[1]
+
+    def costs(
+        self, order: Sequence[GateSide], names: Iterable[str], seed: int, turns: int = 1
+    ) -> tuple[Costs, Failures]:
+        seen: Costs = {side.name: {} for side in order}
+        missing: Failures = {}
+        for side, name in product(seen, names):
+            cost = self._table(side, name, seed)
+            if cost is None:
+                missing[name, side] = "it is not there"
+            else:
+                seen[side][name] = cost
+        return seen, missing
+
+
 @pytest.fixture
 def gate(
     trees: tuple[GateSide, GateSide], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., int]:
     """Runs the command on the two trees, with costs from a table in place of processes."""
-    names = [f"kernel/{kernel}/{kernel}[N=1]" for kernel in KERNELS]
-
-    def ask(side: GateSide, request: dict[str, Any], seed: int = 0) -> dict[str, Any]:
-        if "names" in request:
-            return {"names": names, "missing": {}}
-        more = {"aten::item": 1} if side.name == "head" else {}
-        counts = {"CartPole-v1": {"aten::add": 4} | (more if side.tree.name == "slow" else {})}
-        return {"counts": counts, "modules": ["numpy"]}
 
     def run(*words: str, costs: Callable[[str, str, int], float | None]) -> int:
-        def costs_of(
-            order: Sequence[GateSide], wanted: Any, seed: int, turns: int = 1
-        ) -> tuple[dict[str, dict[str, float]], dict[tuple[str, str], str]]:
-            wanted = list(wanted)
-            seen = {
-                side.name: {
-                    name: cost
-                    for name in wanted
-                    if (cost := costs(side.name, name, seed)) is not None
-                }
-                for side in order
-            }
-            missing = {
-                (name, side): "it is not there"
-                for side in seen
-                for name in wanted
-                if name not in seen[side]
-            }
-            return seen, missing
-
         @contextmanager
         def planted(*_: object, **__: object) -> Iterator[tuple[GateSide, GateSide]]:
             yield trees
 
-        monkeypatch.setattr(command, "sides", planted)
-        monkeypatch.setattr(command, "ask", ask)
-        monkeypatch.setattr(command, "costs_of", costs_of)
-        monkeypatch.setattr(pairs, "costs_of", costs_of)
+        def subject_of(pair: Any, args: SubjectArgs, *, again: bool = False) -> Planted:
+            return Planted(pair, costs, again=again)
+
+        for module in (command, self_test):
+            monkeypatch.setattr(module, "unpacked", planted)
+            monkeypatch.setattr(module, "subject_of", subject_of)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.setattr(pairs, "_ticks", list)
         monkeypatch.setattr(command, "available_cores", lambda: 2)
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-        return cli.main(["gate", "BASE", "HEAD", *words])
+        return cli.main(["gate", *(words if words[0] == "self-test" else ("BASE", "HEAD", *words))])
 
     return run
 
@@ -193,6 +200,30 @@ def test_equal_costs_pass_at_the_first_look(
 
 def test_the_same_code_is_not_timed(gate: Callable[..., int]) -> None:
     assert gate("--only", "kernel/*", costs=lambda *_: pytest.fail("it was timed")) == 0
+
+
+def test_a_self_test_is_kept_and_later_gates_tell_of_it(
+    gate: Callable[..., int],
+    trees: tuple[GateSide, GateSide],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert gate("self-test", "--gates", "2", "--md", str(tmp_path / "t.md"), costs=slower(1.0)) == 0
+
+    (row,) = [line for line in (tmp_path / "t.md").read_text().splitlines() if "| all |" in line]
+    assert row.startswith("| all | 6 | 6 | 0 | 0 | 0 | 0 |")
+    assert len(alarms.store().read_text().splitlines()) == 2
+    change_adam(trees)
+    capsys.readouterr()
+    assert gate("--only", "kernel/*", costs=slower(1.0)) == 0
+    assert "2 gates of equal sides, 0 of 6 verdicts REGRESSION" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_a_self_test_can_turn_red(gate: Callable[..., int], tmp_path: Path) -> None:
+    assert gate("self-test", "--md", str(tmp_path / "t.md"), costs=slower(1.3)) == 0
+    assert "| all | 3 | 2 | 0 | 0 | 0 | 1 |" in (tmp_path / "t.md").read_text()
 
 
 def test_controls_that_moved_make_it_void(
@@ -300,6 +331,12 @@ def test_a_killed_gate_is_cleaned_up_by_the_next(repository: Path, tmp_path: Pat
         (["gate", "main", "--rounds", "5"], "--rounds: 5 shows no slow-down"),
         (["gate", "main", "--tolerance", "2"], "--tolerance: 2.0 must lie between 0 and 1"),
         (["gate"], "BASE"),
+        (["gate", "main", "--pairs", "20"], "--pairs: is called --rounds now"),
+        (["gate", "main", "--command", "x"], "--metric: missing; --command goes with it"),
+        (["gate", "main", "--metric", "x"], "--command: missing; --metric goes with it"),
+        (["gate", "main", "--prepare", "x"], "--prepare: is for --command"),
+        (["gate", "main", "--command", "'x", "--metric", "x"], '--command: "\'x": No closing'),
+        (["gate", "self-test", "--gates", "0"], "--gates: 0 must be 1 or above"),
     ],
 )
 def test_a_mistake_is_one_line(
