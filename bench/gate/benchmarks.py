@@ -1,7 +1,8 @@
 """What a gate measures within one launch: kernels, the phases and the rate of training."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+import gc
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastppo.bench.gate.counts import counted
 
 SLICES = 3
 """Of every kernel in a turn, of which the least counts."""
@@ -23,6 +25,9 @@ KERNELS = "kernel"
 EVERY = {KERNELS: 2, "CartPole-v1": 1, "HalfCheetah-v4": 3, "Pong-v5": 3}
 """Every how many turns each is measured: what takes long is, more seldom."""
 PHASES = {"collect": ("env", "policy", "copy"), "update": ("update",)}
+TENSORS = (torch.Tensor, torch.nn.Parameter)
+COUNTED = ("operators", "bytes", "syncs")
+"""Kinds that are exact."""
 Adopt = Callable[[str, Path], ModuleType]
 
 
@@ -45,20 +50,20 @@ class TurnTaker:
 
         Args:
             request: `names`: which benchmarks are there; `run`: get these ready; `turn`: time
-                them; `count`: tasks, whose operators in one update are wanted.
+                them; `count`: tasks, of which one update is counted.
 
         Returns:
             names and missing; missing; costs in seconds; or counts.
         """
         if "count" in request:
-            return {"counts": {task: operators(task) for task in request["count"]}}
+            return {"counts": {task: exact(task) for task in request["count"]}}
         if "turn" in request:
             return {"costs": self._turn(request["turn"])}
         kernels, missing = _kernels(self._bench, self._adopt)
         names = [*kernels, *(name for task in TASKS for name in _names_of(task))]
         if "names" in request:
-            exact = [f"operators/{task}" for task in TASKS]
-            return {"names": [*names, *exact], "missing": missing}
+            names += [f"{kind}/{task}" for kind in COUNTED for task in TASKS]
+            return {"names": names, "missing": missing}
         self._wanted = set(request["run"])
         self._measures = _clocks({n: build for n, build in kernels.items() if n in self._wanted})
         for task in TASKS:
@@ -136,25 +141,22 @@ def _trainer(task: str, **settings: Any) -> Any:
     return Trainer(replace(config_for(task, size), **shorter | settings))
 
 
-class _Counted(TorchDispatchMode):
-    """Counts the operators that torch dispatches."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.counts[str(func)] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def operators(task: str) -> dict[str, int]:
-    """How often the eager engine calls each operator of torch in its second update."""
+def exact(task: str) -> dict[str, dict[str, int]]:
+    """What the eager engine does in its second update: operators, bytes, waits for the device."""
     trainer = _trainer(task, engine="eager")
     try:
         trainer.run_update()
-        with _Counted() as counted:
-            trainer.run_update()
+        found = counted(trainer.run_update)
     finally:
         trainer.close()
-    return dict(counted.counts)
+    held = {one.untyped_storage()._cdata: one.untyped_storage().nbytes() for one in _alive()}
+    size = {"allocated in an update": found.allocated, "held by tensors": sum(held.values())}
+    return {"operators": found.operators, "bytes": size, "syncs": found.syncs}
+
+
+def _alive() -> Iterator[torch.Tensor]:
+    """Every tensor of this process."""
+    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some objects warn when they are asked what they are
+        yield from (one for one in gc.get_objects() if type(one) in TENSORS)

@@ -105,7 +105,8 @@ def unpacked(
     Raises:
         UserError: as `revisions.sides`.
     """
-    return sides(_repository(args), base, head, worktree=worktree)
+    own = args.command is None
+    return sides(_repository(args), base, head, worktree=worktree, kernels=own)
 
 
 def _repository(args: SubjectArgs) -> Path:

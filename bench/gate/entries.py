@@ -54,19 +54,19 @@ def same(name: str) -> dict[str, Any]:
 def counted(
     names: Iterable[str], base: Mapping[str, Any], head: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Exact counts of both sides: operators of torch in an update, and imports at the start.
+    """Exact counts of both sides: what an update does, and imports at the start.
 
     Args:
-        names: operators/TASK or modules/TASK.
-        base, head: `counts` by task and operator, and `modules`.
+        names: such as operators/TASK or modules/TASK.
+        base, head: `counts` by task, kind and what is counted, and `modules`.
     """
     entries = []
     for name in names:
         kind, _, task = name.partition("/")
-        if kind == "operators":
-            sides = [side["counts"].get(task, {}) for side in (base, head)]
-        else:
+        if kind == "modules":
             sides = [dict.fromkeys(side["modules"], 1) for side in (base, head)]
+        else:
+            sides = [side["counts"][task][kind] for side in (base, head)]
         entries.append(_exact(name, *sides))
     return entries
 
@@ -74,8 +74,8 @@ def counted(
 def _exact(name: str, base: Mapping[str, int], head: Mapping[str, int]) -> dict[str, Any]:
     more = {key: head[key] - base.get(key, 0) for key in head if head[key] > base.get(key, 0)}
     before, now = sum(base.values()), sum(head.values())
-    # another operator in place of one that was there is not a finding; another import is
-    worse = bool(more) if name.startswith("modules/") else now > before
+    # another operator in place of one that was there is not a finding; another import or wait is
+    worse = now > before if name.startswith("operators/") else bool(more)
     note = ""
     if worse:
         ranked = sorted(more, key=lambda key: -more[key])
@@ -84,7 +84,13 @@ def _exact(name: str, base: Mapping[str, int], head: Mapping[str, int]) -> dict[
     verdict = rule.REGRESSION if worse else rule.IMPROVED if now < before else rule.PASS
     change = {"value": now / max(1, before), "low": None, "high": None}
     return _entry(
-        name, verdict, [float(now)], [float(before)], unit="count", change=change, note=note
+        name,
+        verdict,
+        [float(now)],
+        [float(before)],
+        unit="bytes" if name.startswith("bytes/") else "count",
+        change=change,
+        note=note,
     )
 
 

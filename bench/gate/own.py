@@ -111,8 +111,8 @@ class OwnBenchmarks:
         return costs, failures
 
     def counts(self, names: Sequence[str]) -> list[Mapping[str, Any]]:
-        """By side, of what is named: operators of one update by task, and what a start imports."""
-        tasks = [name.partition("/")[2] for name in names if name.startswith("operators/")]
+        """By side, of what is named: what one update does, by task, and what a start imports."""
+        tasks = sorted({name.partition("/")[2] for name in names if name[:8] != "modules/"})
         found: list[Mapping[str, Any]] = []
         for side in self._pair:
             counted = ask(side, {"count": tasks}) if tasks else {}

@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +24,6 @@ from fastppo.text import print_err
 
 LONGEST_LINE = 2**20
 """Bytes."""
-LINES = 1_000_000
-"""More than a launch may print."""
 
 
 class ProjectCommand:
@@ -116,7 +114,9 @@ class ProjectCommand:
         del names
         return [{}, {}]
 
-    def _run(self, side: GateSide, words: Sequence[str], seed: int, *, what: str) -> list[Any]:
+    def _run(
+        self, side: GateSide, words: Sequence[str], seed: int, *, what: str
+    ) -> list[dict[str, Any]]:
         """The JSON objects that a command prints in a tree.
 
         Raises:
@@ -131,30 +131,40 @@ class ProjectCommand:
             process = Child(shell, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
         except OSError as error:
             raise MachineError(f"{what}: cannot start ({why(error)})") from None
+        with process:
+            try:
+                return list(self._rows(process))
+            except TimeoutError:
+                reason = f"no end within {self._timeout_s:.0f} s"
+            except TooLong:
+                reason = "a line without an end"
+            except _Failed as failed:
+                reason = str(failed)
+        raise MachineError(f"{what}: {reason} on {side.name}")
+
+    def _rows(self, process: Child) -> Iterator[dict[str, Any]]:
+        """The objects of a launch, until it ends."""
         output = Output(process, LONGEST_LINE)
-        rows: list[Any] = []
         deadline = time.monotonic() + self._timeout_s
-        try:
-            while (line := output.line(max(0.0, deadline - time.monotonic()))) is not None:
-                with suppress(ValueError):
-                    rows.append(json.loads(line))
-                if len(rows) > LINES:
-                    raise MachineError(f"{what}: more than {LINES} lines on {side.name}")
-            with suppress(ValueError):
-                rows.append(json.loads(output.rest))
-            code = process.wait(max(0.1, deadline - time.monotonic()))
-        except TimeoutError:
-            code = None
-        except TooLong:
-            raise MachineError(f"{what}: a line without an end on {side.name}") from None
-        finally:
-            process.close()
+        while (line := output.line(max(0.0, deadline - time.monotonic()))) is not None:
+            yield from _objects(line)
+        yield from _objects(output.rest)
+        code = process.wait(max(0.1, deadline - time.monotonic()))
         if code is None:
-            raise MachineError(f"{what}: no end within {self._timeout_s:.0f} s on {side.name}")
+            raise TimeoutError
         if code != 0:
-            said = output.last_words()
-            raise MachineError(f"{what}: {ending(code)} on {side.name}: {said}")
-        return [row for row in rows if isinstance(row, dict)]
+            raise _Failed(f"{ending(code)} ({output.last_words()})")
+
+
+class _Failed(Exception):
+    """The command failed, and what it said."""
+
+
+def _objects(line: bytes) -> Iterator[dict[str, Any]]:
+    with suppress(ValueError):
+        row = json.loads(line)
+        if isinstance(row, dict):
+            yield row
 
 
 def split(command: str, option: str) -> list[str]:

@@ -36,9 +36,12 @@ class GateSide:
 
 @contextmanager
 def sides(
-    repository: Path, base: str, head: str, *, worktree: bool
+    repository: Path, base: str, head: str, *, worktree: bool, kernels: bool = True
 ) -> Iterator[tuple[GateSide, GateSide]]:
     """Unpacks both trees into a folder of their own, which is gone after the block.
+
+    Args:
+        kernels: whether they are fastppo's own, so that there must be some.
 
     Raises:
         UserError: not a repository, an unknown revision, or none that both have in common.
@@ -50,12 +53,12 @@ def sides(
         for name in ("base", "head"):
             (folder / name).mkdir()
         common = _merge_base(repository, base, "HEAD" if worktree else head)
-        base_sha = check_out(common, repository, folder / "base", option="BASE")
+        base_sha = check_out(common, repository, folder / "base", option="BASE", kernels=kernels)
         if worktree:
             _copy_files(repository, folder / "head")
             head_sha = WORKTREE
         else:
-            head_sha = check_out(head, repository, folder / "head", option="HEAD")
+            head_sha = check_out(head, repository, folder / "head", option="HEAD", kernels=kernels)
             _mention_changes(repository)
         yield (
             GateSide("base", base_sha, folder / "base", folder / "cache-base"),

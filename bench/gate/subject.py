@@ -12,7 +12,7 @@ Failures = dict[tuple[str, str], str]
 """By benchmark and side: why it could not be measured."""
 PREFIX = "command/"
 """Of benchmarks that are metrics of a project's command."""
-EXACT = ("operators/", "modules/")
+EXACT = ("operators/", "bytes/", "syncs/", "modules/")
 """Kinds that are counted once and not timed."""
 
 

@@ -201,20 +201,23 @@ def commit_of(ref: str, repository: Path, option: str) -> str:
     return commit.decode().strip()
 
 
-def check_out(ref: str, repository: Path, target: Path, *, option: str = "--base") -> str:
+def check_out(
+    ref: str, repository: Path, target: Path, *, option: str = "--base", kernels: bool = True
+) -> str:
     """Unpacks revision `ref` of `repository` into `target`, and returns its commit.
 
     Args:
         option: names the revision in messages.
+        kernels: whether there must be kernels to compile.
 
     Raises:
-        UserError: no repository, no such revision, or one without kernels to compile.
+        UserError: no repository, no such revision, or one without kernels.
     """
     sha = commit_of(ref, repository, option)
     archive = git(repository, "archive", "--format=tar", sha, timeout_s=None)
     assert archive is not None, f"git archive {sha} failed"
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(target, filter="data")
-    if not (target / "fastppo" / "kernels" / "aot.py").exists():
+    if kernels and not (target / "fastppo" / "kernels" / "aot.py").exists():
         raise UserError(f"{option}: {ref!r} has no kernels/aot.py; name a later revision")
     return sha
