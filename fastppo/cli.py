@@ -87,7 +87,15 @@ COMMANDS = (
     ),
     Command(
         "gate self-test", "", "HEAD against itself: how often this machine cries wolf",
-        "fastppo.bench.gate.args:SelfTestArgs", "fastppo.bench.gate.self_test:run",
+        "fastppo.bench.gate.args:SelfTestArgs", "fastppo.bench.gate.self_test:run", prints=True,
+    ),
+    Command(
+        "gate record", "FILE ...", "result files into a history, a line each",
+        "fastppo.bench.gate.args:RecordArgs", "fastppo.bench.gate.history:run_record",
+    ),
+    Command(
+        "gate history", "DIR", "where the series of a history change, and by how much",
+        "fastppo.bench.gate.args:HistoryArgs", "fastppo.bench.gate.history:run_history",
     ),
     Command(
         "gate simulate", "", "how often the rule of the gate is wrong, by simulation",

@@ -1,13 +1,14 @@
 """What may be typed behind `fastppo gate` and its parts."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
 from fastppo.bench.publish import Outputs
 from fastppo.bench.results.simulation import SimulationArgs
-from fastppo.paths import Output
+from fastppo.paths import Folder, Output, Role
 
 BASE_HELP = "of rates and the start 0.1, else 0.05"
 
@@ -75,3 +76,27 @@ class SimulateArgs(SimulationArgs):
     """Pairs of a run."""
     tolerance: Annotated[float, arg(metavar="T")] = 0.05
     """Of the gate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordArgs:
+    """Result files into a history: a folder with a file per machine, a line per result."""
+
+    files: Annotated[tuple[Path, ...], Positional, Role.SOURCE, arg(metavar="FILE")]
+    """From any command with --json, such as bench train or bench kernels."""
+    history: Annotated[Path, Role.FOLDER, arg(metavar="DIR")]
+    """Folder of the history."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryArgs(Outputs):
+    """Where the series of a history change, and by how much."""
+
+    folder: Annotated[Path, Positional, Role.SOURCE, arg(metavar="DIR")]
+    """From gate record."""
+    alpha: Annotated[float, arg(metavar="P")] = 0.01
+    """Probability of a change where there is none, by permutation, for each that is said."""
+    otava: Folder = None
+    """Write the CSV and configuration that Apache Otava reads here."""
+    strict: bool = False
+    """Exit with 1 where the last change of a series is for the worse."""

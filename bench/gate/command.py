@@ -197,10 +197,13 @@ class _Session:
         asked = self._args.tolerance
         return Series(name, self._subject.tolerance(name) if asked is None else asked)
 
-    def measured(self, series: list[Series]) -> PairedRun:
+    def measured(self, series: list[Series], *, patient: bool = False) -> PairedRun:
         """One run; the controls are timed along."""
         controls = [self.series(name) for name in self._controls]
-        return measure(self._subject, self._pair, series, controls, self._args.rounds, print_err)
+        rounds = self._args.rounds
+        return measure(
+            self._subject, self._pair, series, controls, rounds, print_err, patient=patient
+        )
 
     def confirmed(self, series: list[Series]) -> list[PairedRun]:
         """Measures whoever is suspected once more, in fresh processes; verdicts are final then."""
@@ -208,7 +211,8 @@ class _Session:
         if not suspects:
             return []
         print_err(f"{len(suspects)} suspected: measured once more")
-        run = self.measured([Series(one.name, one.tolerance) for one in suspects])
+        again = [Series(one.name, one.tolerance) for one in suspects]
+        run = self.measured(again, patient=True)
         for one in suspects:
             one.verdict = rule.confirm(one.verdict, run.series[one.name].verdict)
         return [run]

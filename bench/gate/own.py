@@ -21,7 +21,7 @@ LAUNCH_S = 300.0
 """Longest wait for the answer of one launch."""
 PADDING = 4096
 """Bytes: the environment is padded by up to so many, so that no build is lucky with its stack."""
-TURNS = 12
+TURNS = 8
 """Of both sides within a pair; the least of each counts."""
 TASK = "CartPole-v1"
 """Of the short run that start, memory and imports are seen in."""

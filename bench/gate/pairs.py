@@ -50,17 +50,20 @@ def measure(
     controls: Sequence[Series],
     rounds: int,
     said: Callable[[str], None],
+    *,
+    patient: bool = False,
 ) -> PairedRun:
     """Takes pairs, and judges at every look; controls are measured as long as anything is.
 
     Args:
         said: is given a line before each pair.
+        patient: as for `rule.looks`.
 
     Returns:
         The run; `series` have their verdicts.
     """
     run = PairedRun({one.name: one for one in (*series, *controls)})
-    plan = rule.looks(rounds)
+    plan = rule.looks(rounds, patient=patient)
     for number in range(rounds):
         still = [one for one in series if one.verdict == rule.OPEN]
         if not still:

@@ -28,6 +28,9 @@ FIRST_ALPHA = 0.02
 DROPPED = 0.25
 """Part of the pairs that may be dropped for what the machine did during them."""
 
+FUTILE = 0.45
+"""Part that an interval may shrink to by the last look; the square root of 12 / 20 is 0.77."""
+
 Verdicts = NDArray[np.str_]
 
 
@@ -40,10 +43,15 @@ class Look:
     """Error probability of each bound."""
     only_pass: bool
     last: bool
+    patient: bool = False
+    """Whether to go on where no verdict is to be expected."""
 
 
-def looks(rounds: int = ROUNDS) -> tuple[Look, ...]:
+def looks(rounds: int = ROUNDS, *, patient: bool = False) -> tuple[Look, ...]:
     """At 6 pairs, where only PASS is said, at 12 and at `rounds`, which share FALSE_ALARM.
+
+    Args:
+        patient: for the second run of a suspect, which goes on where the first would give up.
 
     Raises:
         ValueError: so few rounds that no slow-down could ever be shown.
@@ -53,7 +61,7 @@ def looks(rounds: int = ROUNDS) -> tuple[Look, ...]:
     later = sorted({SECOND_LOOK, min(ROUNDS, rounds), rounds})
     alpha = FALSE_ALARM / len(later)
     first = Look(FIRST_LOOK, FIRST_ALPHA, only_pass=True, last=False)
-    return first, *(Look(n, alpha, only_pass=False, last=n == rounds) for n in later)
+    return first, *(Look(n, alpha, False, n == rounds, patient) for n in later)
 
 
 def judge(differences: ArrayLike, tolerance: float, look: Look) -> Verdicts:
@@ -64,18 +72,23 @@ def judge(differences: ArrayLike, tolerance: float, look: Look) -> Verdicts:
         tolerance: a slow-down by up to this part is none.
 
     Returns:
-        [...] of PASS, IMPROVED, SUSPECT, INCONCLUSIVE (at the last look) or OPEN.
+        [...] of PASS, IMPROVED, SUSPECT, INCONCLUSIVE (at the last look, or where so wide an
+        interval promises none of the others) or OPEN.
     """
     seen = np.asarray(differences, np.float64)[..., : look.pairs]
     if seen.shape[-1] < look.pairs:
         raise ValueError(f"differences: {seen.shape[-1]} pairs, the look needs {look.pairs}")
     found, margin = middle(seen, look.alpha), math.log1p(tolerance)
+    # what no further pair can settle is not measured further
+    up = found.value + FUTILE * (found.high - found.value)
+    down = found.value - FUTILE * (found.value - found.low)
+    hopeless = (up > margin) & (down <= margin) & (not look.only_pass and not look.patient)
     # an improvement would pass at the first look, and then never be called one
     improved = OPEN if look.only_pass else IMPROVED
     suspect = OPEN if look.only_pass else SUSPECT
     said: Verdicts = np.select(
-        [found.high < -margin, found.high <= margin, found.low > margin],
-        [improved, PASS, suspect],
+        [found.high < -margin, found.high <= margin, found.low > margin, hopeless],
+        [improved, PASS, suspect, INCONCLUSIVE],
         INCONCLUSIVE if look.last else OPEN,
     )
     return said

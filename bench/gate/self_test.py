@@ -31,7 +31,7 @@ def run(args: SelfTestArgs) -> int:
     found = alarms.gates(args)
     table = alarms.table(found)
     print_out(f"{len(found)} gates of equal sides on this machine, in {alarms.store()}")
-    print_out(table)
+    print(table, end="")
     if args.md is not None:
         result.write_text(args.md, table, "--md")
     return 0

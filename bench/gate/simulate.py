@@ -53,14 +53,15 @@ def simulate(
     Args:
         slowdown: cost of the head over that of the base.
     """
-    plan = rule.looks(rounds)
+    plan, patient = rule.looks(rounds), rule.looks(rounds, patient=True)
     counts: Counter[str] = Counter()
     taken = 0
     for start in range(0, trials, CHUNK):
         shape = min(CHUNK, trials - start), rounds
         first, used = rule.decide(pairs(machine, slowdown, shape, rng), tolerance, plan)
         suspects = int(np.count_nonzero(first == rule.SUSPECT))
-        again, _ = rule.decide(pairs(machine, slowdown, (suspects, rounds), rng), tolerance, plan)
+        second = pairs(machine, slowdown, (suspects, rounds), rng)
+        again, _ = rule.decide(second, tolerance, patient)
         counts.update(map(str, first))
         counts.update(rule.confirm(rule.SUSPECT, str(verdict)) for verdict in again)
         taken += int(used.sum())

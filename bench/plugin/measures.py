@@ -94,13 +94,15 @@ def compare(base: Function, head: Function, tolerance: float, rounds: int) -> Co
     first = _run(base, head, tolerance, rounds)
     if first.verdict != rule.SUSPECT:
         return first
-    second = _run(base, head, tolerance, rounds)
+    second = _run(base, head, tolerance, rounds, patient=True)
     verdict = rule.confirm(first.verdict, second.verdict)
     return Comparison(first.base, first.head, tolerance, verdict)
 
 
-def _run(base: Function, head: Function, tolerance: float, rounds: int) -> Comparison:
-    plan = rule.looks(rounds)
+def _run(
+    base: Function, head: Function, tolerance: float, rounds: int, *, patient: bool = False
+) -> Comparison:
+    plan = rule.looks(rounds, patient=patient)
     clocks = (cpu_clock(base), cpu_clock(head))
     costs: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds):

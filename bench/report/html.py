@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fastppo.bench.report import charts_kernels, charts_learn, charts_train
+from fastppo.bench.report import charts_history, charts_kernels, charts_learn, charts_train
 from fastppo.bench.report.charts import SERIES, Chart, Palette, unique
 from fastppo.bench.report.data import NOT_VERIFIED, Group, ResultFile, implementations
 from fastppo.bench.report.full import full_tables, sample_table
@@ -24,6 +24,7 @@ KINDS = {
     "profile": "Profile",
     "static": "Compiled kernels",
     "gate": "Performance gate",
+    "history": "History",
 }
 
 
@@ -68,6 +69,8 @@ def group_charts(group: Group, palette: Palette) -> Iterator[Chart]:
         found = list(charts_kernels.rooflines(group, palette))
     elif group.kind == "env":
         found = [charts_kernels.environments(group)]
+    elif group.kind == "history":
+        found = [charts_history.series(group, palette)]
     yield from (chart for chart in found if chart is not None)
 
 

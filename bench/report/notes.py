@@ -20,6 +20,8 @@ from fastppo.bench.report.tables_gate import ORDER as VERDICTS
 from fastppo.bench.report.tables_gate import READING as GATE_READING
 from fastppo.bench.report.tables_gate import findings as gate_findings
 from fastppo.bench.report.tables_gate import own_alarms
+from fastppo.bench.report.tables_history import READING as HISTORY_READING
+from fastppo.bench.report.tables_history import findings as changes
 from fastppo.bench.report.tables_kernels import cases, copy_share
 from fastppo.bench.report.tables_learn import until_threshold
 from fastppo.bench.report.tables_static import LEGENDS, problems
@@ -129,7 +131,13 @@ def findings(run: ResultFile) -> list[str]:
     verdicts = (e.detail.get("verdict") for e in run.entries if e.kind == "profile")
     sentences_of = [str(verdict) for verdict in verdicts if verdict is not None]
     void = [f"VOID: {run.record['void']}"] if run.record.get("void") else []
-    return [*sentences_of, *advice(run.entries), *void, *gate_findings(run.entries)]
+    return [
+        *sentences_of,
+        *advice(run.entries),
+        *void,
+        *gate_findings(run.entries),
+        *changes(run.entries),
+    ]
 
 
 def notes(run: ResultFile) -> list[str]:
@@ -163,6 +171,8 @@ def _definitions(run: ResultFile) -> list[str]:
         lines += _of_profile(entry.detail)
     if "gate" in kinds:
         lines += [GATE_READING, *own_alarms(run.record.get("self_test"))]
+    if "history" in kinds:
+        lines.append(HISTORY_READING)
     if "env" in kinds:
         lines += [
             "env steps/s: EnvPool alone with random actions; no reset rows; median of rounds.",

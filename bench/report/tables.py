@@ -6,6 +6,7 @@ from fastppo.bench.report.data import Group, ResultFile
 from fastppo.bench.report.table import Table
 from fastppo.bench.report.tables_env import environments
 from fastppo.bench.report.tables_gate import verdicts
+from fastppo.bench.report.tables_history import series
 from fastppo.bench.report.tables_kernels import gpu_training, kernels
 from fastppo.bench.report.tables_learn import learning
 from fastppo.bench.report.tables_profile import profiles
@@ -35,3 +36,5 @@ def tables(run: ResultFile, *, narrow: bool = False) -> Iterable[Table]:
             yield from compiled(groups)
         elif kind == "gate":
             yield from verdicts(groups)
+        elif kind == "history":
+            yield from series(groups)

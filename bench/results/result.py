@@ -18,7 +18,7 @@ from fastppo.revision import revision
 from fastppo.text import print_err
 
 SCHEMA = "fastppo.result/1"
-KINDS = ("kernel", "gpu-check", "train", "learn", "env", "profile", "static", "gate")
+KINDS = ("kernel", "gpu-check", "train", "learn", "env", "profile", "static", "gate", "history")
 # What makes two machines different for a rate; memory and kernel version do not.
 FINGERPRINT = ("cpu", "cores", "gpus")
 

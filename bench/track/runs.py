@@ -24,6 +24,7 @@ JOB_TYPES = {
     "profile": "profile",
     "static": "static",
     "gate": "gate",
+    "history": "history",
 }
 TRAIN_COLUMNS = (
     "id", "impl", "env_steps_per_s", "low", "high", "ratio", "ratio_low", "ratio_high",

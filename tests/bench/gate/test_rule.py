@@ -62,7 +62,9 @@ def test_steady_pairs_are_judged_by_their_effect(effect: float, expected: tuple[
 def test_pairs_that_scatter_across_the_tolerance_settle_nothing() -> None:
     noisy = np.tile([-0.3, 0.4], 10)
 
-    assert verdict(noisy) == (rule.INCONCLUSIVE, 20)
+    assert verdict(noisy) == (rule.INCONCLUSIVE, 12)  # no more pairs would settle it
+    said, pairs = rule.decide(noisy, 0.05, rule.looks(patient=True))
+    assert (str(said), int(pairs)) == (rule.INCONCLUSIVE, 20)
 
 
 @given(st.floats(0.5, 5.0), RUN)
