@@ -67,5 +67,6 @@ def _folders(side: GateSide) -> Iterator[tuple[Path, Path]]:
             digest.update(name.encode())
             if name in known:
                 digest.update(known[name].read_bytes())
-        place = UserProvidedCacheLocator.get_suitable_cache_subpath(str(sources[0]))
+        imported = side.tree / "fastppo" / "kernels" / folder.name / sources[0].name
+        place = UserProvidedCacheLocator.get_suitable_cache_subpath(str(imported))
         yield root() / f"{folder.name}-{digest.hexdigest()[:32]}", side.cache / "numba" / place
