@@ -27,7 +27,9 @@ def compiled(one: GateSide) -> str:
     """What numba says of its cache while the kernels of gae are imported on a side."""
     program = "import fastppo.kernels.gae.numba_cpu as m; print(m.__file__)"
     env = environment(one, 0) | {"PYTHONPATH": str(one.tree), "NUMBA_DEBUG_CACHE": "1"}
-    done = subprocess.run([sys.executable, "-c", program], env=env, text=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], env=env, text=True, capture_output=True
+    )
     assert done.returncode == 0, done.stderr
     assert str(one.tree) in done.stdout
     return done.stdout
