@@ -31,6 +31,7 @@ class Role(Enum):
 
 
 Output = Annotated[Path | None, Role.OUTPUT, tyro.conf.arg(metavar="F", help_behavior_hint="")]
+Source = Annotated[Path | None, Role.SOURCE, tyro.conf.arg(metavar="F", help_behavior_hint="")]
 Folder = Annotated[Path | None, Role.FOLDER, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)

@@ -1,6 +1,7 @@
 """What may be typed behind `fastppo gate` and its parts."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -8,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from fastppo.bench.publish import Outputs
 from fastppo.bench.results.simulation import SimulationArgs
-from fastppo.paths import Folder, Output, Role
+from fastppo.paths import Folder, Output, Role, Source
 
 BASE_HELP = "of rates and the start 0.1, else 0.05"
 
@@ -17,8 +18,10 @@ BASE_HELP = "of rates and the start 0.1, else 0.05"
 class SubjectArgs:
     """What is gated, and how long."""
 
-    only: Annotated[str, arg(metavar="PATTERN", help_behavior_hint="(default: all)")] = "*"
-    """Only benchmarks whose name matches, such as kernel/gae*."""
+    only: Annotated[str, arg(metavar="PATTERN[,PATTERN]", help_behavior_hint="(default: all)")] = (
+        "*"
+    )
+    """Only benchmarks whose name matches one, such as kernel/gae*."""
     rounds: Annotated[int, arg(metavar="N")] = 20
     """Pairs at most; a benchmark that is settled after 6 or 12 is not measured further."""
     tolerance: Annotated[
@@ -35,6 +38,10 @@ class SubjectArgs:
     """With --command: run once in each tree before, untimed; it installs or builds."""
 
     renamed: ClassVar[dict[str, str]] = {"--pairs": "--rounds"}
+
+    def chooses(self, name: str) -> bool:
+        """Whether a benchmark is asked for."""
+        return any(fnmatch(name, pattern.strip()) for pattern in self.only.split(","))
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -56,6 +63,12 @@ class GateArgs(Outputs, SubjectArgs):
     """Judge the files as they are, uncommitted ones too, in place of HEAD."""
     strict: bool = False
     """Exit with 5 where something stays inconclusive."""
+    screen: bool = False
+    """Take one run; what it suspects stays a suspect, for another machine to confirm."""
+    confirm: Source = None
+    """Take the second run: of what was suspected in this file of --screen --json."""
+    github: bool = False
+    """Print findings as annotations, and append the report to the job's summary."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,14 @@ import fastppo
 from fastppo import files
 from fastppo.bench.gate import alarms, environments, rule
 from fastppo.bench.gate.args import GateArgs, SubjectArgs
-from fastppo.bench.gate.entries import counted, failures_of, same, timed
+from fastppo.bench.gate.entries import confirmed, counted, failures_of, same, timed
 from fastppo.bench.gate.own import TOLERANCE, OwnBenchmarks
 from fastppo.bench.gate.pairs import PairedRun, Series, measure
 from fastppo.bench.gate.project import ProjectCommand, split
 from fastppo.bench.gate.revisions import GateSide, sides
 from fastppo.bench.gate.subject import EXACT, Subject
 from fastppo.bench.publish import prepared, publish
+from fastppo.bench.report import github
 from fastppo.bench.results import result
 from fastppo.cgroups import available_cores
 from fastppo.errors import MachineError, UserError, why
@@ -50,11 +50,20 @@ def run(args: GateArgs) -> int:
         MachineError: another gate runs here, or a side does not run.
     """
     check(args)
+    if args.screen and args.confirm:
+        raise UserError("--confirm: is the second run, and --screen the first; take one of them")
+    first = None if args.confirm is None else result.read(args.confirm)
     args = prepared(args, "gate")
     with alone(), unpacked(args, args.base, args.head, worktree=args.worktree) as pair:
         print_err(f"base {pair[0].revision}, head {pair[1].revision}")
-        record = compare(pair, subject_of(environments.made(pair, args), args), args)
+        subject = subject_of(environments.made(pair, args), args)
+        if first is None:
+            record = compare(pair, subject, args, once=args.screen)
+        else:
+            record = confirm(pair, subject, args, first)
     publish(record, args)
+    if args.github:
+        github.announce(record)
     return _exit_code(record, args)
 
 
@@ -137,15 +146,20 @@ def subject_of(pair: Pair, args: SubjectArgs, *, again: bool = False) -> Subject
     )
 
 
-def compare(pair: Pair, subject: Subject, args: SubjectArgs) -> dict[str, Any]:
+def compare(
+    pair: Pair, subject: Subject, args: SubjectArgs, *, once: bool = False
+) -> dict[str, Any]:
     """The record of a whole gate.
+
+    Args:
+        once: leaves what is suspected to another run.
 
     Raises:
         UserError: nothing has such a name.
         MachineError: a side does not run.
     """
     names = subject.names()
-    wanted = [name for name in names if fnmatch(name, args.only)]
+    wanted = [name for name in names if args.chooses(name)]
     if not wanted:
         known = ", ".join(dict.fromkeys(name.partition("/")[0] for name in names))
         raise UserError(f"--only: {args.only!r} matches nothing; there are {known}/...")
@@ -164,19 +178,72 @@ def compare(pair: Pair, subject: Subject, args: SubjectArgs) -> dict[str, Any]:
         session = _Session(pair, subject, args, unchanged)
         series = [session.series(name) for name in costly if name not in missing]
         first = session.measured(series)
-        runs = [first, *session.confirmed(series)]
+        runs = [first, *([] if once else session.confirmed(series))]
         again = runs[-1].series if len(runs) > 1 else {}
         entries += [timed(one, again.get(one.name), subject.better) for one in series]
         entries += counted(exact, *subject.counts(exact)) if exact else []
         for one in runs:
             failed |= {(side, name): reason for (name, side), reason in one.failures.items()}
+    void = next(filter(None, (_void(one, unchanged) for one in runs)), None)
+    return _record(pair, args, entries, failures_of(failed), void, runs)
+
+
+def confirm(
+    pair: Pair, subject: Subject, args: SubjectArgs, first: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The record of a gate whose first run another machine took: what it suspected, once more.
+
+    Raises:
+        UserError: the first run is of other revisions, or no gate.
+    """
+    if first["kind"] != "gate":
+        raise UserError(f"--confirm: is the result of {first['kind']}, not of a gate")
+    for side in pair:
+        if (of_first := first[side.name]["revision"]) != side.revision:
+            raise UserError(
+                f"--confirm: its {side.name} is {of_first}, and here it is {side.revision}"
+            )
+    suspects = {
+        entry["id"].removeprefix("gate/"): entry
+        for entry in first["results"]
+        if entry["gate"]["verdict"] == rule.SUSPECT
+    }
+    print_err(f"{len(suspects)} suspected by the first run")
+    failures, void, runs = list(first["failures"]), first["void"], []
+    entries = list(first["results"])
+    if suspects and not void:
+        unchanged = [name for name in subject.names() if not subject.differs(name)]
+        lacking = subject.warm(list(suspects))
+        failures += failures_of({(side, name): why for (name, side), why in lacking.items()})
+        session = _Session(pair, subject, args, unchanged)
+        again = [Series(name, one["gate"]["tolerance"]) for name, one in suspects.items()]
+        runs = [session.measured(again, patient=True)]
+        void = _void(runs[0], unchanged)
+        by_name = {one.name: one for one in again}
+        entries = [
+            confirmed(entry, by_name[name])
+            if (name := entry["id"].removeprefix("gate/")) in by_name
+            else entry
+            for entry in entries
+        ]
+    return _record(pair, args, entries, failures, void, runs)
+
+
+def _record(
+    pair: Pair,
+    args: SubjectArgs,
+    entries: list[dict[str, Any]],
+    failures: list[dict[str, str]],
+    void: str | None,
+    runs: list[PairedRun],
+) -> dict[str, Any]:
     return result.new(
         "gate",
         entries,
-        failures=failures_of(failed),
+        failures=failures,
         base={"revision": pair[0].revision},
         head={"revision": pair[1].revision},
-        void=next(filter(None, (_void(one, unchanged) for one in runs)), None),
+        void=void,
         steal=[one.steal for one in runs],
         self_test=alarms.summary(args),
     )

@@ -36,14 +36,26 @@ def timed(series: Series, again: Series | None, better: Better = "lower") -> dic
         alpha = rule.FALSE_ALARM / 2
         least = rule.detectable(series.differences, series.tolerance, alpha)
         notes.append(f"a slow-down below {least:.0%} would not have shown")
-    if again is not None and again.differences:
-        value = math.exp(middle(again.differences, rule.FIRST_ALPHA).value)
-        notes.append(f"once more: {value:.2f} times")
+    notes += _again(again)
     return _entry(
         series.name, series.verdict, head, base, unit=unit, clock="wall", better=better,
         change=found, tolerance=series.tolerance, note="; ".join(notes),
         differences=series.differences,
     )  # fmt: skip
+
+
+def confirmed(entry: Mapping[str, Any], again: Series) -> dict[str, Any]:
+    """A benchmark that another run suspected, with what this one says of it."""
+    said = entry["gate"]
+    notes = [said["note"], *_again(again)]
+    verdict = rule.confirm(said["verdict"], again.verdict)
+    return {**entry, "gate": {**said, "verdict": verdict, "note": "; ".join(filter(None, notes))}}
+
+
+def _again(series: Series | None) -> list[str]:
+    if series is None or not series.differences:
+        return []
+    return [f"once more: {math.exp(middle(series.differences, rule.FIRST_ALPHA).value):.2f} times"]
 
 
 def same(name: str) -> dict[str, Any]:

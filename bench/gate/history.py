@@ -34,6 +34,8 @@ def run_record(args: RecordArgs) -> int:
         UserError: a file is no result, or has nothing of ours.
         MachineError: the folder cannot be written.
     """
+    if not args.files:
+        raise UserError("FILE: missing; name result files of any command with --json")
     for path in args.files:
         record = result.read(path)
         line = _line(record, path)
@@ -131,9 +133,12 @@ def run_history(args: HistoryArgs) -> int:
         for name, points in _series(lines).items()
     ]
     if args.otava is not None:
+        try:
+            args.otava.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MachineError(f"--otava: {args.otava}: {why(error)}") from None
         otava.export(args.otava, entries)
-        print_out(f"Otava: {args.otava}; otava --config-file {args.otava / otava.CONFIG} analyze "
-                  f"{otava.TEST}")  # fmt: skip
+        print_out(f"next: OTAVA_CONFIG={args.otava / otava.CONFIG} otava analyze {otava.TEST}")
     publish(result.new("history", entries, failures=[]), args)
     worse = [entry for entry in entries if is_worse(entry)]
     return 1 if worse and args.strict else 0

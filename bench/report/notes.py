@@ -37,7 +37,7 @@ def sentences(runs: Sequence[ResultFile]) -> list[str]:
     cut = any(run.record.get("complete") is False for run in runs)
     parts = ["Incomplete: it was cut off, or is still running" if cut else ""]
     parts += [_rates(runs), _learning(runs), _correctness(runs), _kernels(runs), _settings(runs)]
-    parts += [_compiled(runs), _gated(runs)]
+    parts += [_compiled(runs), _gated(runs), _recorded(runs)]
     parts += [
         f"{entry.detail['env_id']} is bound by {entry.detail['bound']}"
         for run in runs
@@ -124,6 +124,12 @@ def _gated(runs: Sequence[ResultFile]) -> str:
     counts = Counter(str(entry.detail["verdict"]) for entry in entries)
     listed = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
     return f"of {len(entries)} benchmarks {listed}" if entries else ""
+
+
+def _recorded(runs: Sequence[ResultFile]) -> str:
+    entries = [entry for run in runs for entry in run.entries if entry.kind == "history"]
+    changed = sum(bool(entry.detail["changes"]) for entry in entries)
+    return f"{changed} of {len(entries)} series changed" if entries else ""
 
 
 def findings(run: ResultFile) -> list[str]:

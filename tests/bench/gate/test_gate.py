@@ -226,6 +226,57 @@ def test_a_self_test_can_turn_red(gate: Callable[..., int], tmp_path: Path) -> N
     assert "| all | 3 | 2 | 0 | 0 | 0 | 1 |" in (tmp_path / "t.md").read_text()
 
 
+def test_a_second_machine_confirms_what_the_first_suspects(
+    gate: Callable[..., int],
+    trees: tuple[GateSide, GateSide],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change_adam(trees)
+    screen, summary = tmp_path / "screen.json", tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    words = ("--only", "kernel/*", "--github")
+
+    assert gate(*words, "--screen", "--json", str(screen), costs=slower(1.2)) == 0
+    assert "::warning title=performance gate::SUSPECT: kernel/adam" in capsys.readouterr().out
+    assert gate(*words, "--confirm", str(screen), costs=slower(1.2)) == 1
+    said = capsys.readouterr().out
+    assert "::error title=performance gate::REGRESSION: kernel/adam/adam[N=1] costs 1.200" in said
+    assert "5%25 allowed" in said
+    assert "REGRESSION" in summary.read_text()
+    assert gate(*words, "--confirm", str(screen), costs=slower(1.0)) == 0
+    assert "::warning title=performance gate::FLAKY: kernel/adam" in capsys.readouterr().out
+
+
+def test_a_first_run_without_suspects_is_confirmed_without_a_launch(
+    gate: Callable[..., int], trees: tuple[GateSide, GateSide], tmp_path: Path
+) -> None:
+    change_adam(trees)
+    screen = tmp_path / "screen.json"
+    assert gate("--only", "kernel/*", "--screen", "--json", str(screen), costs=slower(1.0)) == 0
+    assert gate("--confirm", str(screen), costs=lambda *_: pytest.fail("it was timed")) == 0
+
+
+def test_another_revision_or_another_result_confirms_nothing(
+    gate: Callable[..., int],
+    trees: tuple[GateSide, GateSide],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    screen = tmp_path / "screen.json"
+    assert gate("--only", "kernel/*", "--screen", "--json", str(screen), costs=slower(1.0)) == 0
+    record = json.loads(screen.read_text())
+    for changed, message in (
+        ({"head": {"revision": "abc"}}, "--confirm: its head is abc, and here it is head"),
+        ({"kind": "kernel"}, "--confirm: is the result of kernel, not of a gate"),
+    ):
+        other = {key: value for key, value in record.items() if key != "digest"} | changed
+        screen.write_text(json.dumps(other))
+        assert gate("--confirm", str(screen), costs=slower(1.0)) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_controls_that_moved_make_it_void(
     gate: Callable[..., int], trees: tuple[GateSide, GateSide], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -336,6 +387,7 @@ def test_a_killed_gate_is_cleaned_up_by_the_next(repository: Path, tmp_path: Pat
         (["gate", "main", "--metric", "x"], "--command: missing; --metric goes with it"),
         (["gate", "main", "--prepare", "x"], "--prepare: is for --command"),
         (["gate", "main", "--command", "'x", "--metric", "x"], '--command: "\'x": No closing'),
+        (["gate", "main", "--screen", "--confirm", __file__], "--confirm: is the second run"),
         (["gate", "self-test", "--gates", "0"], "--gates: 0 must be 1 or above"),
     ],
 )
