@@ -173,7 +173,8 @@ def _entry(name: str, points: Sequence[Mapping[str, Any]], alpha: float) -> dict
         "launches": [{"order": i, "samples": [value]} for i, value in enumerate(values)],
         "history": {
             "control": control,
-            "revisions": [point["revision"] for point in points],
+            # short: forty digits look like a key, which no report shows
+            "revisions": [(point["revision"] or "unknown")[:12] for point in points],
             "times": [point["created"] for point in points],
             "changes": [
                 asdict(one) | {"before": math.exp(one.before), "after": math.exp(one.after)}

@@ -27,7 +27,7 @@ def export(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     for entry, name in zip(entries, names, strict=True):
         detail = entry["history"]
         for i, launch in enumerate(entry["launches"]):
-            key = (detail["times"][i], detail["revisions"][i] or "")
+            key = (detail["times"][i], detail["revisions"][i])
             rows.setdefault(key, {})[name] = launch["samples"][0]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

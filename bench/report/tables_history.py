@@ -31,8 +31,8 @@ def series(groups: Sequence[Group]) -> Iterable[Table]:
 
 
 def _change(entry: Entry, change: dict[str, float]) -> str:
-    sha = entry.detail["revisions"][int(change["index"])] or "unknown"
-    return f"{sha[:9]} {change['after'] / change['before'] - 1:+.1%}"
+    revision = entry.detail["revisions"][int(change["index"])]
+    return f"{revision} {change['after'] / change['before'] - 1:+.1%}"
 
 
 def findings(entries: Iterable[Entry]) -> list[str]:
