@@ -49,6 +49,21 @@ test: lint  ## lint, then the tests, then the kernel tests again in Triton's int
 static: $(STAMP)  ## compile every kernel without a GPU and compare with bench/static/expected
 	$(BIN)/fastppo static --check
 
+# Counts block: one more operator, byte, wait or import than the parent has, unless a commit says
+# `Gate-accepts: PATTERN`. Times are reported; this machine alone convicts nobody.
+GATE_BASE ?= HEAD~1
+COUNTS := operators/*,bytes/*,syncs/*,modules/*
+.PHONY: gate
+gate: $(STAMP)  ## HEAD against its parent (GATE_BASE=...): counts block, times are reported
+	if ! git rev-parse --quiet --verify '$(GATE_BASE)^{commit}' > /dev/null; then \
+	  echo "gate: $(GATE_BASE) is not in this clone; nothing to compare with"; exit 0; fi; \
+	accept=$$(git log '$(GATE_BASE)..HEAD' --format='%(trailers:key=Gate-accepts,valueonly)' \
+	  | paste -sd, -); \
+	code=0; $(BIN)/fastppo gate '$(GATE_BASE)' --only '$(COUNTS)' --accept "$$accept" || code=$$?; \
+	[ $$code -ne 1 ] || exit 1; \
+	$(BIN)/fastppo gate '$(GATE_BASE)' --only 'kernel/*,train/*' --screen --rounds 12 \
+	  || echo "gate: nothing was shown of times (exit code $$?)"
+
 .PHONY: test-slow
 test-slow: $(STAMP)  ## only the tests marked slow
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)

@@ -28,7 +28,7 @@ BENCH = tuple(
     f"bench/{name}"
     for name in (
         "contract", "peers", "results", "report", "launch", "track", "kernels", "env", "profile",
-        "static", "gate", "compare", "learn", "train", "gpu_check",
+        "static", "gate", "plugin", "compare", "learn", "train", "gpu_check",
     )
 )  # fmt: skip
 """Lowest first: results <- report <- commands. A room that is not here is above them all."""

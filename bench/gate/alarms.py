@@ -4,6 +4,7 @@ Every gate is a line of a file in the user's cache; the table is over all lines 
 gates of fastppo print its last line: what a machine cannot see, it should not be trusted with.
 """
 
+import hashlib
 import json
 import time
 from collections import Counter, defaultdict
@@ -38,7 +39,8 @@ def remember(record: Mapping[str, Any], args: SubjectArgs, seconds: float) -> No
         "machine": _here(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "subject": args.command or "fastppo",
-        "revision": record["head"]["revision"],
+        "definitions": _definitions(),
+        "revision": record["head"]["sha"],
         "rounds": args.rounds,
         "seconds": round(seconds, 1),
         "void": record["void"],
@@ -76,7 +78,12 @@ def gates(args: SubjectArgs) -> list[dict[str, Any]]:
             gate = files.parse_json(line)
         except files.Unreadable:
             continue
-        asked = {"machine": _here(), "subject": args.command or "fastppo", "void": None}
+        asked = {
+            "machine": _here(),
+            "subject": args.command or "fastppo",
+            "void": None,
+            "definitions": _definitions(),
+        }
         if isinstance(gate, dict) and asked.items() <= gate.items():
             found.append(gate)
     return found
@@ -136,6 +143,14 @@ def _row(kind: str, counts: Counter[str], visible: Sequence[float]) -> dict[str,
         "counts": counts,
         "detectable": detectable,
     }
+
+
+def _definitions() -> str:
+    """Digest of what is measured, how, and by what rule: gates of another say nothing of this."""
+    digest = hashlib.sha256()
+    for name in ("benchmarks", "own", "pairs", "project", "rule", "start"):
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _here() -> str:

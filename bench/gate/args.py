@@ -14,6 +14,11 @@ from fastppo.paths import Folder, Output, Role, Source
 BASE_HELP = "of rates and the start 0.1, else 0.05"
 
 
+def matches(name: str, patterns: str) -> bool:
+    """Whether a benchmark's name fits one of some patterns, as a shell has them."""
+    return any(fnmatch(name, pattern.strip()) for pattern in patterns.split(","))
+
+
 @dataclass(frozen=True, kw_only=True)  # no slots: the commands have a second base with fields
 class SubjectArgs:
     """What is gated, and how long."""
@@ -41,7 +46,7 @@ class SubjectArgs:
 
     def chooses(self, name: str) -> bool:
         """Whether a benchmark is asked for."""
-        return any(fnmatch(name, pattern.strip()) for pattern in self.only.split(","))
+        return matches(name, self.only)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -63,6 +68,12 @@ class GateArgs(Outputs, SubjectArgs):
     """Judge the files as they are, uncommitted ones too, in place of HEAD."""
     strict: bool = False
     """Exit with 5 where something stays inconclusive."""
+    learning: bool = False
+    """Train CartPole and Pendulum on both sides, too: who learns less fails (minutes)."""
+    seeds: Annotated[int, arg(metavar="N")] = 10
+    """With --learning: of each task and side; as many new ones where something is suspected."""
+    accept: Annotated[str, arg(metavar="PATTERN", help_behavior_hint="(default: none)")] = ""
+    """Regressions that are meant: they are shown, and fail nothing; several with commas."""
     screen: bool = False
     """Take one run; what it suspects stays a suspect, for another machine to confirm."""
     confirm: Source = None

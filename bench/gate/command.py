@@ -16,10 +16,10 @@ from typing import Any
 
 import fastppo
 from fastppo import files
-from fastppo.bench.gate import alarms, environments, rule
-from fastppo.bench.gate.args import GateArgs, SubjectArgs
+from fastppo.bench.gate import alarms, environments, learning, rule
+from fastppo.bench.gate.args import GateArgs, SubjectArgs, matches
 from fastppo.bench.gate.entries import confirmed, counted, failures_of, same, timed
-from fastppo.bench.gate.own import TOLERANCE, OwnBenchmarks
+from fastppo.bench.gate.own import TASK, TOLERANCE, OwnBenchmarks
 from fastppo.bench.gate.pairs import PairedRun, Series, measure
 from fastppo.bench.gate.project import ProjectCommand, split
 from fastppo.bench.gate.revisions import GateSide, sides
@@ -35,6 +35,8 @@ from fastppo.text import print_err
 TREE = Path(fastppo.__file__).resolve().parent.parent
 CONTROLS = 3
 """At most so many benchmarks of unchanged kernels are timed along."""
+FEWEST_SEEDS = 8
+"""With fewer, no bound of `learning.ALPHA` exists."""
 Pair = tuple[GateSide, GateSide]
 
 
@@ -50,6 +52,10 @@ def run(args: GateArgs) -> int:
         MachineError: another gate runs here, or a side does not run.
     """
     check(args)
+    if args.seeds < FEWEST_SEEDS:
+        raise UserError(f"--seeds: {args.seeds} show nothing; take {FEWEST_SEEDS} or more")
+    if args.learning and args.command:
+        raise UserError("--learning: trains fastppo; it does not go with --command")
     if args.screen and args.confirm:
         raise UserError("--confirm: is the second run, and --screen the first; take one of them")
     first = None if args.confirm is None else result.read(args.confirm)
@@ -59,8 +65,11 @@ def run(args: GateArgs) -> int:
         subject = subject_of(environments.made(pair, args), args)
         if first is None:
             record = compare(pair, subject, args, once=args.screen)
+            if args.learning:
+                record["results"] += _learned(subject, args.seeds)
         else:
             record = confirm(pair, subject, args, first)
+    accept(record["results"], args.accept)
     publish(record, args)
     if args.github:
         github.announce(record)
@@ -188,6 +197,31 @@ def compare(
     return _record(pair, args, entries, failures_of(failed), void, runs)
 
 
+def _learned(subject: Subject, seeds: int) -> list[dict[str, Any]]:
+    """Entries of what both sides learn; the same code learns the same."""
+    assert isinstance(subject, OwnBenchmarks)
+    if not subject.differs(f"train/{TASK}"):
+        return [same(name) for name in learning.NAMES]
+    first = subject.learned(range(1, seeds + 1))
+    if not any(one.verdict == rule.SUSPECT for one in first):
+        return [timed(one, None) for one in first]
+    again = subject.learned(range(seeds + 1, 2 * seeds + 1))
+    entries = []
+    for one, other in zip(first, again, strict=True):
+        suspected = one.verdict == rule.SUSPECT
+        one.verdict = rule.confirm(one.verdict, other.verdict)
+        entries.append(timed(one, other if suspected else None))
+    return entries
+
+
+def accept(entries: list[dict[str, Any]], patterns: str) -> None:
+    """Makes regressions that are meant ACCEPTED."""
+    for entry in entries:
+        meant = matches(entry["id"].removeprefix("gate/"), patterns)
+        if meant and entry["gate"]["verdict"] == rule.REGRESSION:
+            entry["gate"]["verdict"] = rule.ACCEPTED
+
+
 def confirm(
     pair: Pair, subject: Subject, args: SubjectArgs, first: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -199,7 +233,7 @@ def confirm(
     if first["kind"] != "gate":
         raise UserError(f"--confirm: is the result of {first['kind']}, not of a gate")
     for side in pair:
-        if (of_first := first[side.name]["revision"]) != side.revision:
+        if (of_first := first[side.name]["sha"]) != side.revision:
             raise UserError(
                 f"--confirm: its {side.name} is {of_first}, and here it is {side.revision}"
             )
@@ -241,8 +275,8 @@ def _record(
         "gate",
         entries,
         failures=failures,
-        base={"revision": pair[0].revision},
-        head={"revision": pair[1].revision},
+        base={"sha": pair[0].revision},
+        head={"sha": pair[1].revision},
         void=void,
         steal=[one.steal for one in runs],
         self_test=alarms.summary(args),

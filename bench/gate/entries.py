@@ -9,6 +9,8 @@ from fastppo.bench.gate.pairs import Series
 from fastppo.bench.gate.signed_rank import middle
 from fastppo.bench.gate.subject import PREFIX, Better
 
+UNITS = {"memory/": "bytes", "learning/final/": "of the best", "learning/steps/": "env steps"}
+"""By the beginning of a name; all else takes seconds. `learning.costs_of` says of the best."""
 NAMED = 8
 """Operators or modules that a finding names."""
 
@@ -25,7 +27,8 @@ def timed(series: Series, again: Series | None, better: Better = "lower") -> dic
         bounds = middle(series.differences, rule.FIRST_ALPHA)
         ends = {"value": bounds.value, "low": bounds.low, "high": bounds.high}
         found = {name: None if math.isinf(x) else math.exp(x) for name, x in ends.items()}
-    unit = "bytes" if series.name.startswith("memory/") else "s"
+    units = (unit for prefix, unit in UNITS.items() if series.name.startswith(prefix))
+    unit = next(units, "s")
     head, base = series.head, series.base
     if series.name.startswith(PREFIX):
         unit = series.name.removeprefix(PREFIX)
@@ -35,7 +38,8 @@ def timed(series: Series, again: Series | None, better: Better = "lower") -> dic
     if series.verdict == rule.INCONCLUSIVE and series.differences:
         alpha = rule.FALSE_ALARM / 2
         least = rule.detectable(series.differences, series.tolerance, alpha)
-        notes.append(f"a slow-down below {least:.0%} would not have shown")
+        if math.isfinite(least):
+            notes.append(f"a slow-down below {least:.0%} would not have shown")
     notes += _again(again)
     return _entry(
         series.name, series.verdict, head, base, unit=unit, clock="wall", better=better,

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from fastppo.bench.gate import caches, closure
+from fastppo.bench.gate import caches, closure, learning
+from fastppo.bench.gate.pairs import Series
 from fastppo.bench.gate.revisions import GateSide
 from fastppo.bench.gate.subject import Better, Costs, Failures
 from fastppo.bench.static.remote import RemoteWorker
@@ -21,8 +22,9 @@ LAUNCH_S = 300.0
 """Longest wait for the answer of one launch."""
 PADDING = 4096
 """Bytes: the environment is padded by up to so many, so that no build is lucky with its stack."""
-TURNS = 8
-"""Of both sides within a pair; the least of each counts."""
+TURNS = 24
+"""Of both sides within a pair; the least of each counts. Many short ones: a shared machine changes
+its speed within seconds, and both sides have to meet its best."""
 TASK = "CartPole-v1"
 """Of the short run that start, memory and imports are seen in."""
 OF_START = ("start", "memory")
@@ -109,6 +111,14 @@ class OwnBenchmarks:
             for side in order:
                 costs[side.name] |= ask(side, {"start": TASK}, seed)["costs"]
         return costs, failures
+
+    def learned(self, seeds: Sequence[int]) -> list[Series]:
+        """What both sides learn, by seed; their processes serve all of them."""
+        with ExitStack() as stack:
+            workers = {s.name: stack.enter_context(launch(s, 0)) for s in self._pair}
+            return learning.learned(
+                lambda side, request: workers[side].ask({"learn": request}), seeds, print_err
+            )
 
     def counts(self, names: Sequence[str]) -> list[Mapping[str, Any]]:
         """By side, of what is named: what one update does, by task, and what a start imports."""

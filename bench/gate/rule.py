@@ -15,6 +15,8 @@ from fastppo.bench.gate.signed_rank import middle
 
 PASS, IMPROVED, SUSPECT = "PASS", "IMPROVED", "SUSPECT"
 INCONCLUSIVE, REGRESSION, FLAKY, VOID = "INCONCLUSIVE", "REGRESSION", "FLAKY", "VOID"
+ACCEPTED = "ACCEPTED"
+"""A regression that the user means."""
 OPEN = ""
 """More pairs are needed."""
 

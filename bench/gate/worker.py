@@ -47,6 +47,9 @@ def main() -> None:
         if "start" in request:
             start = importlib.import_module("fastppo.bench.gate.start")
             answer = start.run(request["start"], float(started))
+        elif "learn" in request:
+            learn = importlib.import_module("fastppo.bench.gate.learn")
+            answer = learn.run(**request["learn"])
         else:
             if launch is None:
                 benchmarks = importlib.import_module("fastppo.bench.gate.benchmarks")

@@ -8,7 +8,7 @@ from fastppo.bench.report.data import Entry, Group
 from fastppo.bench.report.numbers import amount
 from fastppo.bench.report.table import Table
 
-ORDER = ("REGRESSION", "SUSPECT", "FLAKY", "INCONCLUSIVE", "IMPROVED", "PASS")
+ORDER = ("REGRESSION", "ACCEPTED", "SUSPECT", "FLAKY", "INCONCLUSIVE", "IMPROVED", "PASS")
 """Of the rows."""
 FAILED = "REGRESSION"
 READING = (

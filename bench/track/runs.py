@@ -3,6 +3,7 @@
 import hashlib
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,10 @@ LEARN_COLUMNS = (
     "seeds_reached", "median_steps_to_threshold", "median_steps_low", "median_steps_high",
     "median_seconds_to_threshold", "median_seconds_low", "median_seconds_high", "parity",
     "share_difference", "share_low", "share_high",
+)  # fmt: skip
+GATE_COLUMNS = (
+    "benchmark", "verdict", "change", "low", "high", "tolerance", "pairs", "base", "head", "unit",
+    "note",
 )  # fmt: skip
 OTHER_COLUMNS = ("id", "impl", "unit", "clock", "median", "low", "high", "samples")
 
@@ -87,6 +92,8 @@ def table_of(record: Record) -> tuple[Sequence[str], list[list[Any]]]:
         return LEARN_COLUMNS, rows
     if record["kind"] == "train":
         return TRAIN_COLUMNS, [_train_row(entry) for entry in record["results"]]
+    if record["kind"] == "gate":
+        return GATE_COLUMNS, [_gate_row(entry) for entry in record["results"]]
     return OTHER_COLUMNS, [_other_row(entry) for entry in record["results"]]
 
 
@@ -127,6 +134,20 @@ def _ends(found: Interval | None) -> tuple[float | None, ...]:
     if found is None:
         return None, None, None
     return tuple(x if math.isfinite(x) else None for x in (found.value, found.low, found.high))
+
+
+def _gate_row(entry: Record) -> list[Any]:
+    """A verdict, and what it rests on; a benchmark that was not timed has no numbers."""
+    gate, samples = entry["gate"], [x for one in entry["launches"] for x in one["samples"]]
+    change = gate["change"] or {}
+    return [
+        entry["id"].removeprefix("gate/"), gate["verdict"],
+        change.get("value"), change.get("low"), change.get("high"),
+        gate["tolerance"], gate["pairs"],
+        statistics.median(gate["base"]) if gate["base"] else None,
+        statistics.median(samples) if samples else None,
+        entry["unit"], gate["note"],
+    ]  # fmt: skip
 
 
 def _other_row(entry: Record) -> list[Any]:
@@ -236,7 +257,8 @@ def _comparison(record: Record) -> PlannedRun:
     impls = sorted({entry["impl"] for entry in record["results"]})
     keys = ("schema", "kind", "run_id", "created", "command", "code", "machine", "versions",
             "conditions")  # fmt: skip
-    tables = {"comparison": table_of(record)}
+    gated = Counter(e["gate"]["verdict"] for e in record["results"] if kind == "gate")
+    tables = {"verdicts" if kind == "gate" else "comparison": table_of(record)}
     if record["failures"]:
         failed = [[fail["id"], fail["impl"], fail["reason"]] for fail in record["failures"]]
         tables["failures"] = (("id", "impl", "reason"), failed)
@@ -244,12 +266,16 @@ def _comparison(record: Record) -> PlannedRun:
         {
             "name": f"{kind}-{record['created'][:19]}",
             "group": f"compare/{record['machine']['fingerprint']}",
-            "job_type": "compare",
+            "job_type": "gate" if kind == "gate" else "compare",
             "tags": sorted({kind, hardware, *impls, *((sha[:7],) if sha else ())}),
             "config": {key: record[key] for key in keys} | {"hardware": hardware, "impls": impls},
             "id": _id(record, "comparison"),
         },
-        summary={"results": len(record["results"]), "failures": len(record["failures"])},
+        summary={
+            "results": len(record["results"]),
+            "failures": len(record["failures"]),
+            **{f"verdict/{name}": count for name, count in gated.items()},
+        },
         tables=tables,
     )
 

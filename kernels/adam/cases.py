@@ -52,7 +52,6 @@ def _work(size: int, device: torch.device) -> Work:
         compilable=None,
         with_function=lambda _: _textbook(start, gradient),
         oracle=_textbook(start.double(), gradient.double()),
-        atol=1e-6,
     )
 
 

@@ -39,7 +39,6 @@ def _work(batch_size: int, dtype: torch.dtype, device: torch.device) -> Work:
         with_function=run,
         oracle=lambda: _textbook(stacks, index, torch.float64),
         rtol=tolerance,
-        atol=tolerance,
     )
 
 

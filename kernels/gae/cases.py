@@ -44,7 +44,6 @@ def _work(num_steps: int, num_envs: int, device: torch.device) -> Work:
         compilable=None,
         with_function=run,
         oracle=lambda: _textbook(rewards.double(), values.double(), *flags),
-        atol=1e-4,
     )
 
 

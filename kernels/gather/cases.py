@@ -42,7 +42,6 @@ def _work(batch_size: int, device: torch.device) -> Work:
         with_function=run,
         oracle=run(_textbook),
         rtol=0.0,
-        atol=0.0,
     )
 
 

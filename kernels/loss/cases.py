@@ -102,7 +102,6 @@ def _work(
         oracle=lambda: _without_stats(_differentiate(textbook, doubles, count)()),
         comparable=_without_stats,
         rtol=rtol,
-        atol=rtol / 100,
     )
 
 

@@ -257,7 +257,8 @@ COMMANDS = {
     "profile": ["profile", "CartPole-v1", "--updates", "500", "--out", "OUT/profile"],
     "static": ["static", "--compiler", "numba"],
     "gpu-check": ["gpu-check", "--device", "cpu", "--out", "OUT"],
-    "gate": ["gate", "simulate", "--trials", "1000000", "--md", "OUT/x.md"],
+    "gate-simulate": ["gate", "simulate", "--trials", "1000000", "--md", "OUT/x.md"],
+    "gate-self-test": ["gate", "self-test"],
 }
 
 

@@ -1,6 +1,7 @@
 """`examples/gate-demo`: any project's command, red on purpose and green after the fix."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -70,7 +71,10 @@ def test_rates_are_shown_as_they_are_printed(demo: Path, tmp_path: Path) -> None
     (demo / "bench.py").write_text("print('{\"rate\": 25}')")
     assert cli.main(["gate", "main", "--worktree", *words, "--rounds", "12"]) == 1
 
-    (entry,) = json.loads(target.read_text())["results"]
+    record = json.loads(target.read_text())
+    (entry,) = record["results"]
+    assert re.fullmatch("[0-9a-f]{40}", record["base"]["sha"])
+    assert record["head"]["sha"] == "the working tree"
     assert (entry["unit"], entry["better"]) == ("rate", "higher")
     assert entry["gate"]["base"][0] == 50
     assert entry["launches"][0]["samples"] == [25]

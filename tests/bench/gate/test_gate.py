@@ -19,6 +19,7 @@ from fastppo.bench.gate.entries import _exact
 from fastppo.bench.gate.revisions import GateSide
 from fastppo.bench.gate.subject import Costs, Failures
 from fastppo.bench.results import result
+from fastppo.bench.track.runs import planned, table_of
 from fastppo.errors import UserError
 
 KERNELS = ("gae", "adam", "loss")
@@ -249,6 +250,40 @@ def test_a_second_machine_confirms_what_the_first_suspects(
     assert "::warning title=performance gate::FLAKY: kernel/adam" in capsys.readouterr().out
 
 
+def test_a_regression_that_is_meant_is_shown_and_fails_nothing(
+    gate: Callable[..., int],
+    trees: tuple[GateSide, GateSide],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change_adam(trees)
+    words = ("--only", "kernel/*", "--junit", str(tmp_path / "out.xml"))
+
+    assert gate(*words, "--accept", "kernel/loss/*,kernel/adam/*", costs=slower(1.2)) == 0
+    assert "ACCEPTED: kernel/adam/adam[N=1] costs 1.200" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert not ElementTree.parse(tmp_path / "out.xml").findall(".//failure")
+    assert gate(*words, "--accept", "kernel/gae/*", costs=slower(1.2)) == 1
+
+
+def test_wandb_gets_the_verdicts_as_a_table(
+    gate: Callable[..., int], trees: tuple[GateSide, GateSide], tmp_path: Path
+) -> None:
+    change_adam(trees)
+    target = tmp_path / "out.json"
+    assert gate("--only", "kernel/*", "--json", str(target), costs=slower(1.2)) == 1
+
+    (run,) = planned(result.read(target), target, against=None, traces=())
+    columns, rows = table_of(result.read(target))
+    verdicts = {row[columns.index("benchmark")]: row[columns.index("verdict")] for row in rows}
+    assert verdicts["kernel/adam/adam[N=1]"] == rule.REGRESSION
+    assert run.init["job_type"] == "gate"
+    assert run.summary["verdict/REGRESSION"] == 1
+    assert list(run.tables) == ["verdicts"]
+    assert [artifact["files"] for artifact in run.artifacts] == [[str(target)]]
+
+
 def test_a_first_run_without_suspects_is_confirmed_without_a_launch(
     gate: Callable[..., int], trees: tuple[GateSide, GateSide], tmp_path: Path
 ) -> None:
@@ -268,7 +303,7 @@ def test_another_revision_or_another_result_confirms_nothing(
     assert gate("--only", "kernel/*", "--screen", "--json", str(screen), costs=slower(1.0)) == 0
     record = json.loads(screen.read_text())
     for changed, message in (
-        ({"head": {"revision": "abc"}}, "--confirm: its head is abc, and here it is head"),
+        ({"head": {"sha": "abc"}}, "--confirm: its head is abc, and here it is head"),
         ({"kind": "kernel"}, "--confirm: is the result of kernel, not of a gate"),
     ):
         other = {key: value for key, value in record.items() if key != "digest"} | changed
