@@ -1,6 +1,7 @@
 """What a gate measures within one launch: kernels, the phases and the rate of training."""
 
 import gc
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -19,9 +20,6 @@ TASKS: dict[str, tuple[str, dict[str, int]]] = {
     "Pong-v5": ("8x8", {"num_minibatches": 2, "update_epochs": 1}),
 }
 """Size, and what makes an update short."""
-KERNELS = "kernel"
-EVERY = {KERNELS: 1, "CartPole-v1": 1, "HalfCheetah-v4": 2, "Pong-v5": 3}
-"""Every how many turns each is measured: what takes long is, more seldom."""
 PHASES = {"collect": ("env", "policy", "copy"), "update": ("update",)}
 TENSORS = (torch.Tensor, torch.nn.Parameter)
 COUNTED = ("operators", "bytes", "syncs")
@@ -47,16 +45,22 @@ class TurnTaker:
         """Answers one request.
 
         Args:
-            request: `names`: which benchmarks are there; `run`: get these ready; `turn`: time
-                them; `count`: tasks, of which one update is counted.
+            request: `names`: which benchmarks are there; `run`: get these ready; `measure`: a
+                kernel or task, once, on the core of this `turn`; `count`: tasks, an update of each.
 
         Returns:
             names and missing; missing; costs in seconds; or counts.
         """
         if "count" in request:
             return {"counts": {task: exact(task) for task in request["count"]}}
-        if "turn" in request:
-            return {"costs": self._turn(request["turn"])}
+        if "measure" in request:
+            cores = sorted(os.sched_getaffinity(0))
+            # this thread alone: EnvPool's go where they like
+            os.sched_setaffinity(0, {cores[request["turn"] // 2 % len(cores)]})
+            try:
+                return {"costs": self._measure(request["measure"])}
+            finally:
+                os.sched_setaffinity(0, cores)
         kernels, missing = _kernels(self._bench, self._adopt)
         names = [*kernels, *(name for task in TASKS for name in _names_of(task))]
         if "names" in request:
@@ -72,18 +76,15 @@ class TurnTaker:
         lacking = self._wanted - set(names)
         return {"missing": {name: missing.get(_of(name), "it is not there") for name in lacking}}
 
-    def _turn(self, number: int) -> dict[str, float]:
-        """Seconds of a call of each kernel; of an env step of one update, and of its phases."""
-        due = [one for one, every in EVERY.items() if number % every == 0]
-        measures = self._measures if KERNELS in due else {}
-        costs = {name: measure() for name, measure in measures.items()}
-        for task in set(due) & set(self._trainers):
-            trainer = self._trainers[task]
-            row = trainer.run_update()
-            costs[f"train/{task}"] = 1.0 / row["env_steps_per_s"]
-            for phase, parts in PHASES.items():
-                spent = sum(row[f"time/{part}"] for part in parts)
-                costs[f"{phase}/{task}"] = spent / row["env_steps"]
+    def _measure(self, group: str) -> dict[str, float]:
+        """Seconds of a call of a kernel; or of an env step of one update of a task, by phase."""
+        if group in self._measures:
+            return {group: self._measures[group]()}
+        row = self._trainers[group].run_update()
+        costs = {f"train/{group}": 1.0 / row["env_steps_per_s"]}
+        for phase, parts in PHASES.items():
+            spent = sum(row[f"time/{part}"] for part in parts)
+            costs[f"{phase}/{group}"] = spent / row["env_steps"]
         return {name: cost for name, cost in costs.items() if name in self._wanted}
 
 

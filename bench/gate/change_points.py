@@ -20,7 +20,7 @@ FEWEST = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangePoint:
     """The values from `index` on differ from those before it."""
 
     index: int
@@ -33,8 +33,12 @@ class Change:
 
 
 def changes(
-    values: Sequence[float], *, alpha: float = 0.01, permutations: int = 399, seed: int = 0
-) -> list[Change]:
+    values: Sequence[float] | NDArray[np.float64],
+    *,
+    alpha: float = 0.01,
+    permutations: int = 399,
+    seed: int = 0,
+) -> list[ChangePoint]:
     """Every change of a series, in its order.
 
     Args:
@@ -58,7 +62,7 @@ def changes(
     edges = [0, *sorted(found), len(series)]
     medians = [float(np.median(series[a:b])) for a, b in pairwise(edges) if b > a]
     return [
-        Change(index, medians[i], medians[i + 1], found[index])
+        ChangePoint(index, medians[i], medians[i + 1], found[index])
         for i, index in enumerate(sorted(found))
     ]
 

@@ -76,7 +76,7 @@ def _imports(path: Path) -> frozenset[str]:
 
 def _folder_of_kernel(name: str, known: dict[str, Path]) -> Iterator[str]:
     parts = name.split(".")
-    if parts[:2] == ["fastppo", "kernels"] and len(parts) > 3:
+    if parts[:2] == ["fastppo", "kernels"] and len(parts) > 3 and parts[2] != "tools":
         prefix = ".".join(parts[:3]) + "."
         unused = (f"{prefix}cases", f"{prefix}shipped")
         yield from (other for other in known if other.startswith(prefix) and other not in unused)

@@ -35,7 +35,7 @@ def timed(series: Series, again: Series | None, better: Better = "lower") -> dic
         if better == "higher":
             head, base = ([1.0 / cost for cost in side] for side in (head, base))
     notes = []
-    if series.verdict == rule.INCONCLUSIVE and series.differences:
+    if series.verdict == rule.INCONCLUSIVE and len(series.differences) >= rule.SECOND_LOOK:
         alpha = rule.FALSE_ALARM / 2
         least = rule.detectable(series.differences, series.tolerance, alpha)
         if math.isfinite(least):

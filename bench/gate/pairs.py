@@ -19,6 +19,7 @@ class Series:
 
     name: str
     tolerance: float
+    """0 until the first pair, if it is the subject's to say."""
     base: list[float] = field(default_factory=list)
     head: list[float] = field(default_factory=list)
     verdict: str = rule.OPEN
@@ -100,6 +101,7 @@ def _one_pair(
     for one in wanted:
         values = [costs[side].get(one.name, 0.0) for side in ("base", "head")]
         if min(values) > 0.0:
+            one.tolerance = one.tolerance or subject.tolerance(one.name, values[0])
             one.base.append(values[0])
             one.head.append(values[1])
 

@@ -77,9 +77,9 @@ class ProjectCommand:
         base, head = (_content(side.tree) for side in self._pair)
         return base != head
 
-    def tolerance(self, name: str) -> float:
+    def tolerance(self, name: str, cost: float) -> float:
         """Of a whole program."""
-        del name
+        del name, cost
         return 0.10
 
     def warm(self, names: Sequence[str]) -> Failures:

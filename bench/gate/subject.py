@@ -32,8 +32,8 @@ class Subject(Protocol):
         """Whether the two sides run other code; what does not passes untimed."""
         ...
 
-    def tolerance(self, name: str) -> float:
-        """A slow-down by up to this part is none, unless the user says otherwise."""
+    def tolerance(self, name: str, cost: float) -> float:
+        """A slow-down by up to this part of `cost` is none, unless the user says otherwise."""
         ...
 
     def warm(self, names: Sequence[str]) -> Failures:

@@ -17,7 +17,7 @@ Function = Callable[[], Any]
 def ab(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Fails where one function is slower than another: pairs in this process, the gate's rule.
 
-    `ab(base, head, tolerance=0.05, rounds=20, strict=False)` returns a `Comparison`: ratio (cost of
+    `ab(base, head, tolerance=0.05, rounds=20, strict=False)` returns `PairedCalls`: ratio (cost of
     head over base), low, high, verdict, pairs. A slow-down that a second run confirms fails the
     test with one sentence; where nothing can be told, a warning says so, with `strict` a failure.
     Both functions wait for a GPU themselves, if they use one. Where the session does not measure

@@ -24,7 +24,7 @@ class GateWarning(UserWarning):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairedCalls:
     """Two functions, and what the rule says of the second."""
 
     base: list[float]
@@ -83,7 +83,7 @@ class Comparison:
             warnings.warn(said, GateWarning, stacklevel=4)
 
 
-def compare(base: Function, head: Function, tolerance: float, rounds: int) -> Comparison:
+def compare(base: Function, head: Function, tolerance: float, rounds: int) -> PairedCalls:
     """Pairs of slices in this process, base and head in turns; a suspicion is tried once more.
 
     Raises:
@@ -96,12 +96,12 @@ def compare(base: Function, head: Function, tolerance: float, rounds: int) -> Co
         return first
     second = _run(base, head, tolerance, rounds, patient=True)
     verdict = rule.confirm(first.verdict, second.verdict)
-    return Comparison(first.base, first.head, tolerance, verdict)
+    return PairedCalls(first.base, first.head, tolerance, verdict)
 
 
 def _run(
     base: Function, head: Function, tolerance: float, rounds: int, *, patient: bool = False
-) -> Comparison:
+) -> PairedCalls:
     plan = rule.looks(rounds, patient=patient)
     clocks = (cpu_clock(base), cpu_clock(head))
     costs: tuple[list[float], list[float]] = ([], [])
@@ -112,12 +112,12 @@ def _run(
             least[side] = min(least[side], clocks[side]())
         for side, cost in enumerate(least):
             costs[side].append(cost)
-        found = Comparison(*costs, tolerance, rule.OPEN)
+        found = PairedCalls(*costs, tolerance, rule.OPEN)
         for look in plan:
             if look.pairs == number + 1:
                 verdict = str(rule.judge(found.differences, tolerance, look))
                 if verdict != rule.OPEN:
-                    return Comparison(*costs, tolerance, verdict)
+                    return PairedCalls(*costs, tolerance, verdict)
     raise AssertionError("the last look always says something")
 
 

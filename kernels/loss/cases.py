@@ -1,7 +1,7 @@
 """Cases of the losses: minibatches of Atari and MuJoCo, and rows of a vocabulary."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,42 @@ from fastppo.kernels.tools.case import Case, Check, Draw, Run, Work, name_of, so
 COEFFICIENTS = {"clip_coef": 0.1, "vf_coef": 0.5, "ent_coef": 0.01, "clip_vloss": 0.1}
 ROW_BYTES = 4 * 5 + 4
 """Besides the policy's: five numbers read, the value's gradient written."""
+
+
+NEAR = 1e-3
+"""To a bound: closer to it rounding decides on which side a row lies, and its gradient jumps."""
+
+
+def _log_probs(
+    logits: Tensor, actions: Tensor, nvec: tuple[int, ...], mask: Tensor | None
+) -> Tensor:
+    """Of the actions [B, heads], in float64."""
+    z = logits.double() if mask is None else logits.double().masked_fill(~mask, -math.inf)
+    heads = zip(z.split(nvec, 1), actions.unbind(1), strict=True)
+    picked = [head.log_softmax(1).gather(1, a[:, None])[:, 0] for head, a in heads]
+    return torch.stack(picked).sum(0)
+
+
+def _clear(
+    log_probs: Tensor, values: Tensor, rows: Sequence[Tensor], terms: Mapping[str, float]
+) -> list[Tensor]:
+    """The rows (old log-probs, advantages, returns, old values), none of them NEAR a clip's bound.
+
+    Args:
+        log_probs: float64, of the actions now.
+        values: as now.
+    """
+    old_log_probs, advantages, returns, old_values = rows
+    clip, near = terms["clip_coef"], terms["clip_vloss"]
+    for ratio in (1 - clip, 1 + clip, terms.get("dual_clip", 1 + clip)):
+        at = (log_probs - old_log_probs - math.log(ratio)).abs() < NEAR
+        old_log_probs = torch.where(at, old_log_probs + 4 * NEAR, old_log_probs)
+    at = ((values - old_values).abs() - near).abs() < NEAR
+    old_values = torch.where(at, old_values + 4 * NEAR, old_values)
+    clipped = old_values + (values - old_values).clamp(-near, near)
+    # of the two squared errors the larger counts: here both are the same
+    tie = (((values - returns) ** 2 - (clipped - returns) ** 2).abs() < NEAR) & (clipped != values)
+    return [old_log_probs, advantages, torch.where(tie, returns + 1.0, returns), old_values]
 
 
 def _textbook(
@@ -113,7 +149,8 @@ def _categorical_work(
     actions = draw.integers(width, batch_size)
     rows = [0.3 * draw.normal(batch_size) - math.log(width)]
     rows += [draw.normal(batch_size) for _ in range(3)]
-    inputs = [logits, values, actions, *rows]
+    now = _log_probs(logits, actions[:, None], (width,), None)
+    inputs = [logits, values, actions, *_clear(now, values, rows, COEFFICIENTS)]
     rtol = 1e-2 if dtype == torch.bfloat16 else 1e-3
     return _work(op.categorical_ppo_loss, _textbook_categorical, inputs, 2, rtol)
 
@@ -124,8 +161,10 @@ def _gaussian_work(batch_size: int, width: int, device: torch.device) -> Work:
     log_std = torch.full((width,), -0.5, device=device)
     actions = mean + 0.6 * draw.normal(batch_size, width)
     normal = torch.distributions.Normal(mean, log_std.exp().expand_as(mean))
-    rows = [normal.log_prob(actions).sum(1) + 0.1 * draw.normal(batch_size)]
+    now = normal.log_prob(actions).sum(1)
+    rows = [now + 0.1 * draw.normal(batch_size)]
     rows += [draw.normal(batch_size) for _ in range(3)]
+    rows = _clear(now.double(), values, rows, COEFFICIENTS)
     inputs = [mean, log_std, values, actions, *rows]
     return _work(op.gaussian_ppo_loss, _textbook_gaussian, inputs, 3, 1e-3)
 
@@ -181,8 +220,8 @@ def _check(
 
 
 def _rows(draw: Draw, batch_size: int, valid: bool) -> list[Any]:
-    rows: list[Any] = [-1.0 + 0.3 * draw.normal(batch_size)]
-    rows += [draw.normal(batch_size) for _ in range(3)]
+    """Old log-probs, which the caller replaces, advantages, returns, old values; what is valid."""
+    rows: list[Any] = [draw.normal(batch_size) for _ in range(4)]
     return [*rows, draw.flags(batch_size, chance=0.8) if valid else None]
 
 
@@ -198,12 +237,15 @@ def _check_categorical(
         for h, n in enumerate(nvec):
             mask.scatter_(1, start + actions[:, h, None], True)
             start += n
-    rows = _rows(draw, batch_size, masked)
+    values, rows = draw.normal(batch_size), _rows(draw, batch_size, masked)
+    now = _log_probs(logits, actions, nvec, mask)
+    rows[0] = now.float() + 0.2 * draw.normal(batch_size)  # else every ratio of a vocabulary is 0
+    rows[:4] = _clear(now, values, rows[:4], TERMS)
     single = len(nvec) == 1
     _check(
         op.categorical_ppo_loss,
         2,
-        [logits, draw.normal(batch_size), actions[:, 0] if single else actions, *rows],
+        [logits, values, actions[:, 0] if single else actions, *rows],
         1e-3 if dtype == torch.float32 else 3e-2,
         action_mask=mask,
         nvec=None if single else nvec,
@@ -214,11 +256,12 @@ def _check_gaussian(draw: Draw, batch_size: int, width: int, shared: bool) -> No
     mean = draw.normal(batch_size, width)
     log_std = 0.1 * (draw.normal(width) if shared else draw.normal(batch_size, width))
     actions = mean + 0.5 * draw.normal(batch_size, width)
-    rows = _rows(draw, batch_size, not shared)
-    with torch.no_grad():
-        normal = torch.distributions.Normal(mean, log_std.exp().expand_as(mean))
-        rows[0] = normal.log_prob(actions).sum(1) + 0.2 * draw.normal(batch_size)
-    inputs = [mean, log_std, draw.normal(batch_size), actions, *rows]
+    values, rows = draw.normal(batch_size), _rows(draw, batch_size, not shared)
+    normal = torch.distributions.Normal(mean, log_std.exp().expand_as(mean))
+    now = normal.log_prob(actions).sum(1)
+    rows[0] = now + 0.2 * draw.normal(batch_size)
+    rows[:4] = _clear(now.double(), values, rows[:4], TERMS)
+    inputs = [mean, log_std, values, actions, *rows]
     _check(op.gaussian_ppo_loss, 3, inputs, 2e-3)
 
 

@@ -139,8 +139,8 @@ def difference(actual: Tensor, expected: Tensor, tolerance: float, floor: float 
     error, worst = off.square().mean().sqrt().item(), off.max().item()
     if error > tolerance * scale:
         return (
-            f"it is off by {error:.3g} in the root mean square, by up to {worst:.3g}, where that of "
-            f"the expected is {scale:.3g} and {tolerance:g} of it is allowed"
+            f"it is off by {error:.3g} in the root mean square, by up to {worst:.3g}; that of the "
+            f"expected is {scale:.3g}, of which {tolerance:g} is allowed"
         )
     if worst > WORST * tolerance * scale:
         return (

@@ -64,7 +64,7 @@ def test_without_measuring_both_run_once(words: tuple[str, ...], pytester: pytes
 
 
 def test_what_cannot_be_told_is_a_warning_or_a_failure() -> None:
-    unclear = measures.Comparison([1.0, 2.0] * 6, [2.0, 1.0] * 6, 0.05, rule.INCONCLUSIVE)
+    unclear = measures.PairedCalls([1.0, 2.0] * 6, [2.0, 1.0] * 6, 0.05, rule.INCONCLUSIVE)
     with pytest.warns(measures.GateWarning, match="INCONCLUSIVE: head costs 1.000"):
         unclear.judge(strict=False)
     with pytest.raises(pytest.fail.Exception, match="INCONCLUSIVE"):
