@@ -21,7 +21,7 @@ GRID = [*SMALL, *(c for c in QUICK if c.operation == "vocabulary")]
 
 def swapped(x: Tensor) -> Tensor:
     """The row that is largest and the one that is least, in each other's place."""
-    sizes = x.reshape(len(x), -1).abs().sum(1)
+    sizes = x.reshape(len(x), -1).double().nan_to_num().abs().sum(1)
     order = torch.arange(len(x))
     a, b = int(sizes.argmax()), int(sizes.argmin())
     order[[a, b]] = order[[b, a]]
