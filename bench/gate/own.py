@@ -118,7 +118,7 @@ class OwnBenchmarks:
                 ratio = (median(ratios[::2]) + median(ratios[1::2])) / 2
                 costs["base"][name], costs["head"][name] = middle, middle * math.exp(ratio)
         if any(name.startswith(OF_START) for name in names):
-            # both at once: each is one thread for most of its seconds, and what slows one slows both
+            # both at once: each is mostly one thread, and what slows one slows the other
             with ExitStack() as stack:
                 workers = {side.name: stack.enter_context(launch(side, seed)) for side in order}
                 for worker in workers.values():

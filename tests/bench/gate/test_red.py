@@ -122,9 +122,9 @@ def judged(tree: Path, name: str) -> tuple[int, str]:
 @pytest.mark.parametrize("percent", [10, 20])
 @pytest.mark.parametrize("name", TIMED)
 def test_red_where_it_is_slower(name: str, percent: int, tree: Path) -> None:
-    side = GateSide("head", "head", tree, tree.parent / "cache")
-    caches.fill(side)
-    costs, _ = OwnBenchmarks((side, side)).costs([side], [name], seed=0)
+    base, head = (GateSide(one, one, tree, tree.parent / "cache") for one in ("base", "head"))
+    caches.fill(head)
+    costs, _ = OwnBenchmarks((base, head)).costs([base, head], [name], seed=0)
     TIMED[name](tree, percent / 100 * costs["head"][name])
     git(tree, "commit", "-qam", f"{name} {percent}% slower")
 
