@@ -24,6 +24,9 @@ FIRST_LOOK, SECOND_LOOK, ROUNDS = 6, 12, 20
 FALSE_ALARM = 0.005
 """Chance that a head exactly `tolerance` slower is suspected, over all looks of one run. It bounds
 the chance for an equal head, which is far smaller."""
+CONFIRMED = 0.05
+"""The same chance for the second run alone. Both together are wrong in one of 4,000 at most, and a
+second run as strict as the first would let go of half of what the first was right about."""
 FIRST_ALPHA = 0.02
 """At the first look a pass is all there can be; the smallest exact probability of six pairs is
 1 / 64, so that none of them may show more than the tolerance."""
@@ -53,7 +56,8 @@ def looks(rounds: int = ROUNDS, *, patient: bool = False) -> tuple[Look, ...]:
     """At 6 pairs, where only PASS is said, at 12 and at `rounds`, which share FALSE_ALARM.
 
     Args:
-        patient: for the second run of a suspect, which goes on where the first would give up.
+        patient: for the second run of a suspect, which goes on where the first would give up, and
+            whose looks share CONFIRMED.
 
     Raises:
         ValueError: so few rounds that no slow-down could ever be shown.
@@ -61,7 +65,7 @@ def looks(rounds: int = ROUNDS, *, patient: bool = False) -> tuple[Look, ...]:
     if rounds < SECOND_LOOK:
         raise ValueError(f"rounds: {rounds} pairs show nothing; take {SECOND_LOOK} or more")
     later = sorted({SECOND_LOOK, min(ROUNDS, rounds), rounds})
-    alpha = FALSE_ALARM / len(later)
+    alpha = (CONFIRMED if patient else FALSE_ALARM) / len(later)
     first = Look(FIRST_LOOK, FIRST_ALPHA, only_pass=True, last=False)
     return first, *(Look(n, alpha, False, n == rounds, patient) for n in later)
 
