@@ -15,7 +15,7 @@ from typing import Any
 
 from fastppo import files, machine
 from fastppo.bench.gate import caches, rule
-from fastppo.bench.gate.args import SubjectArgs
+from fastppo.bench.gate.args import GateOptions
 from fastppo.bench.results.simulation import markdown_table
 from fastppo.errors import MachineError, why
 
@@ -29,7 +29,7 @@ def store() -> Path:
     return caches.root().parent / STORE
 
 
-def remember(record: Mapping[str, Any], args: SubjectArgs, seconds: float) -> None:
+def remember(record: Mapping[str, Any], args: GateOptions, seconds: float) -> None:
     """Appends a gate of equal sides.
 
     Raises:
@@ -63,7 +63,7 @@ def remember(record: Mapping[str, Any], args: SubjectArgs, seconds: float) -> No
                            "written") from None  # fmt: skip
 
 
-def gates(args: SubjectArgs) -> list[dict[str, Any]]:
+def gates(args: GateOptions) -> list[dict[str, Any]]:
     """Every gate of equal sides that this machine ran of this subject; damaged lines are left out.
 
     Gates that were void say nothing, here as elsewhere.
@@ -89,7 +89,7 @@ def gates(args: SubjectArgs) -> list[dict[str, Any]]:
     return found
 
 
-def summary(args: SubjectArgs) -> dict[str, Any] | None:
+def summary(args: GateOptions) -> dict[str, Any] | None:
     """What a gate's record says of its machine; None where it was never tested."""
     if not (found := gates(args)):
         return None

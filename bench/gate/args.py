@@ -20,7 +20,7 @@ def matches(name: str, patterns: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: the commands have a second base with fields
-class SubjectArgs:
+class GateOptions:
     """What is gated, and how long."""
 
     only: Annotated[str, arg(metavar="PATTERN[,PATTERN]", help_behavior_hint="(default: all)")] = (
@@ -55,7 +55,7 @@ class SubjectArgs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateArgs(Outputs, SubjectArgs):
+class GateArgs(Outputs, GateOptions):
     """Whether HEAD is slower than BASE: pairs of fresh processes, a rule of known error rates."""
 
     base: Annotated[str, Positional, arg(metavar="BASE")]
@@ -83,7 +83,7 @@ class GateArgs(Outputs, SubjectArgs):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfTestArgs(SubjectArgs):
+class SelfTestArgs(GateOptions):
     """HEAD against itself: how often this machine cries wolf, and what it can see at all."""
 
     gates: Annotated[int, arg(metavar="N")] = 1

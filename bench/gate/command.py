@@ -17,7 +17,7 @@ from typing import Any
 import fastppo
 from fastppo import files
 from fastppo.bench.gate import alarms, environments, learning, rule
-from fastppo.bench.gate.args import GateArgs, SubjectArgs, matches
+from fastppo.bench.gate.args import GateArgs, GateOptions, matches
 from fastppo.bench.gate.entries import confirmed, counted, failures_of, same, timed
 from fastppo.bench.gate.own import TASK, TOLERANCE, OwnBenchmarks
 from fastppo.bench.gate.pairs import PairedRun, Series, measure
@@ -76,7 +76,7 @@ def run(args: GateArgs) -> int:
     return _exit_code(record, args)
 
 
-def check(args: SubjectArgs) -> None:
+def check(args: GateOptions) -> None:
     """Raises UserError or MachineError where a number, or the machine, does not do."""
     if args.rounds < rule.SECOND_LOOK:
         raise UserError(
@@ -116,7 +116,7 @@ class alone:
 
 
 def unpacked(
-    args: SubjectArgs, base: str, head: str, *, worktree: bool = False
+    args: GateOptions, base: str, head: str, *, worktree: bool = False
 ) -> AbstractContextManager[Pair]:
     """Both trees: of fastppo's own repository, or for a command of the one we stand in.
 
@@ -127,7 +127,7 @@ def unpacked(
     return sides(_repository(args), base, head, worktree=worktree, kernels=own)
 
 
-def _repository(args: SubjectArgs) -> Path:
+def _repository(args: GateOptions) -> Path:
     if args.command is None:
         return TREE
     top = git(Path.cwd(), "rev-parse", "--show-toplevel")
@@ -136,7 +136,7 @@ def _repository(args: SubjectArgs) -> Path:
     return Path(os.fsdecode(top.rstrip(b"\n")))
 
 
-def subject_of(pair: Pair, args: SubjectArgs, *, again: bool = False) -> Subject:
+def subject_of(pair: Pair, args: GateOptions, *, again: bool = False) -> Subject:
     """What is gated.
 
     Args:
@@ -156,7 +156,7 @@ def subject_of(pair: Pair, args: SubjectArgs, *, again: bool = False) -> Subject
 
 
 def compare(
-    pair: Pair, subject: Subject, args: SubjectArgs, *, once: bool = False
+    pair: Pair, subject: Subject, args: GateOptions, *, once: bool = False
 ) -> dict[str, Any]:
     """The record of a whole gate.
 
@@ -223,7 +223,7 @@ def accept(entries: list[dict[str, Any]], patterns: str) -> None:
 
 
 def confirm(
-    pair: Pair, subject: Subject, args: SubjectArgs, first: Mapping[str, Any]
+    pair: Pair, subject: Subject, args: GateOptions, first: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The record of a gate whose first run another machine took: what it suspected, once more.
 
@@ -265,7 +265,7 @@ def confirm(
 
 def _record(
     pair: Pair,
-    args: SubjectArgs,
+    args: GateOptions,
     entries: list[dict[str, Any]],
     failures: list[dict[str, str]],
     void: str | None,
@@ -287,7 +287,7 @@ class _Session:
     """What the two runs of a gate have in common."""
 
     def __init__(
-        self, pair: Pair, subject: Subject, args: SubjectArgs, unchanged: list[str]
+        self, pair: Pair, subject: Subject, args: GateOptions, unchanged: list[str]
     ) -> None:
         self._pair, self._subject, self._args = pair, subject, args
         controls = [name for name in unchanged if name.startswith("kernel/")]

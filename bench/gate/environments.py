@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastppo.bench.gate.args import SubjectArgs
+from fastppo.bench.gate.args import GateOptions
 from fastppo.bench.gate.revisions import GateSide
 from fastppo.errors import MachineError
 from fastppo.text import print_err
@@ -17,7 +17,7 @@ LOCK, PROJECT = "constraints.txt", "pyproject.toml"
 INSTALL_S = 1800.0
 
 
-def made(pair: tuple[GateSide, GateSide], args: SubjectArgs) -> tuple[GateSide, GateSide]:
+def made(pair: tuple[GateSide, GateSide], args: GateOptions) -> tuple[GateSide, GateSide]:
     """Both sides with an interpreter that has their packages; those of a command are its own.
 
     Raises:

@@ -156,22 +156,25 @@ def test_given_advantage_stats_replace_the_loss_own(backend: str, discrete: bool
 
 def test_numba_recompiles_when_a_helper_in_another_file_changes(tmp_path: Path) -> None:
     """numba's own cache watches only the file of the kernel itself."""
-    package = tmp_path / "kernels" / "tools"
+    package = tmp_path / "fastppo" / "kernels" / "tools"
     package.mkdir(parents=True)
     source = Path(backends.__file__).parent
-    shutil.copy(source / "tools" / "numba_memory.py", package)
-    (package / "__init__.py").touch()
+    for name in ("numba_memory.py", "numba_cache.py"):
+        shutil.copy(source / "tools" / name, package)
+    for folder in (package, package.parent, package.parent.parent):
+        (folder / "__init__.py").touch()
     (package / "numba_helper.py").write_text(
         "from numba import njit\n@njit(inline='always')\ndef double(x):\n    return 2 * x\n"
     )
     (package / "numba_user.py").write_text(
-        "from .numba_helper import double\nfrom .numba_memory import kernel\n"
+        "from fastppo.kernels.tools.numba_helper import double\n"
+        "from fastppo.kernels.tools.numba_memory import kernel\n"
         "@kernel('int64(int64)')\ndef run(x):\n    return double(x)\n"
         "print(run(7), sum(run.stats.cache_hits.values()))\n"
     )
 
     def run() -> str:
-        command = [sys.executable, "-c", "import kernels.tools.numba_user"]
+        command = [sys.executable, "-c", "import fastppo.kernels.tools.numba_user"]
         done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 

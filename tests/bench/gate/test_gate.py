@@ -14,7 +14,7 @@ import pytest
 
 from fastppo import cli
 from fastppo.bench.gate import alarms, closure, command, own, pairs, revisions, rule, self_test
-from fastppo.bench.gate.args import SubjectArgs
+from fastppo.bench.gate.args import GateOptions
 from fastppo.bench.gate.entries import _exact
 from fastppo.bench.gate.revisions import GateSide
 from fastppo.bench.gate.subject import Costs, Failures
@@ -132,7 +132,7 @@ def gate(
         def planted(*_: object, **__: object) -> Iterator[tuple[GateSide, GateSide]]:
             yield trees
 
-        def subject_of(pair: Any, args: SubjectArgs, *, again: bool = False) -> Planted:
+        def subject_of(pair: Any, args: GateOptions, *, again: bool = False) -> Planted:
             return Planted(pair, costs, again=again)
 
         for module in (command, self_test):

@@ -15,7 +15,7 @@ from fastppo.kernels.tools.case import Case, Work
 
 CPU = torch.device("cpu")
 EVERY, QUICK = list(cases(CPU)), list(cases(CPU, quick=True))
-SMALL = [c for c in EVERY if c.bytes_moved < 2**23 and (c in QUICK or c.size < 2**12)]
+SMALL = [c for c in EVERY if c.bytes_moved < 2**22 and (c in QUICK or c.size < 2**12)]
 GRID = [*SMALL, *(c for c in QUICK if c.operation == "vocabulary")]
 
 
