@@ -16,6 +16,7 @@ from typing import Any
 from fastppo import files, machine
 from fastppo.bench.gate import caches, rule
 from fastppo.bench.gate.args import GateOptions
+from fastppo.bench.results import result
 from fastppo.bench.results.simulation import markdown_table
 from fastppo.errors import MachineError, why
 
@@ -72,18 +73,18 @@ def gates(args: GateOptions) -> list[dict[str, Any]]:
         lines = store().read_bytes().splitlines()
     except OSError:
         return []
+    asked = {
+        "machine": _here(),
+        "subject": args.command or "fastppo",
+        "void": None,
+        "definitions": _definitions(),
+    }
     found = []
     for line in lines:
         try:
             gate = files.parse_json(line)
         except files.Unreadable:
             continue
-        asked = {
-            "machine": _here(),
-            "subject": args.command or "fastppo",
-            "void": None,
-            "definitions": _definitions(),
-        }
         if isinstance(gate, dict) and asked.items() <= gate.items():
             found.append(gate)
     return found
@@ -154,6 +155,5 @@ def _definitions() -> str:
 
 
 def _here() -> str:
-    """The kind of machine: processor and cores."""
-    facts = machine.machine()
-    return f"{facts['cpu']}, {facts['cores']} cores"
+    """This kind of machine, as result files name it."""
+    return result.fingerprint(machine.machine())

@@ -11,8 +11,6 @@ from fastppo.bench.publish import Outputs
 from fastppo.bench.results.simulation import SimulationArgs
 from fastppo.paths import Folder, Output, Role, Source
 
-BASE_HELP = "of rates and the start 0.1, else 0.05"
-
 
 def matches(name: str, patterns: str) -> bool:
     """Whether a benchmark's name fits one of some patterns, as a shell has them."""
@@ -30,7 +28,11 @@ class GateOptions:
     rounds: Annotated[int, arg(metavar="N")] = 20
     """Pairs at most; a benchmark that is settled after 6 or 12 is not measured further."""
     tolerance: Annotated[
-        float | None, arg(metavar="T", help_behavior_hint=f"(default: {BASE_HELP})")
+        float | None,
+        arg(
+            metavar="T",
+            help_behavior_hint="(default: 0.05; 0.1 of rates, starts, commands, short kernels)",
+        ),
     ] = None
     """A slow-down by up to this part is not a finding."""
     command: Annotated[str | None, arg(metavar="CMD", help_behavior_hint="")] = None

@@ -4,8 +4,8 @@ import math
 import os
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -103,12 +103,9 @@ class OwnBenchmarks:
         costs: Costs = {side.name: {} for side in order}
         failures: Failures = {}
         if within:
-            with ExitStack() as stack:
-                workers = {side.name: stack.enter_context(launch(side, seed)) for side in order}
-                for worker in workers.values():
-                    worker.send({"run": within})
-                for name, worker in workers.items():
-                    missing = worker.receive()["missing"]
+            with launched(order, seed) as workers:
+                for name, answer in _ask_all(workers, {"run": within}):
+                    missing = answer["missing"]
                     failures |= {(what, name): reason for what, reason in missing.items()}
                 taken = _taken(workers, within, turns) if not failures else {}
             for name, (base, head) in taken.items():
@@ -119,25 +116,23 @@ class OwnBenchmarks:
                 costs["base"][name], costs["head"][name] = middle, middle * math.exp(ratio)
         if any(name.startswith(OF_START) for name in names):
             # both at once: each is mostly one thread, and what slows one slows the other
-            with ExitStack() as stack:
-                workers = {side.name: stack.enter_context(launch(side, seed)) for side in order}
-                for worker in workers.values():
-                    worker.send({"start": TASK})
-                for name, worker in workers.items():
-                    costs[name] |= worker.receive()["costs"]
+            with launched(order, seed) as workers:
+                for name, answer in _ask_all(workers, {"start": TASK}):
+                    costs[name] |= answer["costs"]
         return costs, failures
 
     def learned(self, seeds: Sequence[int]) -> list[Series]:
         """What both sides learn, by seed; their processes serve all of them."""
-        with ExitStack() as stack:
-            workers = {s.name: stack.enter_context(launch(s, 0)) for s in self._pair}
+        with launched(self._pair, 0) as workers:
             return learning.learned(
                 lambda side, request: workers[side].ask({"learn": request}), seeds, print_err
             )
 
     def counts(self, names: Sequence[str]) -> list[Mapping[str, Any]]:
         """By side, of what is named: what one update does, by task, and what a start imports."""
-        tasks = sorted({name.partition("/")[2] for name in names if name[:8] != "modules/"})
+        tasks = sorted(
+            {name.partition("/")[2] for name in names if not name.startswith("modules/")}
+        )
         found: list[Mapping[str, Any]] = []
         for side in self._pair:
             counted = ask(side, {"count": tasks}) if tasks else {}
@@ -177,6 +172,23 @@ def launch(side: GateSide, seed: int) -> RemoteWorker:
     command = [side.python, "-P", str(WORKER), str(side.tree), str(BENCH)]
     command.append(str(time.monotonic()))
     return RemoteWorker(side.name, command, env=env, timeout_s=LAUNCH_S)
+
+
+@contextmanager
+def launched(sides: Sequence[GateSide], seed: int) -> Iterator[dict[str, RemoteWorker]]:
+    """A fresh process of each side, by its name, for the block."""
+    with ExitStack() as stack:
+        yield {side.name: stack.enter_context(launch(side, seed)) for side in sides}
+
+
+def _ask_all(
+    workers: Mapping[str, RemoteWorker], request: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The answers of all of them, which work at the same time."""
+    for worker in workers.values():
+        worker.send(request)
+    for name, worker in workers.items():
+        yield name, worker.receive()
 
 
 def ask(side: GateSide, request: dict[str, Any], seed: int = 0) -> dict[str, Any]:
