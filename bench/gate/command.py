@@ -36,7 +36,7 @@ TREE = Path(fastppo.__file__).resolve().parent.parent
 CONTROLS = 3
 """At most so many benchmarks of unchanged kernels are timed along."""
 FEWEST_SEEDS = 8
-"""With fewer, no bound of `learning.ALPHA` exists."""
+"""Of each side: with seven, a single odd one keeps every bound of `learning.ALPHA` open."""
 Pair = tuple[GateSide, GateSide]
 
 
