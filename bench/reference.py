@@ -2,7 +2,7 @@
 
 Eager PyTorch in the shape of CleanRL's ppo.py (https://github.com/vwxyzjn/cleanrl): one process,
 one step after the other, losses from `torch.distributions`, plain `torch.optim.Adam`. It computes
-what `fastppo.train.Trainer` computes, field by field of `Config` and draw by draw of
+what `fastppo.trainer.Trainer` computes, field by field of `Config` and draw by draw of
 `fastppo.randomness`, and shares none of its code that computes: no policy, rollout, loss,
 normalisation or kernel. tests/bench/test_reference.py holds the two equal.
 
@@ -62,12 +62,15 @@ def looks_like_image(shape: Sequence[int]) -> bool:
     return channels <= 16 and min(pixels) >= 36
 
 
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
+
+
 def mlp(num_inputs: int, hidden_sizes: Sequence[int], activation: str) -> nn.Sequential:
     """[B, ...] to [B, hidden_sizes[-1]]."""
     layers: list[nn.Module] = [nn.Flatten()]
     for width in hidden_sizes:
         layers.append(layer_init(nn.Linear(num_inputs, width)))
-        layers.append(nn.Tanh() if activation == "tanh" else nn.ReLU())
+        layers.append(ACTIVATIONS[activation]())
         num_inputs = width
     return nn.Sequential(*layers)
 
@@ -322,7 +325,7 @@ class ReferenceTrainer:
     """One training run; `run_update` is one turn of the loop that users write.
 
     Args:
-        config: the same settings as for `fastppo.train.Trainer`.
+        config: the same settings as for `fastppo.trainer.Trainer`.
         env_threads: EnvPool's threads; 0, as users have it, lets EnvPool choose.
         clock: seconds, for the times that are reported.
 
@@ -379,7 +382,7 @@ class ReferenceTrainer:
         """Collects one rollout and learns from it.
 
         Returns:
-            Metrics under the names of `fastppo.train.Trainer.run_update`.
+            Metrics under the names of `fastppo.trainer.Trainer.run_update`.
 
         Raises:
             Diverged: `max_skipped_steps` optimizer steps were skipped since the start.

@@ -18,6 +18,7 @@ import torch
 
 from fastppo import files
 from fastppo.errors import Diverged, MachineError, UserError, why
+from fastppo.text import called
 
 FORMAT = "fastppo.checkpoint/1"
 FIELDS: dict[str, tuple[type, ...]] = {
@@ -31,6 +32,8 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "reward_scaler": (dict, NoneType),
 }
 _REMEDY = "delete it to fall back on the one before, or name another run"
+BEST = "best"
+"""Name of the checkpoint that returned the most in the evaluations of its run."""
 _OURS = re.compile(r"\d{8,}\.pt")
 
 
@@ -45,7 +48,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     if wrong is not None:
         raise Diverged(
             f"checkpoint: {wrong}, so {path} is not written; go on from the one before with "
-            f"`fastppo train --resume {path.parent.parent}`"
+            f"`{called()} train --resume {path.parent.parent}`"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +57,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
         raise MachineError(
             f"checkpoint: cannot write {path} ({_reason(error)}); free space or make the folder "
-            f"writable, then go on with `fastppo train --resume {path.parent.parent}`"
+            f"writable, then go on with `{called()} train --resume {path.parent.parent}`"
         ) from error
 
 
@@ -125,9 +128,21 @@ def newest(folder: Path) -> Path:
     """
     found = find(folder)
     if not found:
-        remedy = f"begin with `fastppo train --resume {folder.parent}`"
+        remedy = f"begin with `{called()} train --resume {folder.parent}`"
         raise UserError(f"checkpoint: none in {folder} yet; {remedy}")
     return found[-1]
+
+
+def best(folder: Path) -> Path:
+    """The checkpoint whose evaluation returned the most.
+
+    Raises:
+        UserError: the run was never evaluated while it trained.
+    """
+    path = folder / f"{BEST}.pt"
+    if not path.is_file():
+        raise UserError(f"checkpoint: {path} is not there; train with --eval-interval to have one")
+    return path
 
 
 def prune(folder: Path, keep: int) -> None:

@@ -75,7 +75,7 @@ class Options:
     """Nature CNN or MLP; auto takes the CNN for images of at least 36x36 pixels."""
     hidden_sizes: PositiveInts = (64, 64)
     """Widths of the MLP's hidden layers."""
-    activation: Literal["tanh", "relu"] = "tanh"
+    activation: Literal["tanh", "relu", "elu", "silu"] = "tanh"
     """Activation of the MLP."""
     shared_trunk: bool = False
     """One trunk for actor and critic instead of two."""

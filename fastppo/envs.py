@@ -1,14 +1,15 @@
-"""N EnvPool environments behind a contract of our own.
+"""N environments behind a contract of our own.
 
-EnvPool resets on the *next* step (measured on 1.2.5): the step that returns done carries the true
-final observation; the step after it ignores its action and returns the first observation of the
-new episode with reward 0. That row is not a transition, so `StepResult.valid` is false there, and
-where a number is not finite (`finite.py`). It cannot be read off EnvPool's `elapsed_step`: with
-`episodic_life` that counter does not start again after a lost life.
+EnvPool resets on the *next* step (measured on 1.2.5), as Gymnasium's vector environments do by
+default: the step that returns done carries the true final observation; the step after it ignores
+its action and returns the first observation of the new episode with reward 0. That row is not a
+transition, so `StepResult.valid` is false there, and where a number is not finite (`finite.py`).
+It cannot be read off EnvPool's `elapsed_step`: with `episodic_life` that counter does not start
+again after a lost life.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from fastppo.config import Config
 from fastppo.episodes import EpisodeTracker
 from fastppo.finite import FiniteGate
+from fastppo.own_envs import OwnEnvs
 from fastppo.pools import Answer, Array, Flags, TimeLimit, any_of, direct_step, make_pool
-from fastppo.tasks import describe, has_own_flag
+from fastppo.tasks import action_space_of, has_own_flag
 
 
 class StepResult(NamedTuple):
@@ -35,30 +37,40 @@ class VecEnv:
 
     `episodes` gathers the raw returns of finished games: across lost lives, cut by time limits.
     `gate` counts the steps that were left out because a number was not finite.
+
+    Args:
+        own: steps these in place of EnvPool's.
     """
 
-    def __init__(self, config: Config, env_seeds: Sequence[int], *, num_threads: int = 0) -> None:
+    def __init__(
+        self,
+        config: Config,
+        env_seeds: Sequence[int],
+        *,
+        num_threads: int = 0,
+        own: OwnEnvs | None = None,
+    ) -> None:
         self.num_envs = len(env_seeds)
-        self.time_limit, options = TimeLimit.of(config, self.num_envs)
-        self.pool = make_pool(config, env_seeds, num_threads=num_threads, options=options)
+        if own is None:
+            self.time_limit, options = TimeLimit.of(config, self.num_envs)
+            self.pool = make_pool(config, env_seeds, num_threads=num_threads, options=options)
+            self.actions = action_space_of(config.env_id)
+        else:
+            self.time_limit = TimeLimit(self.num_envs, None)
+            self.pool = own.pool(env_seeds)
+            self.actions = own.actions
         self._step = direct_step(self.pool)
         self.episodes = EpisodeTracker(self.num_envs)
         self.gate = FiniteGate(self.num_envs)
         self._sign_reward = config.sign_reward
-        self.has_own_flag = has_own_flag(config.env_id)
-        action = self.pool.action_space
-        dtype = self.pool.spec.action_array_spec["action"].dtype
-        self._actions: Array = np.zeros((self.num_envs, *action.shape), dtype)
-        self.action_dtype = np.dtype(dtype)
-        self.low: Any = getattr(action, "low", getattr(action, "start", 0))
-        self.high: Any = getattr(action, "high", None)
-        self.is_discrete = describe(config.env_id).is_discrete
+        self.has_own_flag = own is None and has_own_flag(config.env_id)
+        self._actions: Array = np.zeros((self.num_envs, *self.actions.shape), self.actions.dtype)
         self._all: Flags = np.ones(self.num_envs, np.bool_)
         self.none: Flags = np.zeros(self.num_envs, np.bool_)
 
     @property
     def stepping(self) -> str:
-        """How EnvPool is stepped from Python."""
+        """How the environments are stepped from Python."""
         return "step" if self._step is None else "send/recv"
 
     def reset(self) -> Array:
@@ -73,7 +85,7 @@ class VecEnv:
         Args:
             actions: [N] or [N, heads] int choices from 0, or [N, D] floats, clipped to the bounds.
         """
-        self._to_env(actions)
+        self.actions.fit(actions, self._actions)
         reset = self.time_limit.done
         answer = self.time_limit.step(self.pool, self._actions, whole=self._step)
         return self._conclude(answer, reset)
@@ -106,12 +118,3 @@ class VecEnv:
     def close(self) -> None:
         """Stops EnvPool's threads."""
         self.pool.close()
-
-    def _to_env(self, actions: Array) -> None:
-        """Writes the actions as EnvPool takes them."""
-        out = self._actions
-        actions = actions.reshape(out.shape)
-        if self.is_discrete:
-            np.add(actions, self.low, out=out, casting="unsafe")
-        else:
-            np.minimum(np.maximum(actions, self.low), self.high, out=out, casting="same_kind")

@@ -59,7 +59,7 @@ class MlpEngine:
             self._layers(policy.actor_trunk),
             np.zeros((0, 4), np.int64) if critic is None else self._layers(critic),
             np.array(heads, np.int64),
-            numba_layers.TANH if config.activation == "tanh" else numba_layers.RELU,
+            numba_layers.ACTIVATIONS.index(config.activation),
             np.array(policy.nvec or (), np.int64),
             0 if policy.nvec is not None else self._start(policy.log_std),
         )
@@ -87,10 +87,11 @@ class MlpEngine:
     def _make_scratch(self) -> Scratch:
         rows, actor = self.config.minibatch_size, self._network.actor
         widths = actor[:, numba_layers.OUTPUTS]
-        trunk, sides = rows * int(widths.sum()), (2, rows * int(widths.max()))
+        per_row = numba_layers.outputs_per_row(actor, self._network.activation)
+        sides = (2, rows * int(widths.max()))
         return Scratch(
             np.zeros((rows, int(actor[0, numba_layers.INPUTS])), np.float32),
-            np.zeros((2, trunk), np.float32),
+            np.zeros((2, rows * int(per_row)), np.float32),
             np.zeros(sides, np.float32),
             np.zeros(sides, np.float32),
             np.zeros((rows, 1), np.float32),

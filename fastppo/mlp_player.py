@@ -32,10 +32,10 @@ def can_play(env: VecEnv) -> bool:
         return False
     obs = pools.obs_key(pool)
     dtypes = dict(zip(pool._state_keys, pool._spec._state_spec, strict=True))
-    is_choice = env.is_discrete == (env.action_dtype == np.int32)
+    is_choice = env.actions.is_discrete == (env.actions.dtype == np.int32)
     return (
         np.dtype(dtypes[obs][0]) in (np.float32, np.float64)
-        and env.action_dtype.name in _DTYPES
+        and env.actions.dtype.name in _DTYPES
         and is_choice
     )
 
@@ -116,8 +116,8 @@ class Player:
             used.get("choices", empty(2, np.int32)),
             used.get("actions32", empty(2, np.float32)),
             used.get("actions64", empty(2, np.float64)),
-            _bound(env.low, width),
-            _bound(0 if env.high is None else env.high, width),
+            _bound(env.actions.low, width),
+            _bound(0 if env.actions.high is None else env.actions.high, width),
         )
         self._steps_per_call = 1
         self._patience = Patience()

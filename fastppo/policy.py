@@ -17,7 +17,7 @@ from fastppo.tasks import EnvSpec
 
 MIN_IMAGE = 36  # the Nature CNN's three convolutions leave nothing of a smaller image
 MAX_CHANNELS = 16
-
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
@@ -45,7 +45,7 @@ class Mlp(nn.Sequential):
         layers: list[nn.Module] = [nn.Flatten()]
         for width in hidden_sizes:
             layers.append(init_layer(nn.Linear(num_inputs, width), math.sqrt(2)))
-            layers.append(nn.Tanh() if activation == "tanh" else nn.ReLU())
+            layers.append(ACTIVATIONS[activation]())
             num_inputs = width
         super().__init__(*layers)
         self.width = num_inputs

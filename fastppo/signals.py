@@ -108,7 +108,9 @@ class StopRequest:
     """
 
     def __enter__(self) -> Self:
-        self._is_owner = not _state.previous
+        # only the main thread may handle signals, and it is the one that gets them
+        in_main = threading.current_thread() is threading.main_thread()
+        self._is_owner = in_main and not _state.previous
         if self._is_owner:
             _install()
         _state.holds += 1

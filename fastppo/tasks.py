@@ -1,13 +1,15 @@
-"""EnvPool's tasks in our terms: which are served, and their shapes."""
+"""Tasks in our terms: which are served, and their shapes; EnvPool's, and those of one's own."""
 
 import difflib
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from fastppo.actions import ActionSpace
 from fastppo.config import Config
 from fastppo.errors import UserError
 
@@ -20,15 +22,17 @@ with warnings.catch_warnings():
 
 # A bound this large is a type's limit and no bound: VizDoom's actions span [2e-308, 1.8e308].
 UNBOUNDED = 1e30
+OWN = "own/"
+"""Begins the names of tasks that are no EnvPool task, and whose environments Python passes."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnvSpec:
-    """Shapes and kinds of one EnvPool task, in our terms."""
+    """Shapes and kinds of one task, in our terms."""
 
     env_id: str
     family: str
-    """EnvPool's module: atari, mujoco, classic_control, box2d, ..."""
+    """EnvPool's module: atari, mujoco, classic_control, box2d, ...; or own."""
     obs_shape: tuple[int, ...]
     obs_dtype: np.dtype[Any]
     """uint8 stays uint8, everything else becomes float32."""
@@ -42,9 +46,26 @@ class EnvSpec:
     def is_discrete(self) -> bool:
         return self.nvec is not None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for config.json."""
+        return asdict(self) | {"obs_dtype": self.obs_dtype.name}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`; KeyError, TypeError or ValueError where it is none."""
+        nvec = values["nvec"]
+        return cls(
+            **values
+            | {
+                "obs_shape": tuple(map(int, values["obs_shape"])),
+                "obs_dtype": np.dtype(values["obs_dtype"]),
+                "nvec": None if nvec is None else tuple(map(int, nvec)),
+            }
+        )
+
 
 class Refusal(Exception):
-    """Why an EnvPool task is not served."""
+    """Why a task is not served."""
 
 
 def all_env_ids() -> list[str]:
@@ -58,8 +79,16 @@ def describe(env_id: str) -> EnvSpec:
     Raises:
         UserError: unknown task (with near matches), or one that is refused (with the reason).
     """
+    if env_id.startswith(OWN):
+        raise UserError(
+            f"env_id: {env_id!r} has environments of its own; pass them in Python, as in "
+            "fastppo.train(envs=...) or fastppo.evaluate(run_dir, envs=...)"
+        )
     if env_id not in registry.specs:
-        raise UserError(f"env_id: {env_id!r} is no EnvPool task{_near_matches(env_id)}")
+        raise UserError(
+            f"env_id: {env_id!r} is no EnvPool task{_near_matches(env_id)} Environments of your "
+            "own are passed in Python: fastppo.train(envs=...)"
+        )
     try:
         return classify(env_id)
     except Refusal as refusal:
@@ -88,28 +117,60 @@ def classify(env_id: str) -> EnvSpec:
     reasons = []
     if (players := getattr(config, "max_num_players", 1)) > 1:
         reasons.append(f"{players} players; one policy per environment is served")
-    if isinstance(obs, spaces.Dict):
-        reasons.append(f"dict observation ({', '.join(obs)})")
-    elif not isinstance(obs, spaces.Box):
-        reasons.append(f"observation {_kind(obs)} is not a Box")
     if masks := [key for key in raw._state_keys if key.endswith("action_mask")]:
         reasons.append(f"joint action mask ({masks[0]})")
+    family = registry.specs[env_id][0].split(".")[1]
+    spec = spec_of_spaces(env_id, family, obs, action, reasons)
+    return replace(spec, frame_skip=int(getattr(config, "frame_skip", 1)))
+
+
+def spec_of_spaces(
+    env_id: str,
+    family: str,
+    obs: spaces.Space[Any],
+    action: spaces.Space[Any],
+    reasons: Sequence[str] = (),
+) -> EnvSpec:
+    """The shapes that the spaces of one environment say.
+
+    Args:
+        reasons: why it is refused, found before.
+
+    Raises:
+        Refusal: with every reason at once.
+    """
+    found = list(reasons)
+    if isinstance(obs, spaces.Dict):
+        found.append(f"dict observation ({', '.join(obs)})")
+    elif not isinstance(obs, spaces.Box):
+        found.append(f"observation {_kind(obs)} is not a Box")
     nvec: tuple[int, ...] | None = None
     try:
         nvec = _action_choices(action)
     except Refusal as refusal:
-        reasons.append(str(refusal))
-    if reasons:
-        raise Refusal("; ".join(reasons))
+        found.append(str(refusal))
+    if found:
+        raise Refusal("; ".join(found))
+    assert obs.shape is not None
+    assert action.shape is not None
     return EnvSpec(
         env_id=env_id,
-        family=registry.specs[env_id][0].split(".")[1],
+        family=family,
         obs_shape=tuple(obs.shape),
         obs_dtype=np.dtype(np.uint8 if obs.dtype == np.uint8 else np.float32),
         action_dim=len(nvec) if nvec is not None else int(np.prod(action.shape)),
         nvec=nvec,
-        frame_skip=int(getattr(config, "frame_skip", 1)),
+        frame_skip=1,
     )
+
+
+@cache
+def action_space_of(env_id: str) -> ActionSpace:
+    """What the environments of an EnvPool task that is served take."""
+    raw = quietly(envpool.make_spec, env_id)
+    dtype = raw.action_array_spec["action"].dtype
+    space = quietly(lambda: raw.action_space)
+    return ActionSpace.of(space, dtype, is_discrete=classify(env_id).is_discrete)
 
 
 def _action_choices(action: spaces.Space[Any]) -> tuple[int, ...] | None:
@@ -147,7 +208,7 @@ def _near_matches(env_id: str) -> str:
     by_lower = {known.lower(): known for known in registry.specs}
     near = difflib.get_close_matches(env_id.lower(), by_lower, n=3, cutoff=0.6)
     if not near:
-        return "; `fastppo doctor --envs` lists them"
+        return "; `fastppo doctor --envs` lists them."
     return f"; did you mean {', '.join(by_lower[name] for name in near)}?"
 
 

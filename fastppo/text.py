@@ -1,5 +1,8 @@
 """Other people's text, from children and files, made safe to show."""
 
+import os
+import shlex
+import shutil
 import sys
 from typing import Any
 
@@ -36,3 +39,17 @@ def _shown(character: str) -> str:
     if character.isprintable():
         return character
     return " " if character.isspace() else character.encode("unicode_escape").decode()
+
+
+def called() -> str:
+    """This program as it was called, so that a command that we name works as it is pasted."""
+    typed = sys.argv[0]
+    name = os.path.basename(typed)
+    if name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m fastppo"
+    found = shutil.which("fastppo")
+    if name != "fastppo" or (
+        found is not None and os.path.realpath(typed) == os.path.realpath(found)
+    ):
+        return "fastppo"
+    return shlex.quote(typed)

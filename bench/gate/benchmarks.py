@@ -134,7 +134,7 @@ def _names_of(task: str) -> list[str]:
 
 def _trainer(task: str, **settings: Any) -> Any:
     from fastppo.bench.recipes import config_for
-    from fastppo.train import Trainer
+    from fastppo.trainer import Trainer
 
     size, shorter = TASKS[task]
     return Trainer(replace(config_for(task, size), **shorter | settings))

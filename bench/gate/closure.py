@@ -21,7 +21,8 @@ def entry_modules(name: str) -> tuple[str, ...]:
         return (f"fastppo.kernels.{rest.partition('/')[0]}.op",)
     if kind in ("start", "memory", "modules"):
         return ("fastppo.cli", "fastppo.run.session", "fastppo.run.args")
-    return ("fastppo.train", "fastppo.presets", "fastppo.tasks")
+    # fastppo.train: its name in older trees
+    return ("fastppo.trainer", "fastppo.train", "fastppo.presets", "fastppo.tasks")
 
 
 @cache

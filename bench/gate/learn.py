@@ -19,7 +19,7 @@ def run(env_id: str, seed: int, timesteps: int, threshold: float) -> dict[str, A
         steps: at which the mean of the last games was at the threshold; all of them if never.
     """
     from fastppo.bench.recipes import config_for
-    from fastppo.train import Trainer
+    from fastppo.trainer import Trainer
 
     config = replace(config_for(env_id, "paper", seed=seed), total_timesteps=timesteps)
     trainer = Trainer(config)

@@ -35,6 +35,12 @@ def prepare(tree: Path, bench: Path) -> None:
     sys.modules["fastppo.bench"] = package
 
 
+def know_older_names(tree: Path) -> None:
+    """Lets definitions of today find what an older tree has under another name."""
+    if not (tree / "fastppo" / "trainer.py").exists():
+        sys.modules["fastppo.trainer"] = importlib.import_module("fastppo.train")
+
+
 def main() -> None:
     """Serves stdin; whatever a library prints goes to stderr and not among the answers."""
     tree, bench, started = sys.argv[1:]
@@ -48,10 +54,12 @@ def main() -> None:
             start = importlib.import_module("fastppo.bench.gate.start")
             answer = start.run(request["start"], float(started))
         elif "learn" in request:
+            know_older_names(Path(tree))
             learn = importlib.import_module("fastppo.bench.gate.learn")
             answer = learn.run(**request["learn"])
         else:
             if launch is None:
+                know_older_names(Path(tree))
                 benchmarks = importlib.import_module("fastppo.bench.gate.benchmarks")
                 launch = benchmarks.TurnTaker(Path(bench), adopt)
             answer = launch.serve(request)

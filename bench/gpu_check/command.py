@@ -67,7 +67,7 @@ def training(env_id: str, device: torch.device, seconds: float) -> dict[str, Any
         from fastppo import presets
         from fastppo.config import Config
         from fastppo.tasks import describe
-        from fastppo.train import Trainer
+        from fastppo.trainer import Trainer
     except ImportError as error:
         return {"env_id": env_id, "not_measured": str(error)}
     preset = presets.PRESETS[presets.preset_for(describe(env_id))]

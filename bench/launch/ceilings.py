@@ -67,7 +67,7 @@ def run(request: Request, report: Reporter) -> None:
     """Serves the three in turn, one line per rollout's worth, named in the line."""
     import torch
 
-    from fastppo.train import Trainer
+    from fastppo.trainer import Trainer
 
     config = config_of(request)
     alone = RandomActions(config, config.env_threads)

@@ -21,9 +21,9 @@ from fastppo.config import Engine
 
 
 def run_fastppo(request: Request, report: Reporter, engine: Engine = "auto") -> None:
-    """Trains with `fastppo.train.Trainer`."""
+    """Trains with `fastppo.trainer.Trainer`."""
     from fastppo.bench.contract import manifest
-    from fastppo.train import Trainer
+    from fastppo.trainer import Trainer
 
     config = replace(config_of(request), engine=engine)
     trainer = Trainer(config, clock=report.clock)

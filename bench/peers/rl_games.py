@@ -96,7 +96,7 @@ def network_params(task: Task) -> dict[str, Any]:
         "space": {"discrete": {}},
         "mlp": {
             "units": list(config.hidden_sizes),
-            "activation": config.activation,
+            "activation": "swish" if config.activation == "silu" else config.activation,
             "initializer": hidden,
         },
     }

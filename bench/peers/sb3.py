@@ -16,7 +16,12 @@ from fastppo.bench.peers.child import Task, report_update, serve
 from fastppo.bench.peers.pool import AutoresetEnv
 from fastppo.pools import Array
 
-ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
+ACTIVATIONS = {
+    "tanh": torch.nn.Tanh,
+    "relu": torch.nn.ReLU,
+    "elu": torch.nn.ELU,
+    "silu": torch.nn.SiLU,
+}
 NOTES = (
     "VecNormalize moves its statistics per step; the clipped value loss is the clipped term alone, "
     "not the larger of both"

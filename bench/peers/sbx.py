@@ -13,7 +13,7 @@ from fastppo.bench import contract
 from fastppo.bench.peers.child import Task, serve
 from fastppo.bench.peers.sb3 import learn, make_vec_env, schedule
 
-ACTIVATIONS = {"tanh": linen.tanh, "relu": linen.relu}
+ACTIVATIONS = {"tanh": linen.tanh, "relu": linen.relu, "elu": linen.elu, "silu": linen.silu}
 NOTES = (
     "one jitted step per minibatch; XLA chooses its threads; actor and critic are two networks "
     "with an Adam and a gradient-norm clip each; no value clipping (clip_vloss); hidden layers "

@@ -23,7 +23,7 @@ from fastppo.bench.peers.pool import AutoresetEnv, Row
 from fastppo.errors import UserError
 from fastppo.pools import Array
 
-ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 NOTES = (
     "normalisation by our adapter, per step; the collector acts without the critic: before the "
     "epochs, values of obs and of next obs and log-probs are computed for the whole rollout; "

@@ -26,7 +26,7 @@ from fastppo.bench.peers.pool import AutoresetEnv
 from fastppo.errors import UserError
 
 LOSSES = ("loss_objective", "loss_critic", "loss_entropy")
-ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 NOTES = (
     "normalisation by our adapter, per step; the collector acts without the critic, and GAE runs "
     "it over obs and next obs of the whole rollout; actor and critic each run the shared trunk; "

@@ -22,7 +22,7 @@ from fastppo.cgroups import available_cores
 from fastppo.config import Config
 from fastppo.errors import Interrupted
 from fastppo.signals import StopRequest
-from fastppo.train import Trainer
+from fastppo.trainer import Trainer
 
 WARM_UP = 2
 ENV_SECONDS = 0.3

@@ -20,7 +20,7 @@ from fastppo import files
 from fastppo.bench.profile.trace import KERNEL, PHASE, Event
 from fastppo.kernels import api
 from fastppo.timing import PHASES, PhaseTimer
-from fastppo.train import Trainer
+from fastppo.trainer import Trainer
 
 KERNELS = tuple(
     name

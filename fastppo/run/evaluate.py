@@ -3,23 +3,24 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fastppo import checkpoint, randomness, threads
 from fastppo.config import Config
 from fastppo.devices import resolve_device
 from fastppo.envs import VecEnv
 from fastppo.errors import MachineError, UserError
+from fastppo.own_envs import OwnEnvs
 from fastppo.run.args import EvalArgs
 from fastppo.run.rundir import RunDir
-from fastppo.tasks import spec_of
+from fastppo.saved_policy import SavedPolicy
+from fastppo.tasks import action_space_of, spec_of
 from fastppo.text import print_err, print_out
 from fastppo.tracking.wandb_eval import record_eval
-from fastppo.train import build_obs_normalizer, build_policy
 
 MAX_ENVS = 16
 
@@ -28,7 +29,7 @@ def run(args: EvalArgs) -> int:
     """Runs `fastppo eval`; errors as `evaluate`."""
     folder = RunDir.open(args.run_dir)
     config = folder.read_config()
-    path = args.checkpoint or checkpoint.newest(folder.checkpoints)
+    path = checkpoint_of(folder, args.checkpoint)
     result = evaluate(
         config,
         checkpoint.load(path),
@@ -51,44 +52,21 @@ def run(args: EvalArgs) -> int:
     return 0
 
 
-class _Player:
-    """A saved policy with its statistics frozen."""
+def checkpoint_of(folder: RunDir, named: Path | None) -> Path:
+    """The checkpoint file that was named, `best` among them, or else the newest.
 
-    def __init__(
-        self,
-        config: Config,
-        state: dict[str, Any],
-        device: torch.device,
-        seed: int,
-        *,
-        deterministic: bool,
-    ) -> None:
-        self.env_id = config.env_id
-        self._device = device
-        self._deterministic = deterministic
-        self._key = randomness.act_key(seed)
-        self._policy = build_policy(config, device)
-        self._normalizer = build_obs_normalizer(config, device)
-        with checkpoint.fitting():
-            self._policy.load_state_dict(state["policy"])
-            if self._normalizer is not None:
-                self._normalizer.load_state_dict(state["obs_normalizer"])
-
-    def actions(self, obs: NDArray[Any], step: int) -> NDArray[Any]:
-        """For one row of observations [N, ...], after so many decisions."""
-        inputs = torch.from_numpy(obs).to(self._device)
-        if self._normalizer is not None:
-            inputs = self._normalizer(inputs)
-        if self._deterministic:
-            actions = self._policy.mode(inputs)
-        else:
-            actions = self._policy.act(inputs, step, key=self._key).actions
-        chosen: NDArray[Any] = actions.cpu().numpy()
-        return chosen
+    Raises:
+        UserError: there is none.
+    """
+    if named is None:
+        return checkpoint.newest(folder.checkpoints)
+    if named == Path(checkpoint.BEST):
+        return checkpoint.best(folder.checkpoints)
+    return named
 
 
 def _play(
-    player: _Player, env: VecEnv, share: Sequence[int]
+    policy: SavedPolicy, env: VecEnv, share: Sequence[int], *, deterministic: bool
 ) -> tuple[list[list[float]], list[int]]:
     """Returns of each environment's share of the episodes, and the lengths of all.
 
@@ -99,13 +77,15 @@ def _play(
     lengths: list[int] = []
     obs, step = env.reset(), 0
     while any(len(done) < wanted for done, wanted in zip(returns, share, strict=True)):
-        obs = env.step(player.actions(obs, step)).obs
+        actions = policy.choose(obs, step, deterministic=deterministic).cpu().numpy()
+        obs = env.step(actions).obs
         step += 1
         for index, total, length in env.episodes.drain():
             if length == 0:
                 raise MachineError(
-                    f"env_id: environment {index} of {player.env_id} played an episode without one "
-                    "finite step, so no return is known; look at its rewards and observations"
+                    f"env_id: environment {index} of {policy.config.env_id} played an episode "
+                    "without one finite step, so no return is known; look at its rewards and "
+                    "observations"
                 )
             if len(returns[index]) < share[index]:
                 returns[index].append(total)
@@ -121,6 +101,7 @@ def evaluate(
     seed: int,
     deterministic: bool = True,
     device: str = "cpu",
+    own: OwnEnvs | None = None,
 ) -> dict[str, Any]:
     """Raw returns of `episodes` whole games, across lives and time limits.
 
@@ -130,6 +111,7 @@ def evaluate(
     Args:
         state: a checkpoint of the run.
         deterministic: the most likely action rather than a draw.
+        own: plays in these in place of EnvPool's.
 
     Raises:
         UserError: fewer than one episode, or the checkpoint does not fit the config.
@@ -140,14 +122,16 @@ def evaluate(
     if state["config"] != config.to_dict():
         raise UserError("checkpoint: belongs to another run than config.json; name one of this run")
     config = dataclasses.replace(config, episodic_life=False, sign_reward=False)
-    plan = threads.plan(config, spec_of(config))
+    spec = spec_of(config) if own is None else own.spec
+    actions = action_space_of(config.env_id) if own is None else own.actions
+    plan = threads.plan(config, spec)
     torch.set_num_threads(plan.torch_threads)
-    player = _Player(config, state, resolve_device(device), seed, deterministic=deterministic)
-    num_envs = min(episodes, MAX_ENVS)
+    policy = SavedPolicy(config, state, spec, actions, resolve_device(device), seed=seed)
+    num_envs = min(episodes, MAX_ENVS) if own is None else own.num_envs
     share = [episodes // num_envs + (env < episodes % num_envs) for env in range(num_envs)]
     seeds = randomness.env_seeds(seed, range(num_envs), purpose="eval")
-    env = VecEnv(config, seeds, num_threads=plan.env_threads)
-    returns, lengths = _play(player, env, share)
+    env = VecEnv(config, seeds, num_threads=plan.env_threads, own=own)
+    returns, lengths = _play(policy, env, share, deterministic=deterministic)
     env.close()
     if env.gate.rows.any():
         print_err(f"fastppo: warning: {env.gate.warning()}")

@@ -4,15 +4,19 @@ import fcntl
 import json
 import os
 import stat
+import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from fastppo import files
 from fastppo.config import Config
 from fastppo.errors import MachineError, UserError, why
-from fastppo.text import print_err
+from fastppo.text import called, print_err
+
+T = TypeVar("T")
 
 
 class RunDir:
@@ -82,17 +86,56 @@ class RunDir:
         Raises:
             UserError: config.json is damaged or from another version.
         """
+        return self._read("config", Config.from_dict)
+
+    def read_task(self) -> dict[str, Any]:
+        """What the run recorded of its task: `spec` and `actions`.
+
+        Raises:
+            UserError: config.json is damaged.
+        """
+
+        from fastppo.actions import ActionSpace
+        from fastppo.tasks import EnvSpec  # takes EnvPool, which `fastppo track` does without
+
+        def checked(task: dict[str, Any]) -> dict[str, Any]:
+            try:
+                return {
+                    "spec": EnvSpec.from_dict(task["spec"]),
+                    "actions": ActionSpace.from_dict(task["actions"]),
+                }
+            except KeyError as error:
+                raise ValueError(f"task: {error} is missing") from None
+
+        return self._read("task", checked)
+
+    def _read(self, field: str, read: Callable[[dict[str, Any]], T]) -> T:
+        """A field of config.json, as `read` makes it."""
         source = self.path / "config.json"
         try:
             record = files.parse_json(source.read_bytes(), constants=True)
-            config = record.get("config") if isinstance(record, dict) else None
-            if not isinstance(config, dict):
-                raise files.Unreadable("no field 'config' that holds an object")
-            return Config.from_dict(config)
+            value = record.get(field) if isinstance(record, dict) else None
+            if not isinstance(value, dict):
+                raise files.Unreadable(f"no field {field!r} that holds an object")
+            return read(value)
         except (ValueError, TypeError, OSError) as error:
             reason = why(error) if isinstance(error, OSError) else error
             remedy = "restore the file, or train into a new run_dir"
             raise UserError(f"run_dir: {source} cannot be read ({reason}); {remedy}") from None
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The metrics of every update so far; lines that are damaged are left out.
+
+        Raises:
+            UserError: the file may not be read.
+        """
+        source = self.path / "metrics.jsonl"
+        try:
+            kept, _ = _split(source.read_bytes() if source.exists() else b"", sys.maxsize)
+        except OSError as error:
+            message = f"run_dir: {source} cannot be read ({why(error)}); make it readable"
+            raise UserError(message) from None
+        return [files.parse_json(line) for line in kept]
 
     def resume(self, update: int) -> None:
         """Takes the run over, dropping metrics written after the checkpoint of `update` updates.
@@ -130,7 +173,7 @@ class RunDir:
             self._metrics.write(_to_json(metrics) + "\n")
             self._metrics.flush()
         except OSError as error:
-            remedy = f"then go on with `fastppo train --resume {self.path}`"
+            remedy = f"then go on with `{called()} train --resume {self.path}`"
             raise MachineError(_cannot_write(self.path / "metrics.jsonl", error, remedy)) from error
 
     def save(self, update: int, state: dict[str, Any], keep: int) -> Path:
@@ -205,7 +248,7 @@ def _refuse_used(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise UserError(f"run_dir: {path} is a file; name a folder")
     if (path / "config.json").exists():
-        remedy = f"go on with `fastppo train --resume {path}` or choose another folder"
+        remedy = f"go on with `{called()} train --resume {path}` or choose another folder"
         raise UserError(f"run_dir: {path} holds another run; {remedy}")
     # a run that ended before its config.json was whole leaves a lock, an empty folder, a part
     ours = {path / ".lock", path / "checkpoints", *files.parts(path)}

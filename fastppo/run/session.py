@@ -10,14 +10,17 @@ from typing import Any
 from fastppo import machine, settings, signals, streams
 from fastppo.config import Config
 from fastppo.errors import Diverged, Interrupted, MachineError, UserError
+from fastppo.own_envs import OwnEnvs
 from fastppo.run.args import TrainArgs
 from fastppo.run.progress import Progress, make_progress
 from fastppo.run.rundir import RunDir
 from fastppo.signals import StopRequest
-from fastppo.text import print_err, print_out
+from fastppo.text import called, print_err, print_out
 from fastppo.tracking import trackers as tracking
 from fastppo.tracking.trackers import Tracker
-from fastppo.train import Trainer
+from fastppo.trainer import Trainer
+
+OnUpdate = Callable[[dict[str, Any]], None]
 
 
 def run(args: TrainArgs) -> int:
@@ -34,8 +37,22 @@ def run(args: TrainArgs) -> int:
     return 0
 
 
-def start(config: Config, run_dir: Path | None, *, quiet: bool) -> None:
+def start(
+    config: Config,
+    run_dir: Path | None,
+    *,
+    quiet: bool,
+    own: OwnEnvs | None = None,
+    on_update: OnUpdate | None = None,
+) -> Path:
     """Trains from the first update into a new run directory.
+
+    Args:
+        own: trains on these in place of EnvPool's.
+        on_update: takes the metrics of every update; its time is in no rate.
+
+    Returns:
+        The run directory.
 
     Raises:
         UserError, MachineError, Diverged, Interrupted
@@ -43,17 +60,26 @@ def start(config: Config, run_dir: Path | None, *, quiet: bool) -> None:
     tracking.check(config)
     stop = StopRequest()
     # built first: a config that cannot run, or a signal meanwhile, leaves no folder behind
-    trainer = Trainer(config, check_stop=stop.check)
+    trainer = Trainer(config, own=own, check_stop=stop.check)
     record = _record(trainer)
     with stop:
         run = RunDir.create(run_dir, config, record)
         run.save(0, trainer.state(), config.keep_checkpoints)
         tracker = tracking.make_tracker(config, run.path, record)
-        _train(trainer, run, tracker, stop, quiet=quiet)
+        _train(trainer, run, tracker, stop, quiet=quiet, own=own, on_update=on_update)
+    return run.path
 
 
-def resume(run_dir: Path, *, quiet: bool) -> None:
+def resume(
+    run_dir: Path,
+    *,
+    quiet: bool,
+    own: OwnEnvs | None = None,
+    on_update: OnUpdate | None = None,
+) -> Path:
     """Goes on from a run's newest checkpoint, or begins where a run ended before its first.
+
+    Args and return value as of `start`.
 
     Raises:
         UserError, MachineError, Diverged, Interrupted
@@ -69,11 +95,11 @@ def resume(run_dir: Path, *, quiet: bool) -> None:
         print_out(
             f"{run_dir} is complete: {state['update']} updates, {state['global_step']} env steps"
         )
-        return
+        return run_dir
     tracking.check(config)
     stop = StopRequest()
     run.resume(0 if state is None else state["update"])
-    trainer = Trainer(config, state=state, check_stop=stop.check)
+    trainer = Trainer(config, state=state, own=own, check_stop=stop.check)
     with stop:
         if state is None:
             run.save(0, trainer.state(), config.keep_checkpoints)
@@ -84,7 +110,8 @@ def resume(run_dir: Path, *, quiet: bool) -> None:
             after_update=trainer.update,
             after_step=trainer.global_step,
         )
-        _train(trainer, run, tracker, stop, quiet=quiet)
+        _train(trainer, run, tracker, stop, quiet=quiet, own=own, on_update=on_update)
+    return run_dir
 
 
 def _record(trainer: Trainer) -> dict[str, Any]:
@@ -94,6 +121,7 @@ def _record(trainer: Trainer) -> dict[str, Any]:
         "engine": trainer.engine.name,
         "stepping": trainer.engine.stepping(trainer.env),
         "device": str(trainer.device),
+        "task": {"spec": trainer.spec.to_dict(), "actions": trainer.env.actions.to_dict()},
         "threads": {
             "env": trainer.thread_plan.env_threads,
             "torch": trainer.thread_plan.torch_threads,
@@ -102,7 +130,14 @@ def _record(trainer: Trainer) -> dict[str, Any]:
 
 
 def _train(
-    trainer: Trainer, run: RunDir, tracker: Tracker, stop: StopRequest, *, quiet: bool
+    trainer: Trainer,
+    run: RunDir,
+    tracker: Tracker,
+    stop: StopRequest,
+    *,
+    quiet: bool,
+    own: OwnEnvs | None,
+    on_update: OnUpdate | None,
 ) -> None:
     config = trainer.config
     saved = trainer.update
@@ -125,7 +160,7 @@ def _train(
             closing.callback(trainer.close)
             try:
                 with make_progress(config, quiet=quiet) as progress:
-                    _loop(trainer, run, tracker, progress, stop, save)
+                    _loop(trainer, run, tracker, progress, stop, save, on_update)
                 exit_code = 0
             except KeyboardInterrupt:  # a second one, in somebody else's program: at once
                 raise
@@ -137,7 +172,8 @@ def _train(
             lost = trainer.env.gate.rows.sum()
             left_out = f", {lost} that were not finite left out" if lost else ""
             print_out(f"done: {trainer.global_step} env steps in {run.path}{left_out}")
-            print_out(f"next: fastppo eval {run.path} --episodes 20")
+            if own is None:
+                print_out(f"next: {called()} eval {run.path} --episodes 20")
 
 
 def _loop(
@@ -147,6 +183,7 @@ def _loop(
     progress: Progress,
     stop: StopRequest,
     save: Callable[[], None],
+    on_update: OnUpdate | None,
 ) -> None:
     logging_s = 0.0
     warned = False
@@ -158,6 +195,8 @@ def _loop(
         run.log(metrics)
         tracker.log(metrics)
         progress.show(metrics)
+        if on_update is not None:
+            on_update(metrics)
         if metrics["env/non_finite_rows"] and not warned:
             warned = True
             lost = trainer.env.gate.warning()
@@ -185,5 +224,5 @@ def _save_last(save: Callable[[], None], trainer: Trainer, run: RunDir, end: Bas
         return
     signals.tell(
         f"stopped after update {trainer.update}, checkpoint written; go on with: "
-        f"fastppo train --resume {run.path}"
+        f"{called()} train --resume {run.path}"
     )

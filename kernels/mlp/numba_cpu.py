@@ -42,7 +42,7 @@ def act_kernel(
             normal.clip,
             normal.epsilon,
         )
-    per_row, _ = outputs_per_row(network.actor)
+    per_row = outputs_per_row(network.actor, network.activation)
     hidden = np.empty(num_envs * per_row, np.float32)
     outputs = np.empty((num_envs, width), np.float32)
     h = trunk(network.params, network.actor, network.activation, x, hidden)
@@ -104,7 +104,7 @@ def value_kernel(
     inputs = rows.inputs.reshape((num_rows, width))
     values = rows.values.reshape((num_rows, 1))
     layers = network.critic if network.critic.shape[0] > 0 else network.actor
-    per_row, _ = outputs_per_row(layers)
+    per_row = outputs_per_row(layers, network.activation)
     hidden = np.empty(min(BLOCK, num_rows) * per_row, np.float32)
     for first in range(0, num_rows, BLOCK):
         x = inputs[first : min(first + BLOCK, num_rows)]

@@ -12,10 +12,12 @@ import numpy as np
 from numba import njit
 
 from fastppo.kernels.loss.numba_rows import fill
-from fastppo.kernels.tools.numba_math import ONE, ZERO, tanh
+from fastppo.kernels.tools.numba_math import ONE, ZERO, exp, exp_of_negative, tanh
 from fastppo.kernels.tools.numba_memory import OPTIONS
 
-TANH, RELU = 0, 1
+ACTIVATIONS = ("tanh", "relu", "elu", "silu")
+"""By their number in `Network.activation`."""
+TANH, RELU, ELU, SILU = range(len(ACTIVATIONS))
 WEIGHT, BIAS, INPUTS, OUTPUTS = range(4)
 ACTOR, CRITIC = 0, 1
 """Rows of the two heads."""
@@ -57,6 +59,27 @@ def _add_relu(y, bias):
 
 
 @njit(**OPTIONS)
+def _add_elu(y, bias):
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            z = y[i, j] + bias[j]
+            # a NaN stays one
+            low = ZERO if z > ZERO else z
+            y[i, j] = z if z > ZERO else exp_of_negative(low) - ONE
+
+
+@njit(**OPTIONS)
+def _add_silu(y, bias, slopes):
+    """Keeps the derivative too, which does not follow from the output."""
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            z = y[i, j] + bias[j]
+            gate = ONE / (ONE + exp(-z))
+            y[i, j] = z * gate
+            slopes[i, j] = gate * (ONE + z * (ONE - gate))
+
+
+@njit(**OPTIONS)
 def _through_tanh(d, y):
     for i in range(d.shape[0]):
         for j in range(d.shape[1]):
@@ -68,6 +91,27 @@ def _through_relu(d, y):
     for i in range(d.shape[0]):
         for j in range(d.shape[1]):
             d[i, j] = d[i, j] if y[i, j] > ZERO else ZERO
+
+
+@njit(**OPTIONS)
+def _through_elu(d, y):
+    for i in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            d[i, j] *= ONE if y[i, j] > ZERO else y[i, j] + ONE
+
+
+@njit(**OPTIONS)
+def _through_silu(d, slopes):
+    for i in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            d[i, j] *= slopes[i, j]
+
+
+@njit(**OPTIONS)
+def _slopes(hidden, start, stop, shape):
+    """Where SiLU's derivatives are kept: in the second half of `hidden`."""
+    half = hidden.shape[0] // 2
+    return hidden[half + start : half + stop].reshape(shape)
 
 
 @njit(**OPTIONS)
@@ -94,7 +138,11 @@ def head(params, layer, h, y):
 
 @njit(**OPTIONS)
 def trunk(params, layers, activation, x, hidden):
-    """Output of the last layer, [B, width]; all outputs, one after another, in `hidden`."""
+    """Output of the last layer, [B, width]; all outputs, one after another, in `hidden`.
+
+    Args:
+        hidden: B * `outputs_per_row` numbers or more; its second half is used with SiLU alone.
+    """
     h = x
     start = 0
     for i in range(layers.shape[0]):
@@ -104,8 +152,12 @@ def trunk(params, layers, activation, x, hidden):
         np.dot(h, _weight(params, layer).T, y)
         if activation == TANH:
             _add_tanh(y, _bias(params, layer))
-        else:
+        elif activation == RELU:
             _add_relu(y, _bias(params, layer))
+        elif activation == ELU:
+            _add_elu(y, _bias(params, layer))
+        else:
+            _add_silu(y, _bias(params, layer), _slopes(hidden, start, stop, y.shape))
         h = y
         start = stop
     return h
@@ -137,8 +189,12 @@ def _back_trunk(params, grad, layers, activation, x, hidden, d, scratch):
         y = hidden[start:stop].reshape((rows, layer[OUTPUTS]))
         if activation == TANH:
             _through_tanh(d, y)
-        else:
+        elif activation == RELU:
             _through_relu(d, y)
+        elif activation == ELU:
+            _through_elu(d, y)
+        else:
+            _through_silu(d, _slopes(hidden, start, stop, y.shape))
         if i == 0:
             _back_layer(grad, layer, x, d)
         else:
@@ -152,13 +208,10 @@ def _back_trunk(params, grad, layers, activation, x, hidden, d, scratch):
 
 
 @njit(**OPTIONS)
-def outputs_per_row(layers):
-    """Numbers that a row leaves in `hidden`, and the widest layer."""
-    total, widest = 0, 1
-    for i in range(layers.shape[0]):
-        total += layers[i, OUTPUTS]
-        widest = max(widest, layers[i, OUTPUTS])
-    return total, widest
+def outputs_per_row(layers, activation):
+    """Numbers that a row leaves in `hidden`."""
+    total = layers[:, OUTPUTS].sum()
+    return 2 * total if activation == SILU else total
 
 
 @njit(**OPTIONS)

@@ -31,7 +31,7 @@ class Network(NamedTuple):
     actor: IntRows  # [L, 4]
     critic: IntRows  # [L, 4], or [0, 4] where it has the actor's
     heads: IntRows  # [2, 4]
-    activation: int
+    activation: int  # place in `numba_layers.ACTIVATIONS`
     nvec: Ints  # [H], or [0] for a Gaussian policy
     log_std_start: int
 
@@ -117,7 +117,7 @@ class Scratch(NamedTuple):
     """Scratch memory of an update, for a minibatch of B rows."""
 
     x: FloatRows  # [B, D]
-    hidden: FloatRows  # [2, B * outputs per row]: of the actor's trunk, and of the critic's
+    hidden: FloatRows  # [2, B * `outputs_per_row`]: of the actor's trunk, and of the critic's
     actor: FloatRows  # [2, B * widest], as the next
     critic: FloatRows
     values: FloatRows  # [B, 1], as the next

@@ -17,7 +17,7 @@ from fastppo.ppo import EagerEngine
 from fastppo.presets import PRESETS
 from fastppo.rollout import Rollout
 from fastppo.tasks import EnvSpec
-from fastppo.train import Trainer
+from fastppo.trainer import Trainer
 
 TOLERANCE = 1e-5  # float32; what one update may differ by, in any parameter
 CPU = torch.device("cpu")

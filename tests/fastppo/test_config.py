@@ -57,7 +57,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hidden_sizes", (64, 0), "must be one or more widths above 0"),
     ("hidden_sizes", (64, 1.5), "must be a tuple of int"),
     ("hidden_sizes", 64, "must be a tuple of int"),
-    ("activation", "gelu", "must be one of tanh, relu"),
+    ("activation", "gelu", "must be one of tanh, relu, elu, silu"),
     ("log_std_init", NAN, "must be a finite number"),
     ("obs_clip", 0.0, "must be above 0"),
     ("reward_clip", -10.0, "must be above 0"),

@@ -4,7 +4,6 @@ Each contract test drives a twin pool with the same seeds and actions through En
 interface and works out from it what `VecEnv` ought to say.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Iterator
 from functools import cache
@@ -17,6 +16,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from fastppo import envs, pools, randomness, tasks
+from fastppo.actions import ActionSpace
 from fastppo.config import Config
 from fastppo.envs import StepResult, VecEnv
 from fastppo.errors import UserError
@@ -264,10 +264,7 @@ def test_without_episodic_life_only_the_game_ends() -> None:
 class Pool:
     """A pool of 2 environments that remembers the actions it is given."""
 
-    def __init__(self, action_space: spaces.Space[Any], dtype: type) -> None:
-        self.action_space = action_space
-        self.spec = self
-        self.action_array_spec: dict[str, NDArray[Any]] = {"action": np.zeros(0, dtype)}
+    def __init__(self) -> None:
         self.seen: NDArray[Any] = np.zeros(0)
 
     def step(self, actions: NDArray[Any]) -> tuple[Any, ...]:
@@ -278,11 +275,11 @@ class Pool:
 def acting_on(
     monkeypatch: pytest.MonkeyPatch, space: spaces.Space[Any], dtype: type, env_id: str
 ) -> tuple[VecEnv, Pool]:
-    pool = Pool(space, dtype)
+    pool = Pool()
     monkeypatch.setattr(envs, "make_pool", lambda *_, **__: pool)
-    spec = describe(env_id)
-    nvec = tasks._action_choices(space)
-    monkeypatch.setattr(envs, "describe", lambda _: dataclasses.replace(spec, nvec=nvec))
+    is_discrete = tasks._action_choices(space) is not None
+    actions = ActionSpace.of(space, dtype, is_discrete=is_discrete)
+    monkeypatch.setattr(envs, "action_space_of", lambda _: actions)
     return VecEnv(config_of(env_id=env_id), [0, 1]), pool
 
 

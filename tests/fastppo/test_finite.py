@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastppo import envs
 from fastppo.config import Config
 from fastppo.finite import FiniteGate
-from fastppo.train import Trainer
+from fastppo.trainer import Trainer
 
 NUM_ENVS, NUM_STEPS, UPDATES = 3, 8, 3
 STEPS = NUM_STEPS * UPDATES

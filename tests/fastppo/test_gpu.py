@@ -8,7 +8,7 @@ import torch
 from fastppo import presets
 from fastppo.config import Config
 from fastppo.tasks import describe
-from fastppo.train import Trainer
+from fastppo.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
 TASKS = ["CartPole-v1", "Hopper-v4", "Pong-v5"]

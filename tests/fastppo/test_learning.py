@@ -6,7 +6,7 @@ from fastppo import presets
 from fastppo.config import Config
 from fastppo.run.evaluate import evaluate
 from fastppo.tasks import describe
-from fastppo.train import Trainer
+from fastppo.trainer import Trainer
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from fastppo.kernels.tools.numba_cache import CacheUnavailable
 from fastppo.pools import make_pool
 from fastppo.run import session
 from fastppo.tasks import spec_of
-from fastppo.train import Trainer
+from fastppo.trainer import Trainer
 
 CPU = torch.device("cpu")
 TRAIN = "train CartPole-v1 --num-envs 4 --num-steps 32 --total-timesteps 1280 --device cpu --quiet"

@@ -18,7 +18,7 @@ from fastppo.kernels.mlp import numba_update
 from fastppo.mlp_engine import MlpEngine
 from fastppo.normalize import ObsNormalizer
 from fastppo.observations import PlainStore
-from fastppo.policy import ActorCritic
+from fastppo.policy import ACTIVATIONS, ActorCritic
 from fastppo.ppo import EagerEngine
 from fastppo.rollout import Rollout
 from fastppo.second_thread import SecondThread
@@ -96,7 +96,7 @@ def acted(engine: Engine, config: Config, spec: EnvSpec, norm_obs: bool = False)
 @given(
     nvec=st.sampled_from([(2,), (6,), (3, 2), None]),
     hidden_sizes=st.lists(st.integers(1, 20), min_size=1, max_size=3).map(tuple),
-    activation=st.sampled_from(["tanh", "relu"]),
+    activation=st.sampled_from(list(ACTIVATIONS)),
     shared_trunk=st.booleans(),
     clip_vloss=st.booleans(),
     dual_clip=st.sampled_from([None, 2.0]),

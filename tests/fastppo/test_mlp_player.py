@@ -21,7 +21,7 @@ from fastppo.errors import MachineError
 from fastppo.kernels.mlp import numba_play
 from fastppo.mlp_engine import MlpEngine
 from fastppo.mlp_player import Patience
-from fastppo.train import Trainer
+from fastppo.trainer import Trainer
 
 TASKS: dict[str, dict[str, Any]] = {
     "CartPole-v1": {"max_episode_steps": 25},

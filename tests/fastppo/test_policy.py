@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastppo import randomness
 from fastppo.config import Config
 from fastppo.errors import UserError
-from fastppo.policy import Act, ActorCritic, Mlp, NatureCnn, is_image
+from fastppo.policy import ACTIVATIONS, Act, ActorCritic, Mlp, NatureCnn, is_image
 from fastppo.tasks import EnvSpec
 
 CPU = torch.device("cpu")
@@ -154,7 +154,7 @@ def test_mlp_can_be_chosen_for_images(tiny: Callable[..., Config]) -> None:
     assert ActorCritic(IMAGE, tiny()).uses_cnn
 
 
-@pytest.mark.parametrize(("activation", "kind"), [("tanh", nn.Tanh), ("relu", nn.ReLU)])
+@pytest.mark.parametrize(("activation", "kind"), ACTIVATIONS.items())
 def test_mlp_has_the_widths_and_activation_asked_for(activation: str, kind: type) -> None:
     mlp = Mlp(5, (8, 9), activation)
 

@@ -19,7 +19,7 @@ from fastppo.config import Config
 from fastppo.errors import Interrupted
 from fastppo.run import session
 from fastppo.signals import SIGNALS, StopRequest
-from fastppo.train import Trainer
+from fastppo.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -63,7 +63,7 @@ def test_memory_stays_where_it_is(env_id: str, updates: int) -> None:
 from fastppo import presets
 from fastppo.config import Config
 from fastppo.tasks import describe
-from fastppo.train import Trainer
+from fastppo.trainer import Trainer
 
 settings = presets.PRESETS[presets.preset_for(describe({env_id!r}))]
 run = Trainer(Config(env_id={env_id!r}, **settings | dict(num_envs=8, num_steps=16,

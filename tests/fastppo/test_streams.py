@@ -21,7 +21,7 @@ from fastppo.config import Config
 from fastppo.run import session
 from fastppo.run.rundir import RunDir
 from fastppo.tracking import trackers as tracking
-from fastppo.train import Trainer
+from fastppo.trainer import Trainer
 
 TRAIN = (
     "train CartPole-v1 --num-envs 4 --num-steps 32 --num-minibatches 2 --update-epochs 1 "

@@ -40,7 +40,7 @@ def plant(tree: Path, adam: str = "x = 1") -> None:
     (tree / "kernels" / "shared.py").write_text("y = 2\n")
     (tree / "kernels" / "aot.py").write_text("")
     (tree / "fastppo").mkdir(exist_ok=True)
-    (tree / "fastppo" / "train.py").write_text("from fastppo.kernels.adam import op\n")
+    (tree / "fastppo" / "trainer.py").write_text("from fastppo.kernels.adam import op\n")
     (tree / "fastppo" / "kernels").unlink(missing_ok=True)
     (tree / "fastppo" / "kernels").symlink_to("../kernels")
 
@@ -72,7 +72,7 @@ def test_comments_docstrings_and_layout_are_the_same_code(trees: tuple[GateSide,
         ("kernels/adam/numba_cpu.py", {"kernel/adam", "train/CartPole-v1"}),
         ("kernels/gae/numba_cpu.py", {"kernel/gae"}),
         ("kernels/shared.py", {"kernel/adam", "kernel/gae", "train/CartPole-v1"}),
-        ("fastppo/train.py", {"train/CartPole-v1"}),
+        ("fastppo/trainer.py", {"train/CartPole-v1"}),
     ],
 )
 def test_a_change_moves_what_depends_on_it(

@@ -64,7 +64,7 @@ def slow_update(tree: Path, seconds: float) -> None:
 def slow_rollout(tree: Path, seconds: float) -> None:
     """A rollout of CartPole takes so much longer."""
     line = "            rollout.open()\n"
-    edit(tree / "fastppo" / "train.py", line, waiting(12, seconds * ROWS) + line)
+    edit(tree / "fastppo" / "trainer.py", line, waiting(12, seconds * ROWS) + line)
 
 
 def more_memory(tree: Path, _: float) -> None:
@@ -83,7 +83,7 @@ def extra_sync(tree: Path, _: float) -> None:
 def slow_import(tree: Path, _: float) -> None:
     """A start imports torch._dynamo."""
     line = "class Trainer:\n"
-    edit(tree / "fastppo" / "train.py", line, "import torch._dynamo\n\n\n" + line)
+    edit(tree / "fastppo" / "trainer.py", line, "import torch._dynamo\n\n\n" + line)
 
 
 TIMED: dict[str, Callable[[Path, float], None]] = {

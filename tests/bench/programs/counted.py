@@ -34,7 +34,7 @@ def fastppo(request: dict[str, Any], report: Any) -> None:
     from fastppo import pools
     from fastppo.bench.contract import manifest
     from fastppo.bench.launch.request import config_of
-    from fastppo.train import Trainer
+    from fastppo.trainer import Trainer
 
     pools.DRIVEN = ()  # by the public step, which is watched
     trainer = Trainer(config_of(request), clock=report.clock)
@@ -53,7 +53,7 @@ def slower(request: dict[str, Any], report: Any) -> None:
     """fastppo with 20% more work on purpose: after each update, as long again as a fifth of it."""
     from fastppo.bench.contract import manifest
     from fastppo.bench.launch.request import config_of
-    from fastppo.train import Trainer
+    from fastppo.trainer import Trainer
 
     trainer = Trainer(config_of(request), clock=report.clock)
     report.ready(manifest.of_trainer(trainer.config, trainer.spec, trainer.policy, trainer.policy))

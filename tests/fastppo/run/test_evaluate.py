@@ -18,7 +18,7 @@ from fastppo.pools import make_pool
 from fastppo.run import evaluate as module
 from fastppo.run.evaluate import evaluate
 from fastppo.run.rundir import RunDir
-from fastppo.train import Trainer, build_obs_normalizer
+from fastppo.trainer import Trainer, build_obs_normalizer
 
 
 def loaded(path: Path) -> tuple[Config, dict[str, Any]]:

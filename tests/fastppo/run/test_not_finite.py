@@ -13,7 +13,7 @@ from fastppo import checkpoint, envs, pools
 from fastppo.config import Config
 from fastppo.errors import Diverged
 from fastppo.run import session
-from fastppo.train import Trainer
+from fastppo.trainer import Trainer
 
 Sick = Callable[..., None]
 

@@ -20,7 +20,7 @@ from fastppo.envs import VecEnv
 from fastppo.errors import Diverged, MachineError, UserError
 from fastppo.run import session
 from fastppo.run.rundir import RunDir
-from fastppo.train import Trainer
+from fastppo.trainer import Trainer
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
@@ -219,7 +219,7 @@ def test_damaged_config_is_refused(text: str, reason: str, run_copy: Path) -> No
         ("gamma", "0.9", "gamma: '0.9' must be float"),
         ("num_envs", 4.0, "num_envs: 4.0 must be int"),
         ("hidden_sizes", 16, "hidden_sizes: 16 must be a tuple of int"),
-        ("activation", "gelu", "activation: 'gelu' must be one of tanh, relu"),
+        ("activation", "gelu", "activation: 'gelu' must be one of tanh, relu, elu, silu"),
         ("learning_rate", -1, "learning_rate: -1 must be above 0"),
         ("learning_rate", float("nan"), "learning_rate: nan must be a finite number"),
     ],

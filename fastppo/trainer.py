@@ -15,25 +15,27 @@ from fastppo.envs import VecEnv
 from fastppo.errors import Diverged
 from fastppo.kernels import api
 from fastppo.normalize import ObsNormalizer, RewardScaler
+from fastppo.own_envs import OwnEnvs
 from fastppo.policy import ActorCritic
 from fastppo.rollout import Rollout
-from fastppo.tasks import spec_of
+from fastppo.tasks import EnvSpec, spec_of
 from fastppo.timing import PhaseTimer
 
 
-def build_policy(config: Config, device: torch.device) -> ActorCritic:
+def build_policy(config: Config, spec: EnvSpec, device: torch.device) -> ActorCritic:
     """A policy with the run's initial weights, the same on every device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(randomness.init_seed(config.seed))
-        return ActorCritic(spec_of(config), config).to(device)
+        return ActorCritic(spec, config).to(device)
 
 
-def build_obs_normalizer(config: Config, device: torch.device) -> ObsNormalizer | None:
+def build_obs_normalizer(
+    config: Config, spec: EnvSpec, device: torch.device
+) -> ObsNormalizer | None:
     """The observation normaliser, where the run uses one."""
     if not config.norm_obs:
         return None
-    shape = spec_of(config).obs_shape
-    return ObsNormalizer(shape, config.obs_clip, config.backend).to(device)
+    return ObsNormalizer(spec.obs_shape, config.obs_clip, config.backend).to(device)
 
 
 class Trainer:
@@ -43,6 +45,7 @@ class Trainer:
         config: the checked settings.
         state: a checkpoint to go on from; environments start new episodes, because EnvPool
             cannot restore them.
+        own: trains on these in place of EnvPool's.
         check_stop: called before every environment step; raises to abandon the update.
         clock: host seconds for the times that are reported.
 
@@ -56,10 +59,13 @@ class Trainer:
         config: Config,
         *,
         state: dict[str, Any] | None = None,
+        own: OwnEnvs | None = None,
         check_stop: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        spec = spec_of(config)
+        if own is not None:
+            own.check(config)
+        spec = spec_of(config) if own is None else own.spec
         self.config = config
         self.spec = spec
         self.device = resolve_device(config.device)
@@ -70,8 +76,8 @@ class Trainer:
         self.thread_plan = threads.plan(config, spec)
         torch.set_num_threads(self.thread_plan.torch_threads)
         memory.check(config, spec, self.device)
-        self.policy = build_policy(config, self.device)
-        self.obs_normalizer = build_obs_normalizer(config, self.device)
+        self.policy = build_policy(config, spec, self.device)
+        self.obs_normalizer = build_obs_normalizer(config, spec, self.device)
         self.reward_scaler: RewardScaler | None = None
         if config.norm_reward:
             self.reward_scaler = RewardScaler(config.num_envs, config.gamma, config.reward_clip)
@@ -83,7 +89,7 @@ class Trainer:
         self.skipped_steps = 0
         env_ids = range(config.num_envs)
         seeds = randomness.env_seeds(config.seed, env_ids, start_update=self.update)
-        self.env = VecEnv(config, seeds, num_threads=self.thread_plan.env_threads)
+        self.env = VecEnv(config, seeds, num_threads=self.thread_plan.env_threads, own=own)
         limits.check_threads(self.thread_plan.torch_threads + 2, "torch_threads")
         # only now: a mistake in the config is reported before the seconds that compiling takes
         begin = clock()
@@ -202,5 +208,5 @@ class Trainer:
                 self.reward_scaler.load_state_dict(state["reward_scaler"])
 
     def close(self) -> None:
-        """Stops the environments."""
+        """Stops the environments that are EnvPool's."""
         self.env.close()

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastppo import presets, train
+from fastppo import presets
+from fastppo import trainer as module
 from fastppo.config import Config
 from fastppo.envs import StepResult
 from fastppo.errors import Diverged
 from fastppo.tasks import describe
-from fastppo.train import Trainer
+from fastppo.trainer import Trainer
 
 TASKS = ["CartPole-v1", "Pendulum-v1", "Hopper-v4"]
 
@@ -70,7 +71,7 @@ def test_a_gpu_named_by_number_becomes_the_current_one(monkeypatch: pytest.Monke
     def choose(device: torch.device) -> None:
         raise Chosen(device.index)
 
-    monkeypatch.setattr(train, "resolve_device", torch.device)
+    monkeypatch.setattr(module, "resolve_device", torch.device)
     monkeypatch.setattr(torch.cuda, "set_device", choose)
 
     with pytest.raises(Chosen, match=r"^1$"):
