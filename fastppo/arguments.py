@@ -4,11 +4,12 @@ import contextlib
 import io
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 import tyro
 
+from fastppo import argument_groups, foreign
 from fastppo.errors import UserError
 
 HELP = ("-h", "--help")
@@ -36,22 +37,31 @@ def read(
         SystemExit: after --help.
     """
     assert is_dataclass(kind)
+    grouped = hasattr(kind, "groups")
+    flags = {f"--{one.name.replace('_', '-')}" for one in fields(kind)} - {"--env-id"}
     for word in words:
         name = word.partition("=")[0]
         now = getattr(kind, "renamed", {}).get(name)
         if now is not None:
             raise UserError(f"{name}: is called {now} now")
+        answer = foreign.flag_answer(name) if grouped and name.startswith("--") else None
+        if answer is not None and name not in flags:
+            raise UserError(f"{name}: here it is {answer}")
     options: dict[str, Any] = {} if default is None else {"default": default}
+    parsed: Any = kind
+    if grouped:
+        flat_default: Any = default or kind()
+        parsed, options["default"] = argument_groups.nested(kind, flat_default)
     config = () if both_flags else (tyro.conf.FlagCreatePairsOff,)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            typed: Any = tyro.cli(kind, args=list(words), prog=program, config=config, **options)
+            typed: Any = tyro.cli(parsed, args=list(words), prog=program, config=config, **options)
     except SystemExit as left:
         if not left.code:
             raise
         raise UserError(_reason(said.getvalue(), program)) from None
-    result: Arguments = typed
+    result: Arguments = argument_groups.flat(flat_default, typed) if grouped else typed
     return result
 
 

@@ -5,8 +5,9 @@ fields checked, with the sizes derived from them; `presets.py` holds the default
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -24,7 +25,22 @@ PositiveInts = tuple[int, ...]
 class Options:
     """Settings of one run as typed; not yet checked against each other."""
 
-    env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[ENV_ID]")] = ""
+    groups: ClassVar[Mapping[str, str]] = {
+        "task": "env_id",
+        "algorithm": "num_envs",
+        "network": "network",
+        "normalisation": "norm_obs",
+        "atari": "episodic_life",
+        "machine": "device",
+        "logging": "eval_interval",
+    }
+    """For --help: each group with its first field."""
+    hidden: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the command has no use for."""
+
+    env_id: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID", help_behavior_hint="")
+    ] = ""
     """EnvPool task, such as CartPole-v1, HalfCheetah-v4 or Pong-v5."""
     preset: Literal["auto", "classic", "classic-continuous", "mujoco", "atari"] = "auto"
     """Set of defaults; auto picks by the kind of environment."""
@@ -33,6 +49,9 @@ class Options:
 
     total_timesteps: int = 500_000
     """Environment steps of the whole run, reset rows included; whole updates only."""
+    max_episode_steps: int | None = None
+    """Time limit of an episode in env steps; None keeps the environment's own."""
+
     num_envs: int = 8
     """Parallel environments (N)."""
     num_steps: int = 128
@@ -93,8 +112,6 @@ class Options:
     sign_reward: bool = False
     """Learn from the sign of the reward; the reported return stays raw."""
 
-    max_episode_steps: int | None = None
-    """Time limit of an episode in env steps; None keeps the environment's own."""
     episodic_life: bool = False
     """Atari: a lost life ends the episode for learning, not for the reported return."""
     noop_max: int = 30
@@ -119,6 +136,10 @@ class Options:
     torch_threads: int = 0
     """torch's CPU threads; 0 lets the thread plan decide."""
 
+    eval_interval: int = 0
+    """Updates between evaluations, off the clock of the rates; 0 for none. The best is kept."""
+    eval_episodes: int = 10
+    """Episodes of an evaluation, played in environments of its own."""
     checkpoint_interval: int = 50
     """Updates between checkpoints; one is always written at the end."""
     keep_checkpoints: int = 3
@@ -129,15 +150,26 @@ class Options:
     """Mirror metrics to Weights & Biases; auto: online where there is an API key, else offline."""
     wandb_project: str = "fastppo"
     """Weights & Biases project."""
+    wandb_entity: str | None = None
+    """Weights & Biases user or team; None takes the key's own."""
+    wandb_name: str | None = None
+    """Name of the run there; None for fastppo-<env>-s<seed>."""
+    wandb_group: str | None = None
+    """Group of the run there; None for one of all seeds of the same settings."""
+    wandb_tags: tuple[str, ...] = ()
+    """Tags, beside those of task, preset, revision and machine."""
+    metric_names: Literal["fastppo", "cleanrl", "sb3"] = "fastppo"
+    """What metrics are called there and in TensorBoard: as here, or as another library does."""
     tensorboard: bool = False
     """Mirror metrics to a TensorBoard event file in the run's folder."""
 
 
 POSITIVE = ("total_timesteps", "num_envs", "num_steps", "num_minibatches", "update_epochs",
             "learning_rate", "adam_eps", "obs_clip", "reward_clip", "frame_skip", "frame_stack",
-            "checkpoint_interval", "keep_checkpoints", "max_skipped_steps")  # fmt: skip
+            "eval_episodes", "checkpoint_interval", "keep_checkpoints",
+            "max_skipped_steps")  # fmt: skip
 NOT_NEGATIVE = ("seed", "clip_coef", "ent_coef", "vf_coef", "max_grad_norm", "noop_max",
-                "env_threads", "torch_threads")  # fmt: skip
+                "env_threads", "torch_threads", "eval_interval")  # fmt: skip
 FRACTIONS = ("gamma", "gae_lambda", "repeat_action_probability")
 
 
@@ -238,7 +270,5 @@ class Config(Options):
         if set(values) != known:
             odd = sorted(set(values) ^ known)
             raise UserError(f"config: unknown or missing fields {odd}; written by another version?")
-        sizes = values["hidden_sizes"]  # JSON has no tuples
-        return cls(
-            **(values | {"hidden_sizes": tuple(sizes) if isinstance(sizes, list) else sizes})
-        )
+        tuples = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
+        return cls(**values | tuples)  # JSON has lists

@@ -9,13 +9,14 @@ again after a lost life.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastppo.config import Config
 from fastppo.episodes import EpisodeTracker
+from fastppo.errors import UserError
 from fastppo.finite import FiniteGate
 from fastppo.own_envs import OwnEnvs
 from fastppo.pools import Answer, Array, Flags, TimeLimit, any_of, direct_step, make_pool
@@ -40,6 +41,7 @@ class VecEnv:
 
     Args:
         own: steps these in place of EnvPool's.
+        draws: whether `picture` will be asked for.
     """
 
     def __init__(
@@ -49,10 +51,12 @@ class VecEnv:
         *,
         num_threads: int = 0,
         own: OwnEnvs | None = None,
+        draws: bool = False,
     ) -> None:
         self.num_envs = len(env_seeds)
         if own is None:
-            self.time_limit, options = TimeLimit.of(config, self.num_envs)
+            self.time_limit, limit = TimeLimit.of(config, self.num_envs)
+            options: dict[str, Any] = limit | ({"render_mode": "rgb_array"} if draws else {})
             self.pool = make_pool(config, env_seeds, num_threads=num_threads, options=options)
             self.actions = action_space_of(config.env_id)
         else:
@@ -114,6 +118,17 @@ class VecEnv:
         self.episodes.add(raw_rewards, valid, game_over | truncated, lost)
         rewards = np.sign(raw_rewards) if self._sign_reward else raw_rewards
         return StepResult(obs, rewards, terminated, truncated, valid)
+
+    def picture(self) -> NDArray[np.uint8]:
+        """What the first environment shows now, [H, W, 3].
+
+        Raises:
+            UserError: environments of one's own that draw nothing.
+        """
+        drawn = self.pool.render()
+        if drawn is None or len(drawn) == 0 or drawn[0] is None:
+            raise UserError("video: envs draw nothing; make them with render_mode='rgb_array'")
+        return np.asarray(drawn[0], np.uint8)
 
     def close(self) -> None:
         """Stops EnvPool's threads."""

@@ -62,6 +62,7 @@ FLAGS = {
     "track": "wandb online",
     "env": "ENV_ID, the first word after the command",
     "env_id": "ENV_ID, the first word after the command",
+    "gym_id": "ENV_ID, the first word after the command",
     "task": "ENV_ID, the first word after the command",
     "cuda": "device cuda",
     "no_cuda": "device cpu",
@@ -76,7 +77,7 @@ FLAGS = {
 
 
 def flag_answer(flag: str) -> str | None:
-    """What a flag is called here, for the end of a sentence; None for one that nobody knows."""
+    """What a flag is here, for the end of a sentence; None for one that nobody knows."""
     name = flag.lstrip("-").replace("-", "_")
     found = FLAGS.get(name) or SETTINGS.get(name)
     if found is None:
@@ -90,8 +91,8 @@ def flag_answer(flag: str) -> str | None:
 
 
 def setting_answer(name: str, known: Iterable[str]) -> str:
-    """What a setting that is none is called here, or what is near; ends a sentence."""
+    """What is said of a setting that is none: what it is here, or what is near."""
     if name in SETTINGS:
-        return f"is called {SETTINGS[name]} here"
+        return f"here it is {SETTINGS[name]}"
     near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
     return f"is no setting; did you mean {' or '.join(near)}?" if near else "is no setting"

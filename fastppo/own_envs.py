@@ -107,5 +107,9 @@ class OwnPool:
         flags = (np.array(flag, np.bool_) for flag in (terminated, truncated))
         return np.asarray(obs), np.array(rewards, np.float32), *flags, info
 
+    def render(self) -> Any:
+        """Pictures of the environments, where they were made to draw."""
+        return None if self._envs.render_mode is None else self._envs.render()
+
     def close(self) -> None:
         """Leaves them open: they are the caller's."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-from fastppo import arguments
+from fastppo import arguments, settings_file
 from fastppo.config import Config, Options
 from fastppo.errors import UserError
 
@@ -15,8 +15,9 @@ def resolve(kind: type[Typed], words: Sequence[str], program: str) -> Typed:
     """The options of a command that trains, with the preset that applies.
 
     Parsed twice: which defaults apply is known only once the environment is. Help waits for the
-    second time too, to show the defaults that will apply. Where a run is resumed, its own settings
-    apply and none is taken.
+    second time too, to show the defaults that will apply. What a file of settings says goes before
+    the preset, and what is typed before both. Where a run is resumed, its own settings apply and
+    none is taken.
 
     Args:
         kind: Options and what the command adds to them.
@@ -34,16 +35,22 @@ def resolve(kind: type[Typed], words: Sequence[str], program: str) -> Typed:
     if getattr(typed, "resume", None) is not None:
         _refuse_settings(typed.env_id, words)
         return parse(words)
-    if not typed.env_id:
+    path = getattr(typed, "config", None)
+    given = {} if path is None else settings_file.read(path)
+    env_id = typed.env_id or given.get("env_id", "")
+    if not env_id:
         parse(words)
         raise UserError("env_id: missing; name an EnvPool task, such as CartPole-v1")
     # EnvPool takes a second to import, which help without an environment need not wait for
     from fastppo import presets
     from fastppo.tasks import describe
 
-    spec = describe(typed.env_id)
-    preset: Any = presets.preset_for(spec) if typed.preset == "auto" else typed.preset
-    return replace(parse(words, replace(kind(), **presets.PRESETS[preset])), preset=preset)
+    spec = describe(env_id)
+    preset: Any = given.get("preset", "auto") if typed.preset == "auto" else typed.preset
+    if preset == "auto":
+        preset = presets.preset_for(spec)
+    default = replace(kind(), **presets.PRESETS[preset] | given)
+    return replace(parse(words, default), env_id=env_id, preset=preset)
 
 
 def checked(typed: Options) -> Config:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastppo import arguments, paths, settings, signals, streams
 from fastppo.config import Options
+from fastppo.waiting import waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ class Command:
         """
         typed = self.parse(words)
         paths.check(typed)
-        run = load(self.run)
+        with waiting("loading"):
+            run = load(self.run)
         if self.prints and not paths.outputs(typed):
             streams.needed()
         else:

@@ -10,12 +10,13 @@ from fastppo.bench.results import result
 from fastppo.bench.track.args import PushArgs
 from fastppo.bench.track.runs import PlannedRun, planned
 from fastppo.errors import MachineError, UserError, why
+from fastppo.follower import Follower
 from fastppo.run.rundir import RunDir
 from fastppo.text import print_err, print_out
 from fastppo.tracking import trackers as tracking
 from fastppo.tracking import wandb_names
 from fastppo.tracking.wandb_process import WandbProcess
-from fastppo.tracking.wandb_run import MARKER, Follower
+from fastppo.tracking.wandb_run import MARKER
 
 RUN_SECONDS = {"offline": 60.0, "online": 300.0}
 """How long one pushed run may take."""

@@ -1,8 +1,9 @@
 """What may be typed behind `fastppo train`, `eval` and `doctor`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -14,10 +15,18 @@ from fastppo.paths import Folder, Role
 class TrainArgs(Options):
     """Train PPO on an EnvPool task. Defaults are those of the preset that fits the environment."""
 
+    groups: ClassVar[Mapping[str, str]] = {**Options.groups, "run": "run_dir"}
+
     run_dir: Folder = None
     """Folder of the run; default: runs/<env>-<seed>-<stamp>."""
     resume: Annotated[Path | None, Role.SOURCE, tyro.conf.arg(metavar="RUN_DIR")] = None
     """Go on from the newest checkpoint of this run; takes no ENV_ID and no settings."""
+    config: Annotated[Path | None, Role.SOURCE, tyro.conf.arg(metavar="F")] = None
+    """Settings from a TOML, YAML or JSON file, such as a run's config.json; flags go before it."""
+    seeds: int = 1
+    """Train so many seeds, --seed and the next ones, each in a folder and process of its own."""
+    jobs: int = 1
+    """Seeds that train side by side."""
     quiet: bool = False
     """Show no progress."""
     show_config: bool = False
@@ -40,6 +49,8 @@ class EvalArgs:
     """Evaluate this checkpoint instead of the run's newest."""
     device: str = "cpu"
     """cpu, cuda or auto."""
+    video: Annotated[Path | None, Role.OUTPUT, tyro.conf.arg(metavar="F")] = None
+    """Film the episodes of the first environment into this .mp4 or .gif."""
     json: bool = False
     """Print one JSON object."""
     wandb: WandbMode = "disabled"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from fastppo.devices import resolve_device
 from fastppo.envs import VecEnv
 from fastppo.errors import MachineError, UserError
 from fastppo.own_envs import OwnEnvs
+from fastppo.run import video as videos
 from fastppo.run.args import EvalArgs
 from fastppo.run.rundir import RunDir
+from fastppo.run.video import Video
 from fastppo.saved_policy import SavedPolicy
 from fastppo.tasks import action_space_of, spec_of
 from fastppo.text import print_err, print_out
 from fastppo.tracking.wandb_eval import record_eval
+from fastppo.waiting import waiting
 
 MAX_ENVS = 16
 
@@ -30,14 +34,16 @@ def run(args: EvalArgs) -> int:
     folder = RunDir.open(args.run_dir)
     config = folder.read_config()
     path = checkpoint_of(folder, args.checkpoint)
-    result = evaluate(
-        config,
-        checkpoint.load(path),
-        episodes=args.episodes,
-        seed=args.seed,
-        deterministic=not args.stochastic,
-        device=args.device,
-    )
+    with waiting(f"playing {args.episodes} episodes"):
+        result = evaluate(
+            config,
+            checkpoint.load(path),
+            episodes=args.episodes,
+            seed=args.seed,
+            deterministic=not args.stochastic,
+            device=args.device,
+            video=args.video,
+        )
     if args.wandb != "disabled":
         record_eval(config, args.run_dir, path, result, args.wandb)
     if args.json:
@@ -49,6 +55,8 @@ def run(args: EvalArgs) -> int:
             f" {result['max_return']:.1f}, mean length {result['mean_length']:.0f}),"
             f" after {result['global_step']} env steps"
         )
+        if args.video is not None:
+            print_out(f"film: {args.video}")
     return 0
 
 
@@ -66,7 +74,12 @@ def checkpoint_of(folder: RunDir, named: Path | None) -> Path:
 
 
 def _play(
-    policy: SavedPolicy, env: VecEnv, share: Sequence[int], *, deterministic: bool
+    policy: SavedPolicy,
+    env: VecEnv,
+    share: Sequence[int],
+    *,
+    deterministic: bool,
+    film: Video | None = None,
 ) -> tuple[list[list[float]], list[int]]:
     """Returns of each environment's share of the episodes, and the lengths of all.
 
@@ -76,10 +89,14 @@ def _play(
     returns: list[list[float]] = [[] for _ in share]
     lengths: list[int] = []
     obs, step = env.reset(), 0
+    if film is not None:
+        film.add(env.picture())
     while any(len(done) < wanted for done, wanted in zip(returns, share, strict=True)):
         actions = policy.choose(obs, step, deterministic=deterministic).cpu().numpy()
         obs = env.step(actions).obs
         step += 1
+        if film is not None and len(returns[0]) < share[0]:
+            film.add(env.picture())
         for index, total, length in env.episodes.drain():
             if length == 0:
                 raise MachineError(
@@ -102,6 +119,7 @@ def evaluate(
     deterministic: bool = True,
     device: str = "cpu",
     own: OwnEnvs | None = None,
+    video: Path | None = None,
 ) -> dict[str, Any]:
     """Raw returns of `episodes` whole games, across lives and time limits.
 
@@ -112,9 +130,11 @@ def evaluate(
         state: a checkpoint of the run.
         deterministic: the most likely action rather than a draw.
         own: plays in these in place of EnvPool's.
+        video: films the episodes of the first environment into this file.
 
     Raises:
-        UserError: fewer than one episode, or the checkpoint does not fit the config.
+        UserError: fewer than one episode, the checkpoint does not fit the config, or the task
+            cannot be drawn here.
         MachineError: an environment gave an episode in which no step was finite.
     """
     if episodes < 1:
@@ -130,8 +150,15 @@ def evaluate(
     num_envs = min(episodes, MAX_ENVS) if own is None else own.num_envs
     share = [episodes // num_envs + (env < episodes % num_envs) for env in range(num_envs)]
     seeds = randomness.env_seeds(seed, range(num_envs), purpose="eval")
-    env = VecEnv(config, seeds, num_threads=plan.env_threads, own=own)
-    returns, lengths = _play(policy, env, share, deterministic=deterministic)
+    if video is not None:
+        videos.check(video)
+        if own is None:
+            videos.prepare_drawing(config.env_id)
+    draws = video is not None
+    env = VecEnv(config, seeds, num_threads=plan.env_threads, own=own, draws=draws)
+    with ExitStack() as stack:
+        film = None if video is None else stack.enter_context(videos.Video(video, spec))
+        returns, lengths = _play(policy, env, share, deterministic=deterministic, film=film)
     env.close()
     if env.gate.rows.any():
         print_err(f"fastppo: warning: {env.gate.warning()}")

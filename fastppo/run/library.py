@@ -63,6 +63,7 @@ def train(
     env_id: str | None = None,
     *,
     envs: Any = None,
+    eval_envs: Any = None,
     run_dir: str | Path | None = None,
     resume: str | Path | None = None,
     quiet: bool = True,
@@ -75,6 +76,7 @@ def train(
         env_id: EnvPool task; with `envs`, the run's name for them.
         envs: a Gymnasium vector environment to train on in place of EnvPool's; it resets on the
             next step, as is Gymnasium's default, and stays open.
+        eval_envs: others of the same kind, for `eval_interval`.
         run_dir: folder of the run; None for runs/<env>-<seed>-<stamp>.
         resume: go on with this run; takes no settings.
         quiet: show no progress.
@@ -97,13 +99,14 @@ def train(
             odd += ["run_dir"] if run_dir is not None else []
             raise UserError(f"resume: takes the run's own settings; leave out {', '.join(odd)}")
     own = None if envs is None else OwnEnvs(envs, env_id)
-    manner: Any = {"quiet": quiet, "on_update": on_update, "own": own}
+    eval_own = None if eval_envs is None else OwnEnvs(eval_envs)
+    extras = session.Extras(own, eval_own, on_update)
     with _as_keyboard_interrupt():
         if resume is not None:
-            return Run(session.resume(Path(resume), **manner))
+            return Run(session.resume(Path(resume), quiet=quiet, extras=extras))
         config = _config(env_id, own, settings)
         path = None if run_dir is None else Path(run_dir)
-        return Run(session.start(config, path, **manner))
+        return Run(session.start(config, path, quiet=quiet, extras=extras))
 
 
 def load_policy(
@@ -139,6 +142,7 @@ def evaluate(
     deterministic: bool = True,
     checkpoint: str | Path | None = None,
     device: str = "cpu",
+    video: str | Path | None = None,
 ) -> dict[str, Any]:
     """Plays whole episodes, as `fastppo eval --json` does.
 
@@ -147,6 +151,7 @@ def evaluate(
         episodes: shared evenly over the environments.
         deterministic: the most likely action rather than a draw.
         checkpoint: as in `load_policy`.
+        video: films the episodes of the first environment into this .mp4 or .gif.
 
     Returns:
         Raw returns and their statistics: `returns`, `mean_return`, `std_return`, `mean_length`, ...
@@ -167,6 +172,7 @@ def evaluate(
         deterministic=deterministic,
         device=device,
         own=own,
+        video=None if video is None else Path(video),
     )
 
 

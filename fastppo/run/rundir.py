@@ -49,7 +49,7 @@ class RunDir:
         if path is None:
             stamp = time.strftime("%Y%m%d-%H%M%S")
             name = config.env_id.replace("/", "_")
-            path = _unused(Path("runs") / f"{name}-{config.seed}-{stamp}")
+            path = unused(Path("runs") / f"{name}-{config.seed}-{stamp}")
         run = cls(path)
         try:
             _refuse_used(path)
@@ -283,7 +283,8 @@ def _split(data: bytes, update: int) -> tuple[list[bytes], list[bytes]]:
     return list(kept.values()), damaged
 
 
-def _unused(path: Path) -> Path:
+def unused(path: Path) -> Path:
+    """The path, or with a number behind it, so that it is not there yet."""
     tried, count = path, 1
     while tried.exists():
         count += 1

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastppo.config import Config
 from fastppo.errors import Diverged, Interrupted, MachineError, UserError
 from fastppo.own_envs import OwnEnvs
 from fastppo.run.args import TrainArgs
+from fastppo.run.evaluations import Evaluations
 from fastppo.run.progress import Progress, make_progress
 from fastppo.run.rundir import RunDir
 from fastppo.signals import StopRequest
@@ -19,8 +21,22 @@ from fastppo.text import called, print_err, print_out
 from fastppo.tracking import trackers as tracking
 from fastppo.tracking.trackers import Tracker
 from fastppo.trainer import Trainer
+from fastppo.waiting import waiting
 
-OnUpdate = Callable[[dict[str, Any]], None]
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What only Python passes."""
+
+    own: OwnEnvs | None = None
+    """Trains on these in place of EnvPool's."""
+    eval_own: OwnEnvs | None = None
+    """Is evaluated in these."""
+    on_update: Callable[[dict[str, Any]], None] | None = None
+    """Takes the metrics of every update; its time is in no rate."""
+
+
+NONE = Extras()
 
 
 def run(args: TrainArgs) -> int:
@@ -29,9 +45,15 @@ def run(args: TrainArgs) -> int:
         resume(args.resume, quiet=args.quiet)
         return 0
     config = settings.checked(args)
+    if args.seeds < 1:
+        raise UserError(f"seeds: {args.seeds} must be above 0")
     if args.show_config:
         streams.needed()
         print(json.dumps(config.to_dict(), indent=2))
+    elif args.seeds > 1:
+        from fastppo.run import seeds
+
+        return seeds.train(config, args.run_dir, count=args.seeds, jobs=args.jobs, quiet=args.quiet)
     else:
         start(config, args.run_dir, quiet=args.quiet)
     return 0
@@ -42,14 +64,9 @@ def start(
     run_dir: Path | None,
     *,
     quiet: bool,
-    own: OwnEnvs | None = None,
-    on_update: OnUpdate | None = None,
+    extras: Extras = NONE,
 ) -> Path:
     """Trains from the first update into a new run directory.
-
-    Args:
-        own: trains on these in place of EnvPool's.
-        on_update: takes the metrics of every update; its time is in no rate.
 
     Returns:
         The run directory.
@@ -57,16 +74,17 @@ def start(
     Raises:
         UserError, MachineError, Diverged, Interrupted
     """
-    tracking.check(config)
+    _check(config, extras)
     stop = StopRequest()
     # built first: a config that cannot run, or a signal meanwhile, leaves no folder behind
-    trainer = Trainer(config, own=own, check_stop=stop.check)
+    with waiting("starting environments, compiling kernels"):
+        trainer = Trainer(config, own=extras.own, check_stop=stop.check)
     record = _record(trainer)
     with stop:
         run = RunDir.create(run_dir, config, record)
         run.save(0, trainer.state(), config.keep_checkpoints)
         tracker = tracking.make_tracker(config, run.path, record)
-        _train(trainer, run, tracker, stop, quiet=quiet, own=own, on_update=on_update)
+        _train(trainer, run, tracker, stop, quiet=quiet, extras=extras)
     return run.path
 
 
@@ -74,12 +92,12 @@ def resume(
     run_dir: Path,
     *,
     quiet: bool,
-    own: OwnEnvs | None = None,
-    on_update: OnUpdate | None = None,
+    extras: Extras = NONE,
 ) -> Path:
     """Goes on from a run's newest checkpoint, or begins where a run ended before its first.
 
-    Args and return value as of `start`.
+    Returns:
+        The run directory.
 
     Raises:
         UserError, MachineError, Diverged, Interrupted
@@ -96,10 +114,11 @@ def resume(
             f"{run_dir} is complete: {state['update']} updates, {state['global_step']} env steps"
         )
         return run_dir
-    tracking.check(config)
+    _check(config, extras)
     stop = StopRequest()
     run.resume(0 if state is None else state["update"])
-    trainer = Trainer(config, state=state, own=own, check_stop=stop.check)
+    with waiting("starting environments, compiling kernels"):
+        trainer = Trainer(config, state=state, own=extras.own, check_stop=stop.check)
     with stop:
         if state is None:
             run.save(0, trainer.state(), config.keep_checkpoints)
@@ -110,8 +129,18 @@ def resume(
             after_update=trainer.update,
             after_step=trainer.global_step,
         )
-        _train(trainer, run, tracker, stop, quiet=quiet, own=own, on_update=on_update)
+        _train(trainer, run, tracker, stop, quiet=quiet, extras=extras)
     return run_dir
+
+
+def _check(config: Config, extras: Extras) -> None:
+    """Refuses what would fail later, before anything is built."""
+    tracking.check(config)
+    if config.eval_interval and extras.own is not None and extras.eval_own is None:
+        raise UserError(
+            f"eval_interval: {config.eval_interval} needs eval_envs, environments beside those "
+            "that are trained on"
+        )
 
 
 def _record(trainer: Trainer) -> dict[str, Any]:
@@ -136,8 +165,7 @@ def _train(
     stop: StopRequest,
     *,
     quiet: bool,
-    own: OwnEnvs | None,
-    on_update: OnUpdate | None,
+    extras: Extras,
 ) -> None:
     config = trainer.config
     saved = trainer.update
@@ -160,7 +188,7 @@ def _train(
             closing.callback(trainer.close)
             try:
                 with make_progress(config, quiet=quiet) as progress:
-                    _loop(trainer, run, tracker, progress, stop, save, on_update)
+                    _loop(trainer, run, tracker, progress, stop, save, extras)
                 exit_code = 0
             except KeyboardInterrupt:  # a second one, in somebody else's program: at once
                 raise
@@ -172,7 +200,7 @@ def _train(
             lost = trainer.env.gate.rows.sum()
             left_out = f", {lost} that were not finite left out" if lost else ""
             print_out(f"done: {trainer.global_step} env steps in {run.path}{left_out}")
-            if own is None:
+            if extras.own is None:
                 print_out(f"next: {called()} eval {run.path} --episodes 20")
 
 
@@ -183,20 +211,23 @@ def _loop(
     progress: Progress,
     stop: StopRequest,
     save: Callable[[], None],
-    on_update: OnUpdate | None,
+    extras: Extras,
 ) -> None:
+    evaluate = Evaluations(run, trainer.config, extras.eval_own)
     logging_s = 0.0
     warned = False
     while trainer.update < trainer.config.num_updates:
         stop.check()
         # printed one update late, and outside time/total: no rate contains it
         metrics = trainer.run_update() | {"time/logging": logging_s}
+        if evaluate.is_due(trainer.update):
+            metrics |= evaluate.now(trainer.state())
         logged_from = time.perf_counter()
         run.log(metrics)
         tracker.log(metrics)
         progress.show(metrics)
-        if on_update is not None:
-            on_update(metrics)
+        if extras.on_update is not None:
+            extras.on_update(metrics)
         if metrics["env/non_finite_rows"] and not warned:
             warned = True
             lost = trainer.env.gate.warning()

@@ -1,35 +1,40 @@
-"""Writes a run's metrics to a TensorBoard event file, under the names of metrics.jsonl."""
+"""Writes a run's metrics and settings to a TensorBoard event file."""
 
 import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fastppo.config import Config
 from fastppo.errors import why
 from fastppo.text import print_err
+from fastppo.tracking.metric_names import mirrored
 
 
 class TensorBoardTracker:
-    """Every metric over `global_step`.
+    """Every metric over `global_step`, and the settings for TensorBoard's table of them.
 
     Args:
+        config: of the run; its `metric_names` says what metrics are called.
         after_step: `global_step` of the checkpoint that the run goes on from; TensorBoard hides
             what earlier event files say about later steps. 0 for a new run.
     """
 
-    def __init__(self, folder: Path, *, after_step: int = 0) -> None:
+    def __init__(self, folder: Path, config: Config, *, after_step: int = 0) -> None:
         # not torch.utils.tensorboard: that imports half a plotting stack for a scalar; and by
         # name, because it ships no types
         writer: Any = import_module("tensorboard.summary.writer.event_file_writer")
         proto: Any = import_module("tensorboard.compat.proto.event_pb2")
         self._event: Any = proto.Event
         self._summary: Any = import_module("tensorboard.compat.proto.summary_pb2").Summary
+        self._names = config.metric_names
         self._writer: Any = None
         try:
             self._writer = writer.EventFileWriter(str(folder))
             if after_step:
                 begin = proto.SessionLog(status=proto.SessionLog.START)
                 self._add(step=after_step + 1, session_log=begin)
+            self._add(step=0, summary=_hyper_parameters(config))
         except OSError as error:
             self._give_up(error)
 
@@ -38,7 +43,7 @@ class TensorBoardTracker:
         if self._writer is None:
             return
         summary = self._summary()
-        for name, value in metrics.items():
+        for name, value in mirrored(metrics, self._names).items():
             if isinstance(value, int | float):
                 summary.value.add(tag=name, simple_value=float(value))
         try:
@@ -65,3 +70,13 @@ class TensorBoardTracker:
             f"fastppo: warning: tensorboard: {why(error)}; this run is "
             "no longer written for TensorBoard (metrics.jsonl is complete)"
         )
+
+
+def _hyper_parameters(config: Config) -> Any:
+    """The settings as TensorBoard's HParams tab reads them: numbers, flags and text."""
+    plugin: Any = import_module("tensorboard.plugins.hparams.summary_v2")
+    plain = (int, float, str, bool)
+    settings = config.to_dict().items()
+    return plugin.hparams_pb(
+        {name: value if isinstance(value, plain) else str(value) for name, value in settings}
+    )

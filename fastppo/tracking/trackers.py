@@ -16,7 +16,7 @@ from fastppo.config import Config
 from fastppo.errors import UserError
 from fastppo.returns import threshold_of
 from fastppo.text import print_err
-from fastppo.tracking import wandb_names, wandb_settings
+from fastppo.tracking import metric_names, wandb_names, wandb_settings
 from fastppo.tracking.wandb_part import next_part
 from fastppo.tracking.wandb_process import WandbProcess
 
@@ -180,7 +180,8 @@ def make_tracker(
         from fastppo.tracking.tensorboard import TensorBoardTracker
 
         try:
-            trackers.append(TensorBoardTracker(run_dir / "tensorboard", after_step=after_step))
+            folder = run_dir / "tensorboard"
+            trackers.append(TensorBoardTracker(folder, config, after_step=after_step))
         except Exception as error:  # of TensorBoard and protobuf, which may not fit together
             _warn_failed("TensorBoardTracker", error)
     return Trackers(trackers)
@@ -223,12 +224,14 @@ def start_message(
         "init": init
         | {
             "project": config.wandb_project,
+            "entity": config.wandb_entity,
             "id": part["id"],
             "dir": str(run_dir.absolute()),
             "mode": mode,
         },
         "settings": wandb_names.settings(FINISH_SECONDS[mode]) | {"x_stats_pid": os.getpid()},
-        "axes": wandb_names.AXES,
+        "axes": metric_names.axes(config.metric_names, wandb_names.AXES),
+        "names": config.metric_names,
         "follow": str((run_dir / "metrics.jsonl").absolute()),
         "threshold": threshold and threshold.value,
         "marker": part,
@@ -237,7 +240,7 @@ def start_message(
 
 def newest_checkpoint(run_dir: Path) -> Path | None:
     """The newest checkpoint of a run that has learned something."""
-    found = sorted((run_dir / "checkpoints").glob("*.pt"))
+    found = sorted(p for p in (run_dir / "checkpoints").glob("*.pt") if p.stem.isdigit())
     return found[-1] if found and found[-1].stem != "00000000" else None
 
 

@@ -35,7 +35,12 @@ def record_eval(
     values = config.to_dict() | machine.record()
     init = wandb_names.init_arguments(values, impl="fastppo", job_type="eval")
     run_id = secrets.token_hex(4)
-    init |= {"project": config.wandb_project, "id": run_id, "mode": mode}
+    init |= {
+        "project": config.wandb_project,
+        "entity": config.wandb_entity,
+        "id": run_id,
+        "mode": mode,
+    }
     seconds = tracking.FINISH_SECONDS[mode]
     row = {f"eval/{key}": value for key, value in result.items() if isinstance(value, int | float)}
     messages: list[dict[str, Any]] = [

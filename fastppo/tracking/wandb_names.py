@@ -19,8 +19,9 @@ from fastppo.tracking import wandb_settings
 # Where and how long it ran and what was kept; the rest defines the configuration.
 NOT_CONFIGURATION = frozenset({
     "env_id", "preset", "seed", "device", "backend", "engine", "env_threads", "torch_threads",
-    "checkpoint_interval", "keep_checkpoints", "max_skipped_steps", "wandb", "wandb_project",
-    "tensorboard",
+    "eval_interval", "eval_episodes", "checkpoint_interval", "keep_checkpoints",
+    "max_skipped_steps", "wandb", "wandb_project", "wandb_entity", "wandb_name", "wandb_group",
+    "wandb_tags", "metric_names", "tensorboard",
 })  # fmt: skip
 STEP_METRICS = ("global_step", "frames", "wall_time")
 # patterns that overlapped would leave the choice of the axis to chance
@@ -85,11 +86,11 @@ def init_arguments(values: Mapping[str, Any], *, impl: str, job_type: str) -> di
         keys["git_sha"] = sha[:12]
     tags = [values["env_id"], values.get("preset"), impl, sha and sha[:7], keys["hardware"]]
     return {
-        "name": run_name(impl, values),
-        "group": group_of(values),
+        "name": values.get("wandb_name") or run_name(impl, values),
+        "group": values.get("wandb_group") or group_of(values),
         "job_type": job_type,
         # W&B refuses tags of more than 64 characters
-        "tags": sorted({tag[:64] for tag in tags if tag}),
+        "tags": sorted({tag[:64] for tag in (*tags, *values.get("wandb_tags", ())) if tag}),
         "config": json.loads(json.dumps({**values, **keys}, default=str)),
     }
 

@@ -6,7 +6,8 @@ itself, so that nothing is queued, nothing is dropped, and a killed run is mirro
 Standard library and wandb only. Messages on stdin:
 
     {"op": "start", "init": {...}, "settings": {...}, "axes": {name: step metric | null},
-     "follow": path | null, "threshold": number | null, "marker": {...}}
+     "follow": path | null, "names": of `metric_names`, "threshold": number | null,
+     "marker": {...}}
     an empty line                                      look for new rows in `follow`
     {"op": "log", "row": {...}}
     {"op": "table", "key": ..., "columns": [...], "rows": [[...]]}
@@ -27,47 +28,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from fastppo import files
+from fastppo.follower import Follower
+from fastppo.tracking.metric_names import mirrored
 from fastppo.tracking.summary import RunSummary
 
 ORPHAN_SECONDS = 60.0
 """How long a run may still take to end once the training process is gone."""
 MARKER = "fastppo.json"
-
-
-class Follower:
-    """The rows of a growing JSON-lines file; a last line without its end is left for later.
-
-    The file stays open: one that a resumed run puts in its place is none of ours.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[bytes] | None = None
-        self._offset = 0
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows that are new since the last call."""
-        if self._file is None:
-            if not self._path.exists():
-                return
-            self._file = self._path.open("rb")
-        self._file.seek(self._offset)
-        for line in self._file:
-            if not line.endswith(b"\n"):
-                return
-            self._offset += len(line)
-            row = files.parse_json(line)
-            if not isinstance(row, dict):
-                raise files.Unreadable("a line is no object")
-            yield row
-
-    def close(self) -> None:
-        """Lets go of the file."""
-        if self._file is not None:
-            self._file.close()
 
 
 class Recorder:
@@ -88,11 +57,12 @@ class Recorder:
         self._offline = message["init"]["mode"] == "offline"
         self._follower = Follower(Path(message["follow"])) if message["follow"] else None
         self._summary = RunSummary(message["threshold"])
+        self._names: str = message.get("names", "fastppo")
 
     def catch_up(self) -> None:
         """Logs the rows that metrics.jsonl has gained."""
         for row in self._follower.rows() if self._follower else ():
-            self.run.log(row)
+            self.run.log(mirrored(row, self._names))
             self._summary.add(row)
 
     def table(self, message: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The command line: what it resolves, and how it answers a mistake: one line, no traceback."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastppo import __version__, checkpoint, cli, presets
+from fastppo import __version__, checkpoint, cli, foreign, presets
 from fastppo.config import Config
 from fastppo.run import session
 
@@ -277,8 +278,66 @@ def test_help_of_train_explains_every_setting(command: Command) -> None:
 
     assert outcome.code == 0
     for field in fields(Config):
-        flag = "[ENV_ID]" if field.name == "env_id" else f"--{field.name.replace('_', '-')}"
+        flag = "ENV_ID" if field.name == "env_id" else f"--{field.name.replace('_', '-')}"
         assert flag in text, field.name
+
+
+@pytest.mark.parametrize("width", ["80", "45"])
+def test_help_of_train_is_in_groups_that_fit_the_window(
+    width: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    lines = command("train", "--help").out.splitlines()
+    titles = [line.strip("+-╭─ ╮") for line in lines]
+
+    groups = ("task", "algorithm", "network", "normalisation", "atari", "machine", "logging", "run")
+    assert [title for title in titles if re.fullmatch(r"\w+ options", title)] == [
+        f"{group} options" for group in groups
+    ]
+    assert max(map(len, lines[4:])) <= int(width)
+
+
+@pytest.mark.parametrize(
+    ("flag", "answer"),
+    [
+        ("--lr", "--learning-rate"),
+        ("--n-steps", "--num-steps"),
+        ("--track", "--wandb online"),
+        ("--env", "ENV_ID, the first word after the command"),
+        ("--env-id=Pong-v5", "ENV_ID, the first word after the command"),
+        ("--batch-size", "--num-minibatches, parts of the num_envs * num_steps rows of a rollout"),
+        ("--ent", "--ent-coef"),
+        ("--clip_range", "--clip-coef"),
+        ("--save-model", "--checkpoint-interval; a checkpoint is always written at the end"),
+        ("--wandb-project-name", "--wandb-project"),
+    ],
+)
+@pytest.mark.parametrize("name", ["train", "profile"])
+def test_a_flag_of_another_library_is_answered_with_ours(
+    name: str, flag: str, answer: str, command: Command
+) -> None:
+    message = refused(command, name, "CartPole-v1", flag, "1")
+
+    assert message == f"{flag.partition('=')[0]}: here it is {answer}"
+
+
+def test_every_answer_names_a_flag_that_there_is(command: Command) -> None:
+    text = command("train", "--help").out + command("eval", "--help").out
+    for name in {**foreign.SETTINGS, **foreign.FLAGS}:
+        answer = foreign.flag_answer(f"--{name}")
+        assert answer is not None
+        flag = answer.split()[0].rstrip(",;")
+        assert flag in text, name
+        assert name not in {field.name for field in fields(Config)} - {"env_id"}
+
+
+def test_profile_has_no_flag_that_it_cannot_use(command: Command) -> None:
+    text = command("profile", "--help").out
+
+    assert "--num-envs" in text
+    for flag in ("--checkpoint-interval", "--wandb-project", "--tensorboard", "--eval-interval"):
+        assert flag not in text
+        assert "unknown option" in refused(command, "profile", "CartPole-v1", flag, "1")
 
 
 @pytest.mark.parametrize(

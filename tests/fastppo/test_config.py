@@ -71,10 +71,17 @@ WRONG: list[tuple[str, Any, str]] = [
     ("engine", "fast", "must be one of auto, eager, mlp"),
     ("env_threads", -1, "must not be negative"),
     ("torch_threads", -1, "must not be negative"),
+    ("eval_interval", -1, "must not be negative"),
+    ("eval_episodes", 0, "must be above 0"),
     ("checkpoint_interval", 0, "must be above 0"),
     ("keep_checkpoints", 0, "must be above 0"),
     ("max_skipped_steps", 0, "must be above 0"),
     ("wandb", "on", "must be one of auto, online, offline, disabled"),
+    ("wandb_entity", 3, "must be str or None"),
+    ("wandb_name", 3, "must be str or None"),
+    ("wandb_group", (), "must be str or None"),
+    ("wandb_tags", ("a", 1), "must be a tuple of str"),
+    ("metric_names", "rllib", "must be one of fastppo, cleanrl, sb3"),
 ]
 # a text, a flag or a name that any value of its type suits
 UNCHECKED = {

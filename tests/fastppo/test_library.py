@@ -138,8 +138,8 @@ def test_observations_of_another_shape_are_refused(cheetah: fastppo.Run) -> None
     ("call", "message"),
     [
         (lambda: fastppo.train(), "env_id: missing; name an EnvPool task"),
-        (lambda: fastppo.train("CartPole-v1", lr=1), "lr: is called learning_rate here"),
-        (lambda: fastppo.train("CartPole-v1", n_steps=1), "n_steps: is called num_steps here"),
+        (lambda: fastppo.train("CartPole-v1", lr=1), "lr: here it is learning_rate"),
+        (lambda: fastppo.train("CartPole-v1", n_steps=1), "n_steps: here it is num_steps"),
         (lambda: fastppo.train("CartPole-v1", num_env=1), "num_env: is no setting; did you mean "),
         (lambda: fastppo.train("CartPole-v1", xyzzy=1), "xyzzy: is no setting"),
         (lambda: fastppo.train("CartPole-v1", gamma=2), r"gamma: 2 must be in \[0, 1\]"),

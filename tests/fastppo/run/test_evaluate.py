@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastppo import randomness
+from fastppo import randomness, saved_policy
 from fastppo.config import Config
 from fastppo.envs import VecEnv
 from fastppo.errors import UserError
@@ -100,7 +100,7 @@ def test_statistics_are_used_and_left_as_they_were(
         built.append(build_obs_normalizer(*args))
         return built[-1]
 
-    monkeypatch.setattr(module, "build_obs_normalizer", build)
+    monkeypatch.setattr(saved_policy, "build_obs_normalizer", build)
 
     first = evaluate(config, state, episodes=3, seed=1)
 

@@ -12,9 +12,10 @@ import pytest
 
 from fastppo.bench.track import wandb_log
 from fastppo.config import Config
+from fastppo.follower import Follower
 from fastppo.run import session
 from fastppo.tracking import wandb_names
-from fastppo.tracking.wandb_run import MARKER, Follower
+from fastppo.tracking.wandb_run import MARKER
 
 pytestmark = pytest.mark.usefixtures("no_network")
 

@@ -62,11 +62,11 @@ def test_a_resumed_run_hides_what_came_after_the_checkpoint(
 
 
 def test_a_file_that_cannot_be_written_is_one_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
 
-    tracker = TensorBoardTracker(tmp_path / "file" / "tensorboard")
+    tracker = TensorBoardTracker(tmp_path / "file" / "tensorboard", tiny())
     tracker.log({"global_step": 1})
     tracker.close(0)
 

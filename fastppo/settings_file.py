@@ -1,0 +1,60 @@
+"""Settings from a file: TOML, YAML, or JSON such as `--show-config` prints."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastppo import field_types, files, foreign
+from fastppo.config import Options
+from fastppo.errors import UserError, why
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The settings that a file holds, by name; of a run's config.json, those of the run.
+
+    Raises:
+        UserError: the file cannot be read, a setting is unknown, or a value of another type.
+    """
+    parse: Callable[[bytes], Any] = {
+        ".toml": lambda raw: tomllib.loads(raw.decode()),
+        ".yaml": _from_yaml,
+        ".yml": _from_yaml,
+    }.get(path.suffix, files.parse_json)
+    try:
+        found = parse(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"config: {path} cannot be read ({why(error)}); name another") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        remedy = "mend it, or name a .toml, .yaml or .json file"
+        raise UserError(f"config: {path} cannot be read ({reason}); {remedy}") from None
+    if isinstance(found, dict) and isinstance(found.get("config"), dict):
+        found = found["config"]
+    if not isinstance(found, dict):
+        raise UserError(f"config: {path} holds no settings; write one per line: num_envs = 16")
+    return {name: _checked(path, name, value) for name, value in found.items()}
+
+
+def _checked(path: Path, name: str, value: Any) -> Any:
+    kinds = field_types.of(Options)
+    if name not in kinds:
+        raise UserError(f"config: {path}: {name}: {foreign.setting_answer(name, kinds)}")
+    kind = kinds[name]
+    if isinstance(value, list):
+        value = tuple(value)
+    if isinstance(value, int) and not isinstance(value, bool) and field_types.fits(0.5, kind):
+        value = float(value)
+    if not field_types.fits(value, kind):
+        what = field_types.describe(kind)
+        raise UserError(f"config: {path}: {name}: {value!r} must be {what}")
+    return value
+
+
+def _from_yaml(raw: bytes) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
