@@ -70,7 +70,7 @@ COMMANDS = (
         "fastppo.bench.compare.args:Args", "fastppo.bench.compare.command:run",
     ),
     Command(
-        "report", "FILE ...", "result files as a table, markdown, JUnit, pictures, or one page",
+        "report", "FILE ...", "results and runs as a table, markdown, JUnit, pictures, or one page",
         "fastppo.bench.report.args:Args", "fastppo.bench.report.command:run", prints=True,
     ),
     Command(

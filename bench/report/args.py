@@ -11,12 +11,12 @@ from fastppo.paths import Folder, Output, Role
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Args:
-    """Result files as a table; with an option as markdown, JUnit, pictures, or one HTML page."""
+    """Result files and run directories as a table, markdown, JUnit, pictures or one HTML page."""
 
     files: Annotated[
         tuple[Path, ...], Role.SOURCE, Positional, arg(metavar="FILE ...", help_behavior_hint="")
     ] = ()
-    """Result files of any kind."""
+    """Result files of any kind; run directories, or folders of such as `train --seeds` leaves."""
     html: Output = None
     """Write one page that opens offline."""
     md: Output = None

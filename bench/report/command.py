@@ -60,7 +60,10 @@ def run(args: Args) -> int:
         MachineError: an output cannot be written.
     """
     if not args.files:
-        raise UserError("FILE: missing; name a result file, such as one of `bench train --json`")
+        raise UserError(
+            "FILE: missing; name a run directory, or a result file such as one of `bench train "
+            "--json`"
+        )
     outputs = {
         "html": _page,
         "md": report_markdown.markdown,

@@ -180,7 +180,7 @@ class ResultFile:
             "date": self.record["created"],
             "command": command(self.record["command"]),
             "code": f"fastppo {versions['fastppo']}, revision {revision}",
-            "load before": f"{load} (1, 5, 15 minutes)",
+            **({} if self.kind == "run" else {"load before": f"{load} (1, 5, 15 minutes)"}),
             "variables": " ".join(f"{k}={v}" for k, v in conditions["env"].items()) or "none set",
         }
 
@@ -216,7 +216,7 @@ def group_key(entry: Entry) -> str:
 
 
 def read(paths: Sequence[Path]) -> list[ResultFile]:
-    """The result files, cleaned of characters that no report can show.
+    """The result files, and the run directories as one, cleaned of what no report can show.
 
     Raises:
         UserError: one cannot be read, or is named twice.
@@ -224,7 +224,13 @@ def read(paths: Sequence[Path]) -> list[ResultFile]:
     twice = [str(path) for i, path in enumerate(paths) if path in paths[:i]]
     if twice:
         raise UserError(f"FILES: {twice[0]} is named twice; name every file once")
-    return [run_of(result.read(path), path.name) for path in paths]
+    folders = [path for path in paths if path.is_dir()]
+    found = [run_of(result.read(path), path.name) for path in paths if path not in folders]
+    if folders:
+        from fastppo.bench.report import run_dirs
+
+        found.insert(0, run_of(run_dirs.record(folders)))
+    return found
 
 
 def run_of(record: dict[str, Any], name: str = "") -> ResultFile:

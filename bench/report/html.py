@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fastppo.bench.report import charts_history, charts_kernels, charts_learn, charts_train
+from fastppo.bench.report import (
+    charts_history,
+    charts_kernels,
+    charts_learn,
+    charts_runs,
+    charts_train,
+)
 from fastppo.bench.report.charts import SERIES, Chart, Palette, unique
 from fastppo.bench.report.data import NOT_VERIFIED, Group, ResultFile, implementations
 from fastppo.bench.report.full import full_tables, sample_table
@@ -16,6 +22,7 @@ from fastppo.bench.report.table import Table
 from fastppo.bench.report.tables import tables
 
 KINDS = {
+    "run": "Training runs",
     "train": "Training rates",
     "learn": "Learning",
     "kernel": "Kernels",
@@ -71,6 +78,8 @@ def group_charts(group: Group, palette: Palette) -> Iterator[Chart]:
         found = [charts_kernels.environments(group)]
     elif group.kind == "history":
         found = [charts_history.series(group, palette)]
+    elif group.kind == "run":
+        found = [*charts_runs.charts(group, palette)]
     yield from (chart for chart in found if chart is not None)
 
 

@@ -24,6 +24,8 @@ from fastppo.bench.report.tables_history import READING as HISTORY_READING
 from fastppo.bench.report.tables_history import findings as changes
 from fastppo.bench.report.tables_kernels import cases, copy_share
 from fastppo.bench.report.tables_learn import until_threshold
+from fastppo.bench.report.tables_runs import READING as RUNS_READING
+from fastppo.bench.report.tables_runs import said, unfinished
 from fastppo.bench.report.tables_static import LEGENDS, problems
 from fastppo.bench.results.intervals import COVERS, OLDER, heading
 
@@ -36,7 +38,8 @@ def sentences(runs: Sequence[ResultFile]) -> list[str]:
     """What came out, the most important first; never empty."""
     cut = any(run.record.get("complete") is False for run in runs)
     parts = ["Incomplete: it was cut off, or is still running" if cut else ""]
-    parts += [_rates(runs), _learning(runs), _correctness(runs), _kernels(runs), _settings(runs)]
+    parts += [said(runs), _rates(runs), _learning(runs), _correctness(runs), _kernels(runs)]
+    parts += [_settings(runs)]
     parts += [_compiled(runs), _gated(runs), _recorded(runs)]
     parts += [
         f"{entry.detail['env_id']} is bound by {entry.detail['bound']}"
@@ -179,6 +182,8 @@ def _definitions(run: ResultFile) -> list[str]:
         lines += [GATE_READING, *own_alarms(run.record.get("self_test"))]
     if "history" in kinds:
         lines.append(HISTORY_READING)
+    if "run" in kinds:
+        lines.append(RUNS_READING)
     if "env" in kinds:
         lines += [
             "env steps/s: EnvPool alone with random actions; no reset rows; median of rounds.",
@@ -285,7 +290,7 @@ def reservations(run: ResultFile) -> list[str]:
         lines.append(
             f"learning not verified, so a rate may be of a trainer that learns less: {who}"
         )
-    lines += [*_of_runs(run), *problems(run.entries)]
+    lines += [*_of_runs(run), *problems(run.entries), *unfinished(run.entries)]
     lines += [
         f"WRONG: {check['name']}: {check['reason']}" for check in run.checks if not check["passed"]
     ]

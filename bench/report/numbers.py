@@ -123,6 +123,7 @@ def command(words: Sequence[str] | str) -> str:
     if not words:
         return MISSING
     head, *rest = words
-    name = head.rpartition("/")[2]
-    start = ["python", "-m", "fastppo.bench"] if name == "__main__.py" else [name]
+    *folders, name = head.split("/")
+    package = "fastppo.bench" if folders[-1:] == ["bench"] else "fastppo"
+    start = ["python", "-m", package] if name == "__main__.py" else [name]
     return shlex.join([*start, *rest])

@@ -10,6 +10,7 @@ from fastppo.bench.report.tables_history import series
 from fastppo.bench.report.tables_kernels import gpu_training, kernels
 from fastppo.bench.report.tables_learn import learning
 from fastppo.bench.report.tables_profile import profiles
+from fastppo.bench.report.tables_runs import runs
 from fastppo.bench.report.tables_static import compiled
 from fastppo.bench.report.tables_train import training
 
@@ -38,3 +39,5 @@ def tables(run: ResultFile, *, narrow: bool = False) -> Iterable[Table]:
             yield from verdicts(groups)
         elif kind == "history":
             yield from series(groups)
+        elif kind == "run":
+            yield from runs(groups, narrow)

@@ -45,8 +45,8 @@ def print_runs(runs: Sequence[ResultFile], console: Console) -> None:
             print_table(table, console, red=(FAIL, FAILED))
         for finding in findings(run):
             say(console, finding, "")
-        facts_lines = (f"versions: {facts['versions']}", f"load before: {facts['load before']}", "")
-        say(console, *notes(run), *facts_lines)
+        kept = (f"{name}: {facts[name]}" for name in ("versions", "load before") if name in facts)
+        say(console, *notes(run), *kept, "")
 
 
 def print_table(table: Table, console: Console, *, red: Sequence[str] = ()) -> None:

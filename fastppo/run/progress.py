@@ -1,7 +1,10 @@
 """What a training run shows: a live display on a terminal, one plain line per update otherwise."""
 
 import sys
+import termios
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -35,11 +38,15 @@ class _Running:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.returns = ReturnWindow()
+        self.evaluated: float | None = None
+        self.best = float("-inf")
         self._rates: deque[float] = deque(maxlen=20)
 
     def add(self, metrics: dict[str, Any]) -> None:
         self._rates.append(metrics["env_steps_per_s"])
         self.returns.add(metrics["episode/count"], metrics.get("episode/return"))
+        if (evaluated := metrics.get("eval/mean_return")) is not None:
+            self.evaluated, self.best = evaluated, max(self.best, evaluated)
 
     @property
     def rate(self) -> float:
@@ -74,11 +81,12 @@ class PlainLines(Quiet):
         running = self._running
         running.add(metrics)
         update, lost = metrics["update"], metrics.get("env/non_finite_rows")
+        evaluated = metrics.get("eval/mean_return")
         line = (
             f"update {update}/{running.config.num_updates}"
             f"  steps {metrics['global_step']}"
             f"  env_steps/s {metrics['env_steps_per_s']:.0f}"
-            f"  eta {_duration(running.seconds_left(update))}"
+            f"  remaining {_duration(running.seconds_left(update))}"
             f"  return {_number(running.returns.mean)}"
             f"  policy_loss {metrics['loss/policy_loss']:.4f}"
             f"  value_loss {metrics['loss/value_loss']:.4f}"
@@ -86,6 +94,7 @@ class PlainLines(Quiet):
             f"  kl {metrics['loss/approx_kl']:.4f}"
             + (f"  skipped {metrics['skipped_steps']}" if metrics["skipped_steps"] else "")
             + (f"  not finite {lost}" if lost else "")
+            + (f"  evaluated {evaluated:.1f}" if evaluated is not None else "")
         )
         print(line, flush=True)
 
@@ -96,13 +105,16 @@ class LiveDisplay:
     def __init__(self, config: Config, console: Console) -> None:
         self._running = _Running(config)
         self._live = Live(console=console, refresh_per_second=2, transient=False)
+        self._echo = _no_echo()
 
     def __enter__(self) -> Self:
+        self._echo.__enter__()
         self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        self._echo.__exit__(None, None, None)
 
     def show(self, metrics: dict[str, Any]) -> None:
         """Redraws the display."""
@@ -119,15 +131,18 @@ class LiveDisplay:
         table.add_column(style="cyan", no_wrap=True)
         table.add_column()
         table.add_row("progress", f"{_bar(done)} {done:.0%}  update {update}/{config.num_updates}")
-        table.add_row("env steps", f"{metrics['global_step']:,} of {config.total_timesteps:,}")
+        steps = f"{metrics['global_step']:,} of {config.total_timesteps:,}"
+        table.add_row("env steps", f"{steps} (reset rows are not counted)")
         frames = metrics["frames"] / max(metrics["global_step"], 1) * running.rate
         table.add_row("rate", f"{running.rate:,.0f} env steps/s  {frames:,.0f} frames/s")
         table.add_row(
             "time",
-            f"{_duration(metrics['wall_time'])} gone"
-            f"  {_duration(running.seconds_left(update))} left",
+            f"elapsed {_duration(metrics['wall_time'])}"
+            f"  remaining {_duration(running.seconds_left(update))}",
         )
         table.add_row("return", f"{_number(running.returns.mean)} (last {WINDOW} episodes)")
+        if running.evaluated is not None:
+            table.add_row("evaluated", f"{running.evaluated:.1f}  best {running.best:.1f}")
         table.add_row(
             "losses",
             f"policy {metrics['loss/policy_loss']:.4f}  value {metrics['loss/value_loss']:.4f}"
@@ -135,7 +150,7 @@ class LiveDisplay:
         )
         table.add_row(
             "ratio",
-            f"kl {metrics['loss/approx_kl']:.4f}  clipped {metrics['loss/clip_frac']:.1%}"
+            f"kl {metrics['loss/approx_kl']:.4f}  clip fraction {metrics['loss/clip_frac']:.1%}"
             f"  explained variance {metrics['loss/explained_variance']:.2f}",
         )
         total = metrics["time/total"]
@@ -146,6 +161,24 @@ class LiveDisplay:
         if lost := metrics.get("env/non_finite_rows"):
             table.add_row("left out", f"{lost} rows were not finite")
         return table
+
+
+@contextmanager
+def _no_echo() -> Iterator[None]:
+    """Keeps what is typed, ^C for one, out of the display, which it would move by a line."""
+    try:
+        stdin = sys.stdin.fileno()
+        kept = termios.tcgetattr(stdin)
+        changed = [*kept[:3], kept[3] & ~termios.ECHO, *kept[4:]]
+        termios.tcsetattr(stdin, termios.TCSADRAIN, changed)
+    except (termios.error, OSError, ValueError, AttributeError):  # no terminal, or none of ours
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(termios.error, OSError):
+            termios.tcsetattr(stdin, termios.TCSADRAIN, kept)
 
 
 def make_progress(config: Config, *, quiet: bool) -> Progress:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastppo import machine, settings, signals, streams
 from fastppo.config import Config
 from fastppo.errors import Diverged, Interrupted, MachineError, UserError
 from fastppo.own_envs import OwnEnvs
+from fastppo.revision import revision
 from fastppo.run.args import TrainArgs
 from fastppo.run.evaluations import Evaluations
 from fastppo.run.progress import Progress, make_progress
@@ -144,8 +146,10 @@ def _check(config: Config, extras: Extras) -> None:
 
 
 def _record(trainer: Trainer) -> dict[str, Any]:
-    """What the run runs on."""
+    """When the run began, of which code, and what it runs on."""
     return machine.record() | {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "code": revision(),
         "backend": trainer.backend,
         "engine": trainer.engine.name,
         "stepping": trainer.engine.stepping(trainer.env),

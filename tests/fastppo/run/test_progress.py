@@ -1,9 +1,14 @@
 """What a run shows: figures that are right, and a display that fits."""
 
 import io
+import os
+import pty
 import re
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,13 +68,13 @@ def test_live_display_shows_rate_time_return_losses_and_phases(
 
     assert "CartPole-v1 seed 1" in words
     assert "33% update 2/6" in words
-    assert "256 of 768" in words
+    assert "256 of 768 (reset rows are not counted)" in words
     assert "256 env steps/s 1,024 frames/s" in words
-    assert "0:00:01 gone 0:00:02 left" in words  # 4 updates of 128 steps at 256 a second
+    assert "elapsed 0:00:01 remaining 0:00:02" in words  # 4 updates of 128 steps at 256 a second
     assert "21.5 (last 100 episodes)" in words
     assert "policy 0.1250 value 0.1250" in words
     assert "kl 0.1250" in words
-    assert "clipped 12.5%" in words
+    assert "clip fraction 12.5%" in words
     for name in PHASES:
         assert f"{name} 16%" in words
     assert "other 20%" in words
@@ -133,7 +138,9 @@ def test_one_plain_line_per_update_with_its_figures(
 
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 3
-    assert out[2].startswith("update 3/6  steps 384  env_steps/s 256  eta 0:00:01  return 21.5")
+    assert out[2].startswith(
+        "update 3/6  steps 384  env_steps/s 256  remaining 0:00:01  return 21.5"
+    )
     for name in ("policy_loss", "value_loss", "entropy", "kl"):
         assert f"  {name} 0.125" in out[2]
 
@@ -159,3 +166,25 @@ def test_plain_lines_where_no_terminal_is_and_nothing_when_quiet(
     quiet = make_progress(tiny(), quiet=True)
     assert isinstance(quiet, Quiet)
     assert not isinstance(quiet, PlainLines)
+
+
+def test_ctrl_c_in_a_narrow_terminal_leaves_one_title(tmp_path: Path) -> None:
+    """A table as wide as the window: an echo of ^C would wrap, and the next picture miss a line."""
+    words = ["train", "CartPole-v1", "--run-dir", str(tmp_path / "run"), "--total-timesteps"]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.environ["COLUMNS"] = "45"
+        os.execv(sys.executable, [sys.executable, "-m", "fastppo", *words, "9000000"])
+    said, asked = b"", False
+    with suppress(OSError):  # the terminal's end
+        while data := os.read(terminal, 65536):
+            said += data
+            if not asked and said.count(b"seed 1") == 3:
+                os.write(terminal, b"\x03")
+                asked = True
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGINT
+    assert b"^C" not in said
+    assert b"\x03" not in said
+    assert b"stopped after update" in said
