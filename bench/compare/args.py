@@ -23,7 +23,11 @@ class Args:
     """Compare across machines and different work too, differences spelled out; ratios are raw."""
     strict: bool = False
     """Exit with 5 where a result settles nothing."""
+    json: Output = None
+    """Write the comparison as JSON."""
+    html: Output = None
+    """Write it as one page that opens offline."""
     md: Output = None
-    """Write the comparison as markdown."""
+    """Write it as markdown."""
     junit: Output = None
     """Write it as JUnit XML."""

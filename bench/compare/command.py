@@ -10,7 +10,7 @@ from fastppo.bench.compare import table
 from fastppo.bench.compare.args import Args
 from fastppo.bench.compare.comparison import compare
 from fastppo.bench.compare.junit import junit
-from fastppo.bench.report.data import read
+from fastppo.bench.report.data import run_of
 from fastppo.bench.results import result
 from fastppo.errors import UserError
 
@@ -29,9 +29,13 @@ def run(args: Args) -> int:
     """
     if not (0 <= args.tolerance < 1):
         raise UserError(f"--tolerance: {args.tolerance} must be a number from 0 to below 1")
-    a, b = (read([path])[0] for path in (args.a, args.b))
+    a, b = (run_of(result.read(path), path.name) for path in (args.a, args.b))
     found = compare(a, b, args.tolerance, allow_mismatch=args.allow_mismatch)
     table.print_comparison(found)
+    if args.json is not None:
+        result.write_text(args.json, table.as_json(found, strict=args.strict), "--json")
+    if args.html is not None:
+        result.write_text(args.html, table.html(found), "--html")
     if args.md is not None:
         result.write_text(args.md, table.markdown(found), "--md")
     if args.junit is not None:

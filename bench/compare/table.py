@@ -1,10 +1,14 @@
 """A comparison of two result files as a terminal table and as markdown: the same rows and notes."""
 
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 
+from fastppo import files
 from fastppo.bench.compare.comparison import Comparison
 from fastppo.bench.compare.drift import (
     DRIFT,
@@ -17,7 +21,7 @@ from fastppo.bench.compare.drift import (
 )
 from fastppo.bench.compare.verdicts import CONTROL, NOT_MEASURED, ComparedRow
 from fastppo.bench.report.console import make_console
-from fastppo.bench.report.data import Entry
+from fastppo.bench.report.data import Entry, ResultFile
 from fastppo.bench.report.escape import code, escape
 from fastppo.bench.report.markdown import details, table
 from fastppo.bench.report.numbers import amount, ratio, with_ends
@@ -28,6 +32,8 @@ from fastppo.bench.results.statistics import FEWEST_RUNS
 
 ORDER = (REGRESSION, NOT_MEASURED, INCONCLUSIVE, IMPROVED, PASS)
 QUIET = (PASS, CONTROL)
+VOID = "void"
+SCHEMA = "fastppo.compare/1"
 SESSIONS = (
     f"Two sessions: {DRIFT:.1%} (standard deviation) between them, which no sample shows, is in "
     "every interval; so equal code passes from about 15% tolerance, and slow-downs show from about "
@@ -57,13 +63,17 @@ def print_comparison(found: Comparison, console: Console | None = None) -> None:
         facts = run.facts()
         say(console, f"{name}: {run.name}, {facts['date']}, {facts['code']}")
     say(console, "", sentence(found), "")
-    drawn = rows(found.rows, narrow=console.width < NARROW)
+    drawn = rows(found.rows, narrow=console.width < NARROW, void=found.void is not None)
     print_table(drawn, console, red=(REGRESSION, NOT_MEASURED))
     say(console, *notes(found))
 
 
-def rows(compared: Sequence[ComparedRow], *, narrow: bool = False) -> Table:
-    """A row per result, under the name of what was measured."""
+def rows(compared: Sequence[ComparedRow], *, narrow: bool = False, void: bool = False) -> Table:
+    """A row per result, under the name of what was measured.
+
+    Args:
+        void: the comparison says nothing, so no row passes or fails.
+    """
     cells: list[tuple[str, ...]] = []
     last = ""
     for row in compared:
@@ -72,12 +82,17 @@ def rows(compared: Sequence[ComparedRow], *, narrow: bool = False) -> Table:
             cells.append((heading,))
             last = heading
         cells.append((f"  {row.impl}", *map(_middle, (row.a, row.b)), ratio_of(row, narrow=narrow),
-                      row.verdict))  # fmt: skip
+                      verdict_of(row, void=void)))  # fmt: skip
     units = {entry.unit for row in compared for entry in (row.a, row.b) if entry} - {"s"}
     first = f"result, {units.pop()}" if len(units) == 1 else "result"
     sure = any(map(_has_interval, compared))
     heading = f"ratio [{COVERS}]" if sure and not narrow else "ratio"
     return Table(first, ("A", "B", heading, "verdict"), cells)
+
+
+def verdict_of(row: ComparedRow, *, void: bool) -> str:
+    """Of one row; in a void comparison only what was not measured has one."""
+    return VOID if void and row.verdict not in (NOT_MEASURED, CONTROL) else row.verdict
 
 
 def _middle(entry: Entry | None) -> str:
@@ -157,13 +172,64 @@ def name_of(one: Entry | ComparedRow) -> str:
     return f"{one.impl} on {one.id}{clock}"
 
 
+def as_json(found: Comparison, *, strict: bool) -> str:
+    """Verdict, rows and notes, for a program to read."""
+
+    def side(run: ResultFile) -> dict[str, Any]:
+        return {"file": run.name, **run.facts()}
+
+    def row(one: ComparedRow) -> dict[str, Any]:
+        middles = {
+            name: None if entry is None or entry.value is None else entry.value.value
+            for name, entry in (("a", one.a), ("b", one.b))
+        }
+        return {
+            "id": one.id,
+            "impl": one.impl,
+            "clock": one.clock,
+            "unit": next((entry.unit for entry in (one.a, one.b) if entry), None),
+            **middles,
+            "ratio": one.ratio and asdict(one.ratio),
+            "verdict": verdict_of(one, void=found.void is not None),
+            "remark": one.remark,
+        }
+
+    whole = {
+        "schema": SCHEMA,
+        "a": side(found.a),
+        "b": side(found.b),
+        "tolerance": found.tolerance,
+        "void": found.void,
+        "verdict": sentence(found),
+        "exit_code": found.exit_code(strict=strict),
+        "rows": [row(one) for one in found.rows],
+        "notes": notes(found),
+    }
+    return json.dumps(files.finite(whole), indent=1, allow_nan=False) + "\n"
+
+
+def html(found: Comparison) -> str:
+    """One page that opens offline."""
+    from fastppo.bench.report import html as report  # takes matplotlib, which a table does without
+
+    shared = {f"{name}: {key}": text for name, run in (("A", found.a), ("B", found.b))
+              for key, text in {"file": run.name, **run.facts()}.items()}  # fmt: skip
+    drawn = rows(found.rows, void=found.void is not None)
+    section = report.Section(
+        "comparison", "Comparison", f"{found.a.name} and {found.b.name}", shared, [drawn], [], [],
+        notes(found),
+    )  # fmt: skip
+    return report.page([sentence(found)], [section], shared)
+
+
 def markdown(found: Comparison) -> str:
     """For a pull request: the verdict, what is not a PASS, and the rest to unfold."""
-    loud = [row for row in found.rows if row.verdict not in QUIET]
-    quiet = [row for row in found.rows if row.verdict in QUIET]
+    void = found.void is not None
+    loud = [row for row in found.rows if row.verdict not in QUIET or void]
+    quiet = [row for row in found.rows if row.verdict in QUIET and not void]
     lines = [f"**{escape(sentence(found))}**", ""]
     if loud:
-        lines += [*table(rows(loud)), ""]
+        lines += [*table(rows(loud, void=void)), ""]
     if quiet:
         lines += [
             *details(f"{len(quiet)} results that passed or are controls", table(rows(quiet))),

@@ -257,6 +257,22 @@ def round_ratios(entry: Entry, base: Entry) -> list[tuple[float | None, float]]:
     ]
 
 
+def ratio_between(entry: Entry, base: Entry) -> Interval | None:
+    """As `round_ratios`, over launches; None where no round has both."""
+    theirs = _slices(base)
+    higher = entry.raw["better"] == "higher"
+    launches = []
+    for number, launch in enumerate(entry.launches):
+        numbered = launch.get("rounds")
+        turns = [(0, n) for n in numbered] if numbered else [
+            (number, i) for i in range(len(launch["samples"]))
+        ]  # fmt: skip
+        both = [(x, theirs[turn][1]) for x, turn in zip(launch["samples"], turns, strict=True)
+                if x is not None and x > 0 and turn in theirs]  # fmt: skip
+        launches.append([x / y if higher else y / x for x, y in both])
+    return over_launches(launches) if any(launches) else None
+
+
 def _slices(entry: Entry) -> dict[tuple[int, int], tuple[float | None, float]]:
     """Time and sample by round; where rounds are not numbered, by launch and place."""
     found = {}

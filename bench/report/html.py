@@ -111,6 +111,16 @@ def html(runs: Sequence[ResultFile]) -> str:
         for name, value in (runs[0].facts().items() if runs else ())
         if all(run.facts()[name] == value for run in runs)
     }
+    return page(sentences(runs), sections, shared)
+
+
+def page(said: Sequence[str], sections: Sequence[Section], shared: dict[str, str]) -> str:
+    """The page of some sections.
+
+    Args:
+        said: the verdict first.
+        shared: facts that all sections have.
+    """
     environment = Environment(
         loader=PackageLoader("fastppo.bench.report", "."),
         autoescape=True,
@@ -119,7 +129,7 @@ def html(runs: Sequence[ResultFile]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["inline"] = lambda chart: Markup(chart.inline())
-    verdict, *others = sentences(runs)
+    verdict, *others = said
     return environment.get_template("report.html.jinja").render(
         verdict=verdict,
         others=others,

@@ -8,6 +8,7 @@ from xml.etree import ElementTree as xml
 from fastppo.bench.report.data import Entry, ResultFile, parity_verdict
 from fastppo.bench.report.notes import inconclusive
 from fastppo.bench.report.numbers import amount, with_ends
+from fastppo.bench.report.ranking import too_slow
 from fastppo.bench.report.tables_gate import FAILED, findings
 from fastppo.bench.report.tables_static import problems
 
@@ -23,7 +24,8 @@ def junit(runs: Sequence[ResultFile]) -> str:
         suite = xml.SubElement(root, "testsuite", name=f"{run.kind} {run.name}".rstrip())
         suite.set("timestamp", facts["date"])
         properties(suite, facts)
-        cases = [_case(suite, entry) for entry in run.entries]
+        slow = {id(entry): said for entry, said in too_slow(run)}
+        cases = [_case(suite, entry, slow.get(id(entry))) for entry in run.entries]
         for failure in run.failures:
             case = named(suite, failure["id"], failure["impl"])
             xml.SubElement(case, "failure", message=str(failure["reason"]), type="NotMeasured")
@@ -59,7 +61,7 @@ def named(suite: xml.Element, name: str, impl: str) -> xml.Element:
     return xml.SubElement(suite, "testcase", classname=name, name=impl, time="0")
 
 
-def _case(suite: xml.Element, entry: Entry) -> xml.Element:
+def _case(suite: xml.Element, entry: Entry, slow: str | None) -> xml.Element:
     name = entry.id if entry.clock in ("wall", "none") else f"{entry.id} {entry.clock}"
     case = named(suite, name, entry.impl)
     seconds = [s for launch in entry.launches for s in launch.get("seconds", ())]
@@ -83,6 +85,8 @@ def _case(suite: xml.Element, entry: Entry) -> xml.Element:
     properties(case, facts)
     if found := problems([entry]):
         xml.SubElement(case, "failure", message="; ".join(found), type="Worse")
+    elif slow is not None:
+        xml.SubElement(case, "failure", message=slow, type="TooSlow")
     elif entry.kind == "gate":
         _gated(case, entry)
     elif value is None:

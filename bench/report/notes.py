@@ -15,6 +15,7 @@ from fastppo.bench.report.data import (
     parity_verdict,
 )
 from fastppo.bench.report.numbers import ABOVE, count, of_ceiling, ratio, share, with_ends
+from fastppo.bench.report.ranking import SURE, busy, fastest, too_slow
 from fastppo.bench.report.tables_env import advice
 from fastppo.bench.report.tables_gate import ORDER as VERDICTS
 from fastppo.bench.report.tables_gate import READING as GATE_READING
@@ -27,11 +28,9 @@ from fastppo.bench.report.tables_learn import until_threshold
 from fastppo.bench.report.tables_runs import READING as RUNS_READING
 from fastppo.bench.report.tables_runs import said, unfinished
 from fastppo.bench.report.tables_static import LEGENDS, problems
-from fastppo.bench.results.intervals import COVERS, OLDER, heading
+from fastppo.bench.results.intervals import heading
 
 OURS = "fastppo"
-SURE = (COVERS, OLDER)
-"""Labels of intervals that are taken for certain."""
 
 
 def sentences(runs: Sequence[ResultFile]) -> list[str]:
@@ -142,6 +141,8 @@ def findings(run: ResultFile) -> list[str]:
     void = [f"VOID: {run.record['void']}"] if run.record.get("void") else []
     return [
         *sentences_of,
+        *fastest(run.groups),
+        *(said for _, said in too_slow(run)),
         *advice(run.entries),
         *void,
         *gate_findings(run.entries),
@@ -267,7 +268,7 @@ def _peculiarities(run: ResultFile) -> list[str]:
 
 def reservations(run: ResultFile) -> list[str]:
     """Everything that limits what the numbers say, one line each."""
-    lines = []
+    lines = [*busy(run)]
     for entry in run.entries:
         name = f"{entry.impl} on {entry.id}"
         work = mismatches(entry)

@@ -50,6 +50,8 @@ class Args(Outputs):
     """Three environments, short slices, no tuning: for CI."""
     allow_mismatch: bool = False
     """Measure different work, too, with the differences spelled out."""
+    fail_below: Annotated[float | None, arg(metavar="RATIO", help_behavior_hint="")] = None
+    """Exit with 1 where an implementation's ratio to the base is below this for certain."""
     parity: Annotated[
         tuple[Path, ...], Role.SOURCE, arg(metavar="F ...", help_behavior_hint="")
     ] = ()

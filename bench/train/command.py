@@ -9,6 +9,8 @@ from fastppo.bench.launch import implementations
 from fastppo.bench.launch.measure import BRIEF, FULL, Effort, Measurement
 from fastppo.bench.publish import keep, prepared, publish
 from fastppo.bench.recipes import workloads
+from fastppo.bench.report.data import run_of
+from fastppo.bench.report.ranking import too_slow
 from fastppo.bench.results import result
 from fastppo.bench.train import entries
 from fastppo.bench.train.args import Args
@@ -21,8 +23,11 @@ def run(args: Args) -> int:
     """Measures, writes what was asked for after every task, and prints the table.
 
     Returns:
-        0, or 3 if an implementation could not be measured.
+        0; 1 if one is slower than --fail-below allows; 3 if one could not be measured.
     """
+    limit = args.fail_below
+    if limit is not None and not (limit > 0 and math.isfinite(limit)):
+        raise UserError(f"--fail-below: {limit} must be a finite number above 0")
     effort = _effort(args)
     chosen = implementations.parse(args.impl or [",".join(DEFAULT)])
     base = implementations.base_of(args.base, chosen, "measured")
@@ -34,7 +39,7 @@ def run(args: Args) -> int:
         args.env_ids, recipe_names, seed=args.seed, device=args.device, brief=args.quick
     )
 
-    record = result.new("train", [])
+    record = result.new("train", [], **({} if limit is None else {"fail_below": limit}))
     try:
         for config in configs:
             measurement = Measurement(
@@ -48,6 +53,8 @@ def run(args: Args) -> int:
                     keep(record, args)
     finally:
         publish(record, args)
+    if args.fail_below is not None and too_slow(run_of(record)):
+        return 1
     return 3 if record["failures"] else 0
 
 

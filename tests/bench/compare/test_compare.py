@@ -309,3 +309,44 @@ def test_the_interval_does_not_depend_on_what_else_is_compared(
 
     (alone,) = comparison.compare(fourth[0], fourth[1], 0.05).rows
     assert comparison.compare(a, b, 0.05).rows[3].ratio == alone.ratio
+
+
+def test_a_void_comparison_has_no_row_that_passes(
+    run: Compare, kernel_record: Make, capsys: Capture, tmp_path: Path
+) -> None:
+    moved = kernel_record(speed=0.7, copy=0.7, seed=1)
+    outputs = {name: str(tmp_path / f"c.{name}") for name in ("md", "html", "json")}
+    flags = [word for name, path in outputs.items() for word in (f"--{name}", path)]
+
+    assert run(kernel_record(), moved, *flags) == 4
+
+    shown = [capsys.readouterr().out, *(Path(path).read_text() for path in outputs.values())]
+    for text in shown:
+        assert "PASS" not in text
+        assert "REGRESSION" not in text
+        assert "void" in text
+    record = json.loads(Path(outputs["json"]).read_text())
+    assert {row["verdict"] for row in record["rows"]} <= {"void", "control"}
+    assert record["exit_code"] == 4
+
+
+def test_every_output_has_the_rows_and_the_verdict(
+    run: Compare, train_record: Make, launched: Make, tmp_path: Path
+) -> None:
+    a, b = train_record(names=SMALL), train_record({"fastppo": 0.5}, seed=1, names=SMALL)
+    paths = {name: tmp_path / f"c.{name}" for name in ("json", "html", "junit", "md")}
+    flags = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
+
+    assert run(launched(a), launched(b), *flags) == 1
+
+    record = json.loads(paths["json"].read_text())
+    assert record["schema"] == "fastppo.compare/1"
+    assert record["exit_code"] == 1
+    ours = [row for row in record["rows"] if row["impl"] == "fastppo"]
+    assert [row["verdict"] for row in ours] == ["REGRESSION"] * 2
+    assert ours[0]["ratio"]["value"] == pytest.approx(0.5, abs=0.1)
+    assert ours[0]["b"] == pytest.approx(0.5 * ours[0]["a"], rel=0.1)
+    page = paths["html"].read_text()
+    assert record["verdict"].partition(":")[0] == "REGRESSION"
+    assert "REGRESSION: of 4 results" in page
+    assert "<script" not in page
