@@ -78,6 +78,11 @@ lint: $(STAMP)  ## ruff check, ruff format --check, mypy strict
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: $(STAMP)  ## the pages as a site in build/site, every link checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open build/site/index.html"
+
 .PHONY: dist
 dist: $(STAMP)  ## sdist and wheel; the wheel may hold nothing but fastppo/
 	rm -rf build dist

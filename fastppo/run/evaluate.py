@@ -21,7 +21,7 @@ from fastppo.run.args import EvalArgs
 from fastppo.run.rundir import RunDir
 from fastppo.run.video import Video
 from fastppo.saved_policy import SavedPolicy
-from fastppo.tasks import action_space_of, spec_of
+from fastppo.tasks import EnvSpec, spec_of
 from fastppo.text import print_err, print_out
 from fastppo.tracking.wandb_eval import record_eval
 from fastppo.waiting import waiting
@@ -110,6 +110,22 @@ def _play(
     return returns, lengths
 
 
+def _environments(
+    config: Config, num_envs: int, seed: int, own: OwnEnvs | None, video: Path | None
+) -> tuple[VecEnv, EnvSpec]:
+    """Environments to play in, and their shapes; they can be drawn where a film is wanted."""
+    spec = spec_of(config) if own is None else own.spec
+    if video is not None:
+        videos.check(video)
+        if own is None:
+            videos.prepare_drawing(config.env_id)
+    plan = threads.plan(config, spec)
+    torch.set_num_threads(plan.torch_threads)
+    seeds = randomness.env_seeds(seed, range(num_envs), purpose="eval")
+    draws = video is not None
+    return VecEnv(config, seeds, num_threads=plan.env_threads, own=own, draws=draws), spec
+
+
 def evaluate(
     config: Config,
     state: dict[str, Any],
@@ -142,24 +158,14 @@ def evaluate(
     if state["config"] != config.to_dict():
         raise UserError("checkpoint: belongs to another run than config.json; name one of this run")
     config = dataclasses.replace(config, episodic_life=False, sign_reward=False)
-    spec = spec_of(config) if own is None else own.spec
-    actions = action_space_of(config.env_id) if own is None else own.actions
-    plan = threads.plan(config, spec)
-    torch.set_num_threads(plan.torch_threads)
-    policy = SavedPolicy(config, state, spec, actions, resolve_device(device), seed=seed)
     num_envs = min(episodes, MAX_ENVS) if own is None else own.num_envs
+    env, spec = _environments(config, num_envs, seed, own, video)
+    policy = SavedPolicy(config, state, spec, env.actions, resolve_device(device), seed=seed)
     share = [episodes // num_envs + (env < episodes % num_envs) for env in range(num_envs)]
-    seeds = randomness.env_seeds(seed, range(num_envs), purpose="eval")
-    if video is not None:
-        videos.check(video)
-        if own is None:
-            videos.prepare_drawing(config.env_id)
-    draws = video is not None
-    env = VecEnv(config, seeds, num_threads=plan.env_threads, own=own, draws=draws)
     with ExitStack() as stack:
+        stack.callback(env.close)
         film = None if video is None else stack.enter_context(videos.Video(video, spec))
         returns, lengths = _play(policy, env, share, deterministic=deterministic, film=film)
-    env.close()
     if env.gate.rows.any():
         print_err(f"fastppo: warning: {env.gate.warning()}")
     all_returns = [total for done in returns for total in done]
