@@ -20,8 +20,10 @@ from fastppo.bench.profile.trace import Event, Trace
 from fastppo.bench.profile.verdict import Facts, split_time
 from fastppo.cgroups import available_cores
 from fastppo.config import Config
+from fastppo.engines import choose
 from fastppo.errors import Interrupted
 from fastppo.signals import StopRequest
+from fastppo.tasks import spec_of
 from fastppo.trainer import Trainer
 
 WARM_UP = 2
@@ -81,6 +83,7 @@ class Profile:
         compute, memory, product = self._work(trace)
         wall = fmean(update.wall_s for update in self.plain)
         env = fmean(update.phases["env"] for update in self.plain)
+        fastest = choose(replace(config, engine="auto"), spec_of(config), self.backend).name
         own_us = sum(operator.self_us for operator in trace.operators.values())
         kinds = ("HtoD", "DtoH", "DtoD") if on_gpu else ("host",)
         return Facts(
@@ -93,6 +96,7 @@ class Profile:
             shared_trunk=config.shared_trunk,
             env_threads=self.plan.env_threads,
             torch_threads=self.plan.torch_threads,
+            faster_engine=None if fastest == "eager" else fastest,
             env_steps=fmean(update.env_steps for update in self.plain),
             wall_s=wall,
             split=split_time(

@@ -30,6 +30,8 @@ class Facts:
     shared_trunk: bool
     env_threads: int
     torch_threads: int
+    faster_engine: str | None
+    """What `--engine auto` takes for this run, where that is another than the one profiled."""
     env_steps: float
     """Transitions of one update."""
     wall_s: float
@@ -110,16 +112,30 @@ def _env(facts: Facts) -> str:
         return text + (
             f"In the env phase it makes {reached:.0%} of that: the time is lost around EnvPool "
             "(`VecEnv.step`), or to others on these cores. Try "
-            f"`--num-envs {4 * facts.num_envs}` to spread it over more rows."
+            f"{', or '.join([*_free(facts), _more_envs(facts)])} to spread it over more rows."
         )
     useful = min(facts.cores, facts.num_envs)
-    tries = [f"`--num-envs {4 * facts.num_envs}` to spread the cost of a call over more rows"]
+    tries = [f"{_more_envs(facts)} to spread the cost of a call over more rows"]
     if facts.env_threads < useful:
         tries.insert(0, f"`--env-threads {useful}`, as there are {facts.cores} cores")
     return text + (
         f"Try {', or '.join(tries)} (`fastppo bench env {facts.env_id}` measures both); beyond "
         "that only more or faster cores help."
     )
+
+
+def _free(facts: Facts) -> list[str]:
+    """What costs nothing: the same learning, in less time."""
+    if facts.faster_engine is None:
+        return []
+    return [
+        f"`--engine auto`, which takes {facts.faster_engine} here: acting and updating are one "
+        "call each, which no profiler sees into"
+    ]
+
+
+def _more_envs(facts: Facts) -> str:
+    return f"`--num-envs {4 * facts.num_envs}` (learning changes)"
 
 
 def _dispatch(facts: Facts) -> str:
@@ -130,13 +146,13 @@ def _dispatch(facts: Facts) -> str:
             f"{facts.operators / facts.env_steps:.3g} operators of {facts.operator_us:.1f} us "
             "on average"
         )
-    tries = [f"`--num-envs {4 * facts.num_envs}`, so that each call serves more rows"]
+    tries = [f"{_more_envs(facts)}, so that each call serves more rows"]
     if facts.num_minibatches > 1:
         fewer = facts.num_minibatches // 2
         tries.append(f"`--num-minibatches {fewer}`, larger minibatches (learning changes)")
     if facts.torch_threads > 1 and not facts.on_gpu:
         tries.insert(0, "`--torch-threads 1`, as handing out short work costs more than it saves")
-    return f"An env step costs {calls}. Try {', or '.join(tries)}."
+    return f"An env step costs {calls}. Try {', or '.join([*_free(facts), *tries])}."
 
 
 def _compute(facts: Facts) -> str:
@@ -150,7 +166,8 @@ def _compute(facts: Facts) -> str:
     if not facts.on_gpu and facts.torch_threads < facts.cores:
         tries.append(f"`--torch-threads {facts.cores}`")
     if rate < FAR * peak and facts.num_minibatches > 1:
-        tries.append(f"`--num-minibatches {facts.num_minibatches // 2}`, larger minibatches")
+        fewer = facts.num_minibatches // 2
+        tries.append(f"`--num-minibatches {fewer}`, larger minibatches (learning changes)")
     less = ["fewer `--update-epochs`"]
     if facts.widths is not None:
         less.append(f"`--hidden-sizes` below {' '.join(map(str, facts.widths))}")
@@ -159,7 +176,7 @@ def _compute(facts: Facts) -> str:
     tries.append(f"less work ({', '.join(less)}; learning changes)")
     if not facts.on_gpu:
         tries.append("a GPU, `--device cuda`")
-    return f"{text}Try {', or '.join(tries)}."
+    return f"{text}Try {', or '.join([*_free(facts), *tries])}."
 
 
 def _memory(facts: Facts) -> str:
@@ -167,15 +184,16 @@ def _memory(facts: Facts) -> str:
         f"{facts.copied_bytes / facts.env_steps:,.0f} bytes are copied per env step; a plain copy "
         f"moves {facts.copy_bytes_per_s / 1e9:,.3g} GB/s here. "
     )
-    tries = ["fewer `--update-epochs`"]
+    tries = ["fewer `--update-epochs` (learning changes)"]
     if not facts.on_gpu:
         smaller = f"`--num-minibatches {2 * facts.num_minibatches}`"
         tries.insert(0, f"{smaller}, so that a minibatch stays in the cache (learning changes)")
+    tries = [*_free(facts), *tries]
     return f"{text}Try {', or '.join(tries)}; the operators above tell which of them it is."
 
 
 def _sync(facts: Facts) -> str:
     return (
         f"It waits {facts.syncs / facts.env_steps:.3g} times per env step. Try "
-        f"`--num-envs {4 * facts.num_envs}`, so that each wait serves more rows."
+        f"{_more_envs(facts)}, so that each wait serves more rows."
     )

@@ -223,7 +223,7 @@ def _of_learning(run: ResultFile, middles: str) -> list[str]:
         f"final return: interquartile mean over seeds{part}; bootstrap, {middles}.",
         f"median steps, time to threshold: when half of the seeds had reached it{window} "
         f"(Kaplan-Meier), by order statistics, {heading(one.label for one in waits if one)}; time "
-        "includes the start of the process.",
+        "includes the start of the process, from the first update it does not.",
     ]
     sources = {
         f"threshold of {entry.detail['env_id']}: {count(entry.detail['threshold'])}, by {source}."

@@ -8,7 +8,7 @@ from fastppo.bench.report.data import Entry, Group, ResultFile, interval_of
 from fastppo.bench.report.numbers import count, seconds, share, until, with_ends
 from fastppo.bench.report.table import Table, label_of, title
 from fastppo.bench.results.intervals import Interval, heading
-from fastppo.bench.results.survival import to_threshold
+from fastppo.bench.results.survival import from_first_update, to_threshold
 
 WAITS = {"steps": count, "seconds": seconds}
 """What is waited for until a threshold, and how it is written."""
@@ -40,11 +40,14 @@ def _returns(groups: Sequence[Group], narrow: bool) -> Iterable[Table]:
             middle = text if narrow else with_ends(entry.value, count)
             rows.append((f"  {entry.impl}", middle, _reached(entry), steps))
             whole = [curve["total_s"] for curve in entry.detail["curves"]]
-            times.append((f"  {entry.impl}", time, seconds(median(whole) if whole else None)))
+            warm = until(from_start(entry), seconds, narrow=narrow)
+            middle = seconds(median(whole) if whole else None)
+            times.append((f"  {entry.impl}", time, warm, middle))
         rows += [(f"  {failure['impl']}", "not measured") for failure in group.failures]
     yield Table("learning", (returns, "reached", "median steps to threshold"), rows)
     if any(waits):
-        yield Table("wall time", ("median time to threshold", "median time of a run"), times)
+        columns = ("median time to threshold", "from the first update", "median time of a run")
+        yield Table("wall time", columns, times)
 
 
 def _goal(group: Group) -> str:
@@ -58,6 +61,13 @@ def until_threshold(entry: Entry, what: str) -> Interval | None:
     if entry.detail["threshold"] is None:
         return None
     return to_threshold(entry.detail["curves"], what)
+
+
+def from_start(entry: Entry) -> Interval | None:
+    """Median seconds to the threshold from the end of the first update."""
+    if entry.detail["threshold"] is None:
+        return None
+    return to_threshold(from_first_update(entry.detail["curves"]), "seconds")
 
 
 def _reached(entry: Entry) -> str:

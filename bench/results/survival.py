@@ -83,6 +83,24 @@ def to_threshold(curves: Sequence[Mapping[str, Any]], what: str) -> Interval | N
     return median_interval_of(times, [at is not None for at in there])
 
 
+def from_first_update(curves: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same runs with a clock that starts when their first update is done: imports, compiling
+    and the environments' start are left out.
+    """
+    found = []
+    for curve in curves:
+        begin = curve["wall_s"][0] if curve["wall_s"] else 0.0
+        there = curve["seconds_to_threshold"]
+        found.append(
+            {
+                **curve,
+                "seconds_to_threshold": None if there is None else there - begin,
+                "total_s": curve["total_s"] - begin,
+            }
+        )
+    return found
+
+
 def _exact(times: ArrayLike, reached: ArrayLike) -> tuple[list[float], list[Fraction]]:
     """Times at which runs got there, and the exact fraction that is left from then on."""
     when, there = _checked(times, reached)

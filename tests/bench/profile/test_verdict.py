@@ -10,7 +10,8 @@ from fastppo.bench.profile.verdict import Facts
 
 FACTS = Facts(
     env_id="Pong-v5", on_gpu=False, cores=4, num_envs=8, num_minibatches=4, widths=(64, 64),
-    shared_trunk=False, env_threads=2, torch_threads=2, env_steps=1000.0, wall_s=1.0,
+    shared_trunk=False, env_threads=2, torch_threads=2, faster_engine=None, env_steps=1000.0,
+    wall_s=1.0,
     split={"env": 0.2, "dispatch": 0.2, "compute": 0.2, "memory": 0.2, "sync": 0.2},
     operators=20_000.0, operator_us=12.5, launches=3000.0, syncs=500.0, copied_bytes=5e6,
     flops=6e9, product_s=0.3, matmul_flops_per_s=1e11, copy_bytes_per_s=1e10, envpool_rate=2000.0,
@@ -60,6 +61,22 @@ def test_the_paragraph_turns_with_what_was_measured(facts: Facts, told: list[str
 
     assert [part for part in told if part not in text] == [], text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("name", ["dispatch", "compute", "memory"])
+def test_what_costs_nothing_comes_first(name: str) -> None:
+    """Another engine and threads leave the learning alone; the others say that they do not."""
+    text = verdict.paragraph(facts_of(name, faster_engine="mlp"))
+    tries = text.partition("Try ")[2]
+
+    assert tries.startswith("`--engine auto`, which takes mlp here")
+    changing = [
+        flag for flag in ("--num-envs", "--num-minibatches", "--update-epochs") if flag in tries
+    ]
+    assert changing
+    for flag in changing:
+        assert "learning changes" in tries[tries.index(flag) :]
+        assert "--torch-threads" not in tries[tries.index(flag) :]
 
 
 def test_no_remedy_that_is_in_use_already() -> None:

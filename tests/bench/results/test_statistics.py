@@ -25,6 +25,7 @@ from fastppo.bench.results.statistics import (
     profile,
 )
 from fastppo.bench.results.survival import (
+    from_first_update,
     median_interval_of,
     median_time,
     survival,
@@ -334,3 +335,20 @@ def test_memory_stays_bounded_whatever_is_resampled(monkeypatch: pytest.MonkeyPa
     assert found.shape == (100,)
     assert max(sizes) == 7
     assert sum(sizes) == 100
+
+
+def test_from_the_first_update_leaves_the_start_out() -> None:
+    """By hand: two runs that took 3 s and 5 s to their first update."""
+    curves: list[dict[str, Any]] = [
+        {"wall_s": [3.0, 4.0, 6.0], "seconds_to_threshold": 4.0, "total_s": 6.0},
+        {"wall_s": [5.0, 9.0], "seconds_to_threshold": None, "total_s": 9.0},
+    ]
+
+    first, second = from_first_update(curves)
+
+    assert (first["seconds_to_threshold"], first["total_s"]) == (1.0, 3.0)
+    assert (second["seconds_to_threshold"], second["total_s"]) == (None, 4.0)
+    assert curves[0]["total_s"] == 6.0
+    found = to_threshold([first, first], "seconds")
+    assert found is not None
+    assert found.value == 1.0
