@@ -1,6 +1,7 @@
 """One `fastppo train`: a trainer, its run directory, its trackers, and how they end together."""
 
 import json
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from fastppo.run.rundir import RunDir
 from fastppo.signals import StopRequest
 from fastppo.text import called, print_err, print_out
 from fastppo.tracking import trackers as tracking
+from fastppo.tracking import wandb_names
 from fastppo.tracking.trackers import Tracker
 from fastppo.trainer import Trainer
 from fastppo.waiting import waiting
@@ -201,11 +203,20 @@ def _train(
                 _save_last(save, trainer, run, end)
                 raise
         if not quiet:
-            lost = trainer.env.gate.rows.sum()
-            left_out = f", {lost} that were not finite left out" if lost else ""
-            print_out(f"done: {trainer.global_step} env steps in {run.path}{left_out}")
-            if extras.own is None:
-                print_out(f"next: {called()} eval {run.path} --episodes 20")
+            _say_done(trainer, run.path, extras)
+
+
+def _say_done(trainer: Trainer, path: Path, extras: Extras) -> None:
+    """How it ended, and commands that work as they are pasted."""
+    lost = trainer.env.gate.rows.sum()
+    left_out = f", {lost} that were not finite left out" if lost else ""
+    print_out(f"done: {trainer.global_step} env steps in {path}{left_out}")
+    folder = shlex.quote(str(path))
+    if extras.own is None:
+        print_out(f"next: {called()} eval {folder} --episodes 20")
+    print_out(f"look: {called()} report {folder}")
+    if wandb_names.mode_for(trainer.config.wandb) == "offline":
+        print_out(f"upload: {called()} track sync {folder}")
 
 
 def _loop(
@@ -259,5 +270,5 @@ def _save_last(save: Callable[[], None], trainer: Trainer, run: RunDir, end: Bas
         return
     signals.tell(
         f"stopped after update {trainer.update}, checkpoint written; go on with: "
-        f"{called()} train --resume {run.path}"
+        f"{called()} train --resume {shlex.quote(str(run.path))}"
     )

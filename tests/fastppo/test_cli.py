@@ -1,6 +1,7 @@
 """The command line: what it resolves, and how it answers a mistake: one line, no traceback."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -385,7 +386,9 @@ def test_train_eval_and_resume_work_together(command: Command, tmp_path: Path) -
     again = command("train", "--resume", path)
 
     assert (trained.code, played.code, again.code) == (0, 0, 0)
-    assert trained.out.splitlines()[-1] == f"next: fastppo eval {path} --episodes 20"
+    assert trained.out.splitlines()[-2:] == [
+        f"next: fastppo eval {path} --episodes 20", f"look: fastppo report {path}"
+    ]  # fmt: skip
     assert played.out.startswith("CartPole-v1: return ")
     assert "over 2 episodes" in played.out
     assert "is complete: 2 updates" in again.out
@@ -499,3 +502,23 @@ def test_help_shows_the_defaults_of_the_environment(command: Command) -> None:
     assert "--clip-coef" in general.out
     assert "(default: 0.1)" not in general.out
     assert "(default: 0.1)" in atari.out
+
+
+def test_the_last_lines_are_commands_that_work_as_they_are_pasted(tmp_path: Path) -> None:
+    """By the path of the program as it was called, of a folder with a blank, offline W&B."""
+    program = Path(sys.executable).parent / "fastppo"
+    if not program.exists():
+        pytest.skip("fastppo is not installed as a program")
+    folder = tmp_path / "a run"
+    words = [str(program), "train", "CartPole-v1", "--run-dir", str(folder), *TINY]
+    env = os.environ | {"PATH": "/usr/bin:/bin"}
+
+    words += ["--wandb", "offline"]
+    done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=tmp_path, check=True)
+
+    said = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    assert said["upload"] == f"{program} track sync '{folder}'"
+    for name in ("next", "look"):
+        assert said[name].startswith(f"{program} ")
+        again = subprocess.run(said[name], shell=True, capture_output=True, text=True, env=env)
+        assert again.returncode == 0, again.stderr

@@ -232,6 +232,6 @@ def test_sigterm_ends_the_process_with_143_a_checkpoint_and_the_remedy(story: St
     assert out == ""
     assert err == (
         f"stopped after update {newest(story.path)}, checkpoint written; go on with: "
-        f"fastppo train --resume {story.path}\n"
+        f"{sys.executable} -m fastppo train --resume {story.path}\n"
     )
     assert newest(story.path) == len(rows_of(story.path))
