@@ -212,8 +212,13 @@ def html(found: Comparison) -> str:
     """One page that opens offline."""
     from fastppo.bench.report import html as report  # takes matplotlib, which a table does without
 
-    shared = {f"{name}: {key}": text for name, run in (("A", found.a), ("B", found.b))
-              for key, text in {"file": run.name, **run.facts()}.items()}  # fmt: skip
+    a, b = ({"file": run.name, **run.facts()} for run in (found.a, found.b))
+    shared: dict[str, str] = {}
+    for key in a:
+        if a[key] == b[key]:
+            shared[key] = a[key]
+        else:
+            shared |= {f"A: {key}": a[key], f"B: {key}": b[key]}
     drawn = rows(found.rows, void=found.void is not None)
     section = report.Section(
         "comparison", "Comparison", f"{found.a.name} and {found.b.name}", shared, [drawn], [], [],

@@ -59,7 +59,9 @@ def _rates(runs: Sequence[ResultFile]) -> str:
     bases = " and ".join(dict.fromkeys(str(e.detail["ratio"]["base"]) for e, _ in ratios))
     if len(ratios) == 1:
         entry, only = ratios[0]
-        times = f"{with_ends(only)} times ({only.label})"
+        times = f"{ratio(only.value)} times"
+        if not math.isnan(only.low):
+            times += f" ({ratio(only.low)} to {ratio(only.high)}, {only.label})"
         return f"fastppo trains {times} as fast as {bases} on {entry.detail['env_id']}"
     values = sorted(r.value for _, r in ratios)
     sure = sum(r.label in SURE and r.low > 1 for _, r in ratios)
