@@ -126,8 +126,11 @@ def _gated(runs: Sequence[ResultFile]) -> str:
         return f"VOID: {void[0]}"
     entries = [entry for run in gated for entry in run.entries]
     counts = Counter(str(entry.detail["verdict"]) for entry in entries)
-    listed = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
-    return f"of {len(entries)} benchmarks {listed}" if entries else ""
+    found = [name for name in VERDICTS if counts[name]]
+    if len(found) == 1:
+        return f"{found[0]}: all {len(entries)} benchmarks"
+    listed = ", ".join(f"{counts[name]} {name}" for name in found)
+    return f"{found[0]}: of {len(entries)} benchmarks {listed}" if entries else ""
 
 
 def _recorded(runs: Sequence[ResultFile]) -> str:

@@ -11,8 +11,9 @@ import pytest
 from fastppo import cli
 from fastppo.bench.report import command as report
 from fastppo.bench.report.data import run_of
-from fastppo.bench.report.notes import findings, reservations
+from fastppo.bench.report.notes import findings, reservations, sentences
 from fastppo.bench.report.ranking import fastest, too_slow
+from fastppo.bench.report.tables import tables
 from fastppo.bench.results import result
 
 Make = Callable[..., dict[str, Any]]
@@ -136,3 +137,29 @@ def test_a_busy_machine_is_a_warning(load: float, warned: bool, train_record: Ma
     said = any("the machine was busy before" in line for line in reservations(run_of(record)))
 
     assert said == warned
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (["PASS", "PASS"], "PASS: all 2 benchmarks."),
+        (["PASS", "REGRESSION", "PASS"], "REGRESSION: of 3 benchmarks 1 REGRESSION, 2 PASS."),
+        (["IMPROVED", "FLAKY"], "FLAKY: of 2 benchmarks 1 FLAKY, 1 IMPROVED."),
+    ],
+)
+def test_a_gate_says_the_worst_first(verdicts: list[str], said: str, train_record: Make) -> None:
+    entries = [
+        {
+            "id": f"gate/{number}", "impl": "fastppo", "unit": "bytes", "better": "lower",
+            "clock": "none", "launches": [{"order": 0, "samples": [2.0**21]}],
+            "gate": {"verdict": verdict, "base": [2.0**20], "change": None, "pairs": 1,
+                     "tolerance": 0.0, "note": ""},
+        }
+        for number, verdict in enumerate(verdicts)
+    ]  # fmt: skip
+    run = run_of(train_record(names=()) | {"kind": "gate", "results": entries, "void": None})
+
+    assert sentences([run])[0] == said
+    [table] = tables(run)
+    assert table.columns[0] == "verdict"
+    assert table.rows[0][1:4] == (said.partition(":")[0], "1 MiB", "2 MiB")
