@@ -16,13 +16,8 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read, a setting is unknown, or a value of another type.
     """
-    parse: Callable[[bytes], Any] = {
-        ".toml": lambda raw: tomllib.loads(raw.decode()),
-        ".yaml": _from_yaml,
-        ".yml": _from_yaml,
-    }.get(path.suffix, files.parse_json)
     try:
-        found = parse(path.read_bytes())
+        found = _parser(path, raw := path.read_bytes())(raw)
     except OSError as error:
         raise UserError(f"config: {path} cannot be read ({why(error)}); name another") from None
     except (ValueError, UnicodeDecodeError) as error:
@@ -34,6 +29,13 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"config: {path} holds no settings; write one per line: num_envs = 16")
     return {name: _checked(path, name, value) for name, value in found.items()}
+
+
+def _parser(path: Path, raw: bytes) -> Callable[[bytes], Any]:
+    """By the name of the file; what `--show-config` prints is JSON, wherever it was put."""
+    if path.suffix == ".toml" and not raw.lstrip().startswith(b"{"):
+        return lambda raw: tomllib.loads(raw.decode())
+    return _from_yaml if path.suffix in (".yaml", ".yml") else files.parse_json
 
 
 def _checked(path: Path, name: str, value: Any) -> Any:

@@ -80,7 +80,7 @@ def train(config: Config, folder: Path | None, *, count: int, jobs: int, quiet: 
         raise UserError(f"run_dir: {folder} is there already; choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        settings = folder / "config.json"
+        settings = folder / "settings.json"  # config.json would make the folder a run
         files.write(settings, json.dumps({"config": config.to_dict()}, indent=2) + "\n")
     except OSError as error:
         raise MachineError(f"run_dir: cannot write {folder} ({error.strerror})") from error

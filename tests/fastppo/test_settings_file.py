@@ -45,9 +45,10 @@ def test_what_is_typed_goes_before_the_file(command: Command, tmp_path: Path) ->
 
 def test_what_is_shown_can_be_read_again(command: Command, tmp_path: Path) -> None:
     first = resolved(command, "Pong-v5", "--num-envs", "2", "--wandb-tags", "a", "b")
-    (tmp_path / "a.json").write_text(json.dumps(first))
+    for name in ("a.json", "a.toml", "a.yaml", "a"):
+        (tmp_path / name).write_text(json.dumps(first, indent=2))
 
-    assert resolved(command, "--config", tmp_path / "a.json") == first
+        assert resolved(command, "--config", tmp_path / name) == first
     assert first["wandb_tags"] == ["a", "b"]
 
 

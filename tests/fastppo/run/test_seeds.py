@@ -36,6 +36,9 @@ def test_every_seed_is_the_run_that_it_is_alone(
 
     losses = [[row["loss/value_loss"] for row in rows(path)] for path in (folder / "seed-6", alone)]
     assert losses[0] == losses[1]
+    assert command("eval", folder).err == (
+        f"fastppo: error: run_dir: {folder} holds no run (no config.json)\n"
+    )
     summary = json.loads((folder / "summary.json").read_text())
     assert list(summary["seeds"]) == ["5", "6"]
     returns = [one["return"] for one in summary["seeds"].values()]
