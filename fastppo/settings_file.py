@@ -1,5 +1,6 @@
 """Settings from a file: TOML, YAML, or JSON such as `--show-config` prints."""
 
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 from fastppo import field_types, files, foreign
 from fastppo.config import Options
 from fastppo.errors import UserError, why
+
+_POWER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -33,7 +36,9 @@ def read(path: Path) -> dict[str, Any]:
 
 def _parser(path: Path, raw: bytes) -> Callable[[bytes], Any]:
     """By the name of the file; what `--show-config` prints is JSON, wherever it was put."""
-    if path.suffix == ".toml" and not raw.lstrip().startswith(b"{"):
+    if raw.lstrip().startswith(b"{"):
+        return files.parse_json
+    if path.suffix == ".toml":
         return lambda raw: tomllib.loads(raw.decode())
     return _from_yaml if path.suffix in (".yaml", ".yml") else files.parse_json
 
@@ -57,6 +62,14 @@ def _from_yaml(raw: bytes) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(raw)
+        found = yaml.safe_load(raw)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+    if not isinstance(found, dict):
+        return found
+    return {name: float(x) if _is_power(x) else x for name, x in found.items()}
+
+
+def _is_power(value: Any) -> bool:
+    """3e-4, which YAML 1.1 takes for text."""
+    return isinstance(value, str) and _POWER.fullmatch(value) is not None

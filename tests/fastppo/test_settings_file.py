@@ -35,6 +35,14 @@ def test_every_format_says_the_same(name: str, text: str, command: Command, tmp_
     assert found["norm_reward"]  # of the preset that fits
 
 
+def test_yaml_may_write_powers_of_ten(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("env_id: CartPole-v1\nlearning_rate: 3e-4\nadam_eps: 1E-5\n")
+
+    found = resolved(command, "--config", tmp_path / "a.yaml")
+
+    assert (found["learning_rate"], found["adam_eps"]) == (3e-4, 1e-5)
+
+
 def test_what_is_typed_goes_before_the_file(command: Command, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(TOML)
 
