@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastppo import envs, mlp_player, pools
+from fastppo.actions import ActionSpace
 from fastppo.calls import Call
 from fastppo.config import Config
 from fastppo.errors import MachineError
@@ -106,8 +107,6 @@ class Script:
         if continuous:
             self.action_space = spaces.Box(-0.5, 0.25, (1,), np.float32)
         self.dtype = np.float32 if continuous else np.int32
-        self.spec = self
-        self.action_array_spec = {"action": np.zeros(0, self.dtype)}
         self.all_env_ids = np.arange(NUM_ENVS, dtype=np.int32)
         self.env_id, width = ("Pendulum-v1", 3) if continuous else ("CartPole-v1", 4)
         self.obs = random.normal(size=(STEPS + 1, NUM_ENVS, width)).astype(np.float32)
@@ -174,6 +173,9 @@ def scripted(pool: Script, *, compiled: bool, **changes: Any) -> Iterator[Traine
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(envs, "make_pool", lambda *_, **__: pool)
+        is_discrete = isinstance(pool.action_space, spaces.Discrete)
+        actions = ActionSpace.of(pool.action_space, pool.dtype, is_discrete=is_discrete)
+        patch.setattr(envs, "action_space_of", lambda _: actions)
         patch.setattr("fastppo.mlp_engine.can_play", lambda _: compiled)
         patch.setattr(mlp_player, "Calls", ScriptCalls)
         patch.setattr(pools, "obs_key", lambda _: "obs")
