@@ -6,7 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastppo.bench.report.charts import FAINT, Chart, Palette, legend, panel, slug, style
+from fastppo.bench.report.charts import (
+    FAINT,
+    Chart,
+    Palette,
+    legend,
+    log_axis,
+    panel,
+    slug,
+    style,
+)
 from fastppo.bench.report.charts_train import shorten, title_of
 from fastppo.bench.report.data import Entry, Group, ResultFile, spoken
 from fastppo.bench.report.numbers import count, short
@@ -15,6 +24,8 @@ from fastppo.bench.results import statistics
 from fastppo.bench.results.survival import survival
 
 GRID_POINTS = 80
+FAR = 5.0
+"""How many times as long one may take before the others are squeezed to the left."""
 AXES = {
     "env_steps": ("environment steps", "steps"),
     "wall_s": ("seconds of wall time", "time"),
@@ -44,9 +55,9 @@ def curves(group: Group, palette: Palette, against: str) -> Chart | None:
         if threshold is not None:
             text = f"threshold {count(threshold)}"
             axes.axhline(threshold, color=FAINT, linestyle=(0, (4, 2)), linewidth=1.3, label=text)
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(short)
-        axes.locator_params(axis="x", nbins=6)
+        begins = [max(float(x[0]) for x, _ in seeds) for _, seeds in drawn]
+        ends = [max(float(x[-1]) for x, _ in seeds) for _, seeds in drawn]
+        _abscissa(axes, begins, ends)
         axes.grid()
         axes.set(xlabel=label, ylabel="return of whole games")
         legend(figure, axes, 3)
@@ -59,6 +70,20 @@ def curves(group: Group, palette: Palette, against: str) -> Chart | None:
         figure,
         title_of(group),
     )
+
+
+def _abscissa(axes: Any, begins: Sequence[float], ends: Sequence[float]) -> None:
+    """From 0; logarithmic where the longest takes far more than the shortest.
+
+    Args:
+        begins, ends: of each implementation.
+    """
+    if max(ends) > FAR * min(ends) and min(begins) > 0:
+        log_axis(axes.xaxis, [min(begins), max(ends)])
+        return
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(short)
+    axes.locator_params(axis="x", nbins=6)
 
 
 def _points(entry: Entry, against: str) -> list[tuple[NDArray[Any], NDArray[Any]]]:
@@ -96,9 +121,9 @@ def reached(group: Group, palette: Palette) -> Chart | None:
                 f"{entry.impl} {sum(at is not None for at in when)} of {len(curves)} seeds"
             )
         axes.set(xlabel=AXES["wall_s"][0], ylabel="seeds that have reached it, %", ylim=(-3, 103))
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(short)
-        axes.locator_params(axis="x", nbins=6)
+        lasts = [max(curve["total_s"] for curve in e.detail["curves"]) for e in entries]
+        begins = [min(curve["wall_s"][0] for curve in e.detail["curves"]) for e in entries]
+        _abscissa(axes, begins, lasts)
         axes.grid()
         legend(figure, axes, 3)
     return Chart(

@@ -5,6 +5,7 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from fastppo.bench.report import charts, charts_learn
 from fastppo.bench.report import command as report
 from fastppo.bench.report import html as report_html
 from fastppo.bench.report.args import Args
-from fastppo.bench.report.data import ResultFile, round_ratios
+from fastppo.bench.report.data import ResultFile, round_ratios, run_of
 from fastppo.bench.results import result
 from fastppo.errors import MachineError, UserError
 from fastppo.text import printable
@@ -270,3 +271,28 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     with pytest.raises(MachineError, match="no space left on device"):
         result.write_text(tmp_path / "x.html", "text", "--html")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("factor", "scale"), [(1.0, "linear"), (10.0, "log")])
+def test_times_that_differ_tenfold_are_drawn_over_a_logarithm(
+    factor: float, scale: str, learn_record: Record
+) -> None:
+    record = deepcopy(learn_record)
+    for curve in record["results"][1]["learn"]["curves"]:
+        curve["wall_s"] = [factor * at for at in curve["wall_s"]]
+        curve["total_s"] *= factor
+        if curve["seconds_to_threshold"] is not None:
+            curve["seconds_to_threshold"] *= factor
+    [group] = run_of(record).groups
+    palette = charts.Palette(("fastppo", "sb3"))
+
+    for chart in (
+        charts_learn.curves(group, palette, "wall_s"),
+        charts_learn.reached(group, palette),
+    ):
+        assert chart is not None
+        assert chart.figure.axes[0].get_xscale() == scale
+        assert chart.svg()
+    over_steps = charts_learn.curves(group, palette, "env_steps")
+    assert over_steps is not None
+    assert over_steps.figure.axes[0].get_xscale() == "linear"
