@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -45,6 +45,9 @@ def flag(value: bool) -> Tensor:
     max_grad_norm=st.sampled_from([None, 0.5, 1e3]),
     zero_grad=st.booleans(),
 )
+@example(
+    size=16384, seed=4100410, scale=1e4, betas=(0.9, 0.999), max_grad_norm=1e3, zero_grad=False
+)
 def test_three_steps_match_float64(
     backend: str,
     size: int,
@@ -68,8 +71,13 @@ def test_three_steps_match_float64(
     assert norm.dtype == torch.float32
     torch.testing.assert_close(norm.double(), expected, rtol=1e-6, atol=0.0)
     assert float(ours[4]) == 3.0
-    for mine, other in zip(ours[:4], exact[:4], strict=True):
+    for mine, other in zip(ours[:2], exact[:2], strict=True):
         torch.testing.assert_close(mine.double(), other, **CLOSE)
+    for mine, other in zip(ours[2:4], exact[2:4], strict=True):
+        # where terms cancel, a moment is as exact as they are, and no more: 1.3e-6 was seen in a
+        # first moment of 0.017, the sum of gradients of up to 30
+        atol = CLOSE["atol"] * max(1.0, float(other.abs().max()))
+        torch.testing.assert_close(mine.double(), other, rtol=CLOSE["rtol"], atol=atol)
 
 
 @pytest.mark.parametrize("max_grad_norm", [None, 0.5, 1e6])
