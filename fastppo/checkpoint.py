@@ -105,6 +105,19 @@ def digest(state: dict[str, Any]) -> str:
     return content.hexdigest()
 
 
+def check_run(state: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuses the checkpoint of another run.
+
+    Args:
+        config: that of the run's config.json.
+
+    Raises:
+        UserError: it is one.
+    """
+    if state["config"] != config:
+        raise UserError("checkpoint: belongs to another run than config.json; name one of this run")
+
+
 @contextmanager
 def fitting() -> Iterator[None]:
     """For the block that puts a checkpoint's state into what the config describes.

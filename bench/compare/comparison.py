@@ -26,9 +26,11 @@ SAME_DETAIL = {
     "env": ("env_id", "num_envs", "batch_size", "num_threads"),
 }
 NOT_WORK = (
-    "config.seed", "config.tensorboard", "config.wandb", "config.metric_names", "config.eval_",
+    "config.seed", "config.tensorboard", "config.wandb", "config.wandb_project",
+    "config.wandb_entity", "config.wandb_name", "config.wandb_group", "config.wandb_tags",
+    "config.metric_names", "config.eval_interval", "config.eval_episodes",
 )  # fmt: skip
-"""How the names of settings begin that change no algorithmic work."""
+"""Settings that change no algorithmic work."""
 
 Key = tuple[str, str, str, str]
 """Kind, id, implementation and clock."""
@@ -205,7 +207,7 @@ def work_differences(a: Entry, b: Entry) -> list[str]:
         names = ("shape", "size", "bytes")
         ours, theirs = ({name: e.raw.get(name) for name in names} for e in (a, b))
     found = differences({**ours, "unit": a.unit}, {**theirs, "unit": b.unit})
-    kept = [line for line in found if not line.startswith(NOT_WORK)]
+    kept = [line for line in found if line.partition(" ")[0] not in NOT_WORK]
     return [f"{a.id} {a.impl}: {line}" for line in kept]
 
 

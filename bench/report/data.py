@@ -263,26 +263,27 @@ def ratio_between(entry: Entry, base: Entry) -> Interval | None:
     higher = entry.raw["better"] == "higher"
     launches = []
     for number, launch in enumerate(entry.launches):
-        numbered = launch.get("rounds")
-        turns = [(0, n) for n in numbered] if numbered else [
-            (number, i) for i in range(len(launch["samples"]))
-        ]  # fmt: skip
-        both = [(x, theirs[turn][1]) for x, turn in zip(launch["samples"], turns, strict=True)
-                if x is not None and x > 0 and turn in theirs]  # fmt: skip
+        both = [(rate, theirs[turn][1])
+                for turn, (_, rate) in _slices_of(number, launch) if turn in theirs]  # fmt: skip
         launches.append([x / y if higher else y / x for x, y in both])
     return over_launches(launches) if any(launches) else None
 
 
 def _slices(entry: Entry) -> dict[tuple[int, int], tuple[float | None, float]]:
-    """Time and sample by round; where rounds are not numbered, by launch and place."""
-    found = {}
-    for number, launch in enumerate(entry.launches):
-        numbered, at = launch.get("rounds"), launch.get("at") or []
-        for i, sample in enumerate(launch["samples"]):
-            turn = (0, numbered[i]) if numbered else (number, i)
-            if sample is not None and sample > 0:
-                found[turn] = (at[i] if i < len(at) else None, sample)
-    return found
+    """Of all launches."""
+    numbered = enumerate(entry.launches)
+    return {turn: one for i, launch in numbered for turn, one in _slices_of(i, launch)}
+
+
+def _slices_of(
+    number: int, launch: Mapping[str, Any]
+) -> Iterable[tuple[tuple[int, int], tuple[float | None, float]]]:
+    """Round, and its time and sample; where rounds are not numbered, launch and place for it."""
+    numbered, at = launch.get("rounds"), launch.get("at") or []
+    for i, sample in enumerate(launch["samples"]):
+        turn = (0, numbered[i]) if numbered else (number, i)
+        if sample is not None and sample > 0:
+            yield turn, (at[i] if i < len(at) else None, sample)
 
 
 def base_of(group: Group, impl: str) -> Entry | None:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastppo import files
 from fastppo.bench.results import result
 from fastppo.errors import UserError
 from fastppo.returns import ReturnWindow, threshold_of
@@ -66,22 +65,29 @@ def _expanded(folders: Iterable[Path]) -> list[Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     folder = RunDir.open(path)
-    config = folder.read_config().to_dict()
-    source = path / "config.json"
-    raw = files.parse_json(source.read_bytes(), constants=True)
+    config, raw = folder.read_config(), folder.read_record()
     missing = {"machine", "versions", "variables", "command", "created", "code"} - set(raw)
     if missing:
-        raise UserError(f"{source}: {', '.join(sorted(missing))} is missing; restore the file")
+        source, names = path / "config.json", ", ".join(sorted(missing))
+        raise UserError(f"{source}: {names} is missing; restore the file")
     rows = folder.read_metrics()
     if not rows:
         raise UserError(f"{path}: has logged no update yet; wait for one")
-    return {"path": path, "config": config, "record": raw, "rows": rows}
+    settings = config.to_dict()
+    return {
+        "path": path,
+        "config": settings,
+        "hash": config_hash(settings),
+        "num_updates": config.num_updates,
+        "record": raw,
+        "rows": rows,
+    }
 
 
 def _by_setting(runs: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run in runs:
-        key = (run["config"]["env_id"], config_hash(run["config"]))
+        key = (run["config"]["env_id"], run["hash"])
         found.setdefault(key, []).append(run)
     return list(found.values())
 
@@ -90,11 +96,7 @@ def _labels(runs: Sequence[dict[str, Any]]) -> dict[str, str]:
     """What each setting is called: by what differs between those of its task."""
     found = {}
     for env_id in dict.fromkeys(run["config"]["env_id"] for run in runs):
-        settings = {
-            config_hash(run["config"]): run["config"]
-            for run in runs
-            if run["config"]["env_id"] == env_id
-        }
+        settings = {run["hash"]: run["config"] for run in runs if run["config"]["env_id"] == env_id}
         values = list(settings.values())
         differing = [
             name
@@ -108,13 +110,12 @@ def _labels(runs: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 
 def _entry(runs: Sequence[dict[str, Any]], labels: dict[str, str]) -> dict[str, Any]:
-    config = runs[0]["config"]
-    env_id = config["env_id"]
+    env_id = runs[0]["config"]["env_id"]
     known = threshold_of(env_id)
     curves = [_curve(run) for run in runs]
     return {
         "id": f"run/{env_id}",
-        "impl": labels[f"{env_id} {config_hash(config)}"],
+        "impl": labels[f"{env_id} {runs[0]['hash']}"],
         "unit": "return",
         "clock": "wall",
         "better": "higher",
@@ -125,7 +126,7 @@ def _entry(runs: Sequence[dict[str, Any]], labels: dict[str, str]) -> dict[str, 
         "run": {
             "env_id": env_id,
             "threshold": known and known.value,
-            "num_updates": config["total_timesteps"] // (config["num_envs"] * config["num_steps"]),
+            "num_updates": runs[0]["num_updates"],
             "curves": curves,
         },
     }
@@ -162,6 +163,8 @@ def _thinned(rows: Sequence[dict[str, Any]], name: str) -> dict[str, list[float]
     kept = [row for row in rows if row.get(name) is not None]
     size = -(-len(kept) // POINTS) if kept else 1
     parts = [kept[i : i + size] for i in range(0, len(kept), size)]
+    columns = {**{axis: axis for axis in AXES}, "value": name}
     return {
-        key: [sum(row[key] for row in part) / len(part) for part in parts] for key in (*AXES, name)
-    } | {"value": [sum(row[name] for row in part) / len(part) for part in parts]}
+        column: [sum(row[key] for row in part) / len(part) for part in parts]
+        for column, key in columns.items()
+    }

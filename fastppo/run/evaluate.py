@@ -155,8 +155,7 @@ def evaluate(
     """
     if episodes < 1:
         raise UserError(f"episodes: {episodes} must be above 0")
-    if state["config"] != config.to_dict():
-        raise UserError("checkpoint: belongs to another run than config.json; name one of this run")
+    checkpoint.check_run(state, config.to_dict())
     config = dataclasses.replace(config, episodic_life=False, sign_reward=False)
     num_envs = min(episodes, MAX_ENVS) if own is None else own.num_envs
     env, spec = _environments(config, num_envs, seed, own, video)

@@ -94,9 +94,9 @@ def train(
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
     """
     if resume is not None:
-        odd = [*(["env_id"] if env_id and envs is None else []), *settings]
-        if odd or run_dir is not None:
-            odd += ["run_dir"] if run_dir is not None else []
+        given = {"env_id": env_id if envs is None else None, **settings, "run_dir": run_dir}
+        odd = [name for name, value in given.items() if name in settings or value is not None]
+        if odd:
             raise UserError(f"resume: takes the run's own settings; leave out {', '.join(odd)}")
     own = None if envs is None else OwnEnvs(envs, env_id)
     eval_own = None if eval_envs is None else OwnEnvs(eval_envs)
@@ -180,8 +180,7 @@ def _opened(run_dir: str | Path, file: str | Path | None) -> tuple[RunDir, Confi
     folder = RunDir.open(Path(run_dir))
     path = evaluation.checkpoint_of(folder, None if file is None else Path(file))
     config, state = folder.read_config(), checkpoints.load(path)
-    if state["config"] != config.to_dict():
-        raise UserError("checkpoint: belongs to another run than config.json; name one of this run")
+    checkpoints.check_run(state, config.to_dict())
     return folder, config, state
 
 

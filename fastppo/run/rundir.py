@@ -86,7 +86,7 @@ class RunDir:
         Raises:
             UserError: config.json is damaged or from another version.
         """
-        return self._read("config", Config.from_dict)
+        return self._field("config", Config.from_dict)
 
     def read_task(self) -> dict[str, Any]:
         """What the run recorded of its task: `spec` and `actions`.
@@ -107,17 +107,33 @@ class RunDir:
             except KeyError as error:
                 raise ValueError(f"task: {error} is missing") from None
 
-        return self._read("task", checked)
+        return self._field("task", checked)
 
-    def _read(self, field: str, read: Callable[[dict[str, Any]], T]) -> T:
+    def read_record(self) -> dict[str, Any]:
+        """All of config.json: settings, machine, versions, command.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        return self._read(lambda record: record)
+
+    def _field(self, name: str, read: Callable[[dict[str, Any]], T]) -> T:
         """A field of config.json, as `read` makes it."""
+
+        def of_record(record: dict[str, Any]) -> T:
+            value = record.get(name)
+            if not isinstance(value, dict):
+                raise files.Unreadable(f"no field {name!r} that holds an object")
+            return read(value)
+
+        return self._read(of_record)
+
+    def _read(self, read: Callable[[dict[str, Any]], T]) -> T:
+        """What `read` makes of config.json."""
         source = self.path / "config.json"
         try:
             record = files.parse_json(source.read_bytes(), constants=True)
-            value = record.get(field) if isinstance(record, dict) else None
-            if not isinstance(value, dict):
-                raise files.Unreadable(f"no field {field!r} that holds an object")
-            return read(value)
+            return read(record if isinstance(record, dict) else {})
         except (ValueError, TypeError, OSError) as error:
             reason = why(error) if isinstance(error, OSError) else error
             remedy = "restore the file, or train into a new run_dir"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from rich.live import Live
@@ -181,8 +182,6 @@ def _state(seed: Seed, config: Config) -> str:
 def _summary(seeds: Sequence[Seed], config: Config) -> dict[str, Any]:
     finals = [seed.returns.mean for seed in seeds if seed.code == 0]
     known = [one for one in finals if one is not None]
-    mean = sum(known) / len(known) if known else math.nan
-    squares = sum((one - mean) ** 2 for one in known)
     return {
         "env_id": config.env_id,
         "seeds": {
@@ -195,8 +194,8 @@ def _summary(seeds: Sequence[Seed], config: Config) -> dict[str, Any]:
             }
             for seed in seeds
         },
-        "mean_return": mean,
-        "std_return": math.sqrt(squares / (len(known) - 1)) if len(known) > 1 else math.nan,
+        "mean_return": fmean(known) if known else math.nan,
+        "std_return": stdev(known) if len(known) > 1 else math.nan,
     }
 
 
