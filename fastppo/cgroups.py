@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 PROC = Path("/proc")
+BUSY = 0.5
+"""Load per core above which others are at work, and a rate measured now is low."""
 
 
 def available_cores() -> int:

@@ -6,11 +6,10 @@ from fastppo.bench.report.data import Entry, Group, ResultFile, ratio_between
 from fastppo.bench.report.numbers import ratio
 from fastppo.bench.report.table import title
 from fastppo.bench.results.intervals import COVERS, OLDER
+from fastppo.cgroups import BUSY
 
 SURE = (COVERS, OLDER)
 """Labels of intervals that are taken for certain."""
-BUSY = 0.5
-"""Load per core, before the measurement, from which on it is mentioned."""
 
 
 def fastest(groups: Iterable[Group]) -> list[str]:

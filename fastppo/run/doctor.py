@@ -8,7 +8,7 @@ import torch
 from rich.table import Table
 
 from fastppo import machine, presets, threads
-from fastppo.cgroups import available_cores
+from fastppo.cgroups import BUSY, available_cores
 from fastppo.config import Config
 from fastppo.console import PlainConsole
 from fastppo.engines import choose
@@ -61,7 +61,7 @@ def warnings() -> list[str]:
     found = []
     cores = available_cores()
     load = os.getloadavg()[0]
-    if load > 0.5 * cores:
+    if load > BUSY * cores:
         found.append(f"load is {load:.1f} on {cores} cores: rates measured now will be low")
     if (omp := os.environ.get("OMP_NUM_THREADS")) is not None:
         found.append(f"OMP_NUM_THREADS={omp} is set; fastppo sets torch's threads itself")

@@ -4,7 +4,7 @@ import sys
 import termios
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -105,16 +105,15 @@ class LiveDisplay:
     def __init__(self, config: Config, console: Console) -> None:
         self._running = _Running(config)
         self._live = Live(console=console, refresh_per_second=2, transient=False)
-        self._echo = _no_echo()
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._echo.__enter__()
-        self._live.start()
+        self._stack.enter_context(_no_echo())
+        self._stack.enter_context(self._live)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
-        self._echo.__exit__(None, None, None)
+        self._stack.close()
 
     def show(self, metrics: dict[str, Any]) -> None:
         """Redraws the display."""

@@ -20,7 +20,7 @@ from fastppo import files
 from fastppo.children import Child
 from fastppo.config import Config
 from fastppo.console import PlainConsole
-from fastppo.errors import MachineError, UserError
+from fastppo.errors import MachineError, UserError, why
 from fastppo.follower import Follower
 from fastppo.returns import ReturnWindow
 from fastppo.run.rundir import unused
@@ -40,7 +40,6 @@ class Seed:
     path: Path
     child: Child | None = None
     code: int | None = None
-    said: str = ""
     last: dict[str, Any] = field(default_factory=dict)
     returns: ReturnWindow = field(default_factory=ReturnWindow)
 
@@ -84,7 +83,7 @@ def train(config: Config, folder: Path | None, *, count: int, jobs: int, quiet: 
         settings = folder / "settings.json"  # config.json would make the folder a run
         files.write(settings, json.dumps({"config": config.to_dict()}, indent=2) + "\n")
     except OSError as error:
-        raise MachineError(f"run_dir: cannot write {folder} ({error.strerror})") from error
+        raise MachineError(f"run_dir: cannot write {folder} ({why(error)})") from error
     seeds = [Seed(n, folder / f"seed-{n}") for n in range(config.seed, config.seed + count)]
     _run(seeds, settings, config, jobs, quiet=quiet)
     summary = _summary(seeds, config)
@@ -131,11 +130,11 @@ def _has_ended(seed: Seed) -> bool:
     if code is None:
         return False
     assert seed.child.stderr is not None
-    seed.code, seed.said = code if code >= 0 else 128 - code, seed.child.stderr.read().decode()
+    seed.code, said = code if code >= 0 else 128 - code, seed.child.stderr.read().decode()
     seed.look()
     seed.close()
     if seed.code:
-        last = (seed.said.strip().splitlines() or ["it said nothing"])[-1]
+        last = (said.strip().splitlines() or ["it said nothing"])[-1]
         print_err(f"fastppo: seed {seed.number} ended with exit code {seed.code}: {last}")
     return True
 
