@@ -15,7 +15,7 @@ from fastppo import field_types
 from fastppo.errors import UserError
 
 Backend = Literal["auto", "triton", "numba", "torch"]
-Engine = Literal["auto", "eager", "mlp"]
+Engine = Literal["auto", "eager", "graph", "mlp"]
 Network = Literal["auto", "mlp", "nature_cnn"]
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 PositiveInts = tuple[int, ...]
@@ -130,7 +130,7 @@ class Options:
     backend: Backend = "auto"
     """Kernels: Triton on a GPU, numba on a CPU, torch as the specification."""
     engine: Engine = "auto"
-    """What acts and updates: torch op by op, or (mlp) one call each; auto takes mlp if it can."""
+    """What acts and updates: torch op by op, CUDA graphs, or (mlp, on a CPU) one call each."""
     env_threads: int = 0
     """EnvPool's threads; 0 lets the thread plan decide."""
     torch_threads: int = 0

@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import torch
 from numpy.typing import NDArray
 
 from fastppo.config import Config
 from fastppo.envs import VecEnv
 from fastppo.errors import UserError
 from fastppo.frames import keeps_frames
+from fastppo.graph_engine import GraphEngine
 from fastppo.kernels.mlp.records import MAX_WIDTH
+from fastppo.normalize import RewardScaler
 from fastppo.policy import ActorCritic, reads_images
 from fastppo.ppo import EagerEngine, FlatAdam, UpdateStats
 from fastppo.rollout import Rollout
@@ -40,6 +43,10 @@ class Engine(Protocol):
         """Writes the values that acting left out, those of row T among them."""
         ...
 
+    def finish(self, rollout: Rollout, reward_scaler: RewardScaler | None) -> None:
+        """Scales rewards and computes advantages and returns."""
+        ...
+
     def update(self, rollout: Rollout, update: int) -> UpdateStats:
         """K epochs of minibatch steps on one rollout."""
         ...
@@ -49,11 +56,11 @@ class Engine(Protocol):
 class Choice:
     """The engine of a run, and why it is that one."""
 
-    name: Literal["eager", "mlp"]
+    name: Literal["eager", "mlp", "graph"]
     reason: str
 
 
-def choose(config: Config, spec: EnvSpec, backend: str) -> Choice:
+def choose(config: Config, spec: EnvSpec, backend: str, device: torch.device) -> Choice:
     """The engine that the config names; `auto` takes the fastest that computes the same.
 
     Args:
@@ -64,12 +71,34 @@ def choose(config: Config, spec: EnvSpec, backend: str) -> Choice:
     """
     if config.engine == "eager":
         return Choice("eager", "as asked for")
-    refusal = _mlp_refusal(config, spec, backend)
-    if refusal is None:
-        return Choice("mlp", "an MLP on a CPU: acting and updating are one call each")
-    if config.engine == "mlp":
-        raise UserError(f"engine: 'mlp' cannot serve: {refusal}; use eager or auto")
-    return Choice("eager", refusal)
+    on_gpu = device.type == "cuda"
+    reasons = {
+        "graph": "a GPU: a step of all environments is one launch, and so is an update",
+        "mlp": "an MLP on a CPU: acting and updating are one call each",
+    }
+    refusals = {
+        "graph": _graph_refusal(config, backend, on_gpu=on_gpu),
+        "mlp": _mlp_refusal(config, spec, backend),
+    }
+    if config.engine != "auto":
+        refusal = refusals[config.engine]
+        if refusal is not None:
+            raise UserError(f"engine: {config.engine!r} cannot serve: {refusal}; use eager or auto")
+        if config.engine == "graph" and not on_gpu:
+            return Choice("graph", "as asked for; a CPU captures nothing: it rehearses, op by op")
+        return Choice(config.engine, reasons[config.engine])
+    best: Literal["graph", "mlp"] = "graph" if on_gpu else "mlp"
+    refusal = refusals[best]
+    return Choice("eager", refusal) if refusal else Choice(best, reasons[best])
+
+
+def _graph_refusal(config: Config, backend: str, *, on_gpu: bool) -> str | None:
+    """Why the graph engine cannot run it, or None."""
+    if on_gpu and backend != "triton":
+        return f"graph captures the Triton kernels, and the backend is {backend}"
+    if config.anneal_clip:
+        return "graph keeps the clip range that it was captured with, and anneal_clip changes it"
+    return None
 
 
 def _mlp_refusal(config: Config, spec: EnvSpec, backend: str) -> str | None:
@@ -91,7 +120,7 @@ def operations(config: Config, spec: EnvSpec, choice: Choice, *, on_gpu: bool) -
     The mlp engine has its own way to the kernels that it calls, and imports them.
     """
     needed = ["gae"]
-    if choice.name == "eager":
+    if choice.name != "mlp":
         needed += ["act", "loss", "gather", "adam"]
         if on_gpu:
             needed.append("advantage_stats")
@@ -106,6 +135,8 @@ def make_engine(policy: ActorCritic, config: Config, choice: Choice) -> Engine:
     """The engine that was chosen, with the policy's parameters in one flat buffer."""
     if choice.name == "eager":
         return EagerEngine(policy, config)
+    if choice.name == "graph":
+        return GraphEngine(policy, config)
     from fastppo.mlp_engine import MlpEngine  # numba need not be installed where torch serves
 
     return MlpEngine(policy, config)

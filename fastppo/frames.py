@@ -63,19 +63,20 @@ class FrameStore:
         # [T + 1, N] steps since the game began, up to S - 1
         self.age = torch.zeros(rows, dtype=torch.uint8, device=device)
         self._host_age = torch.zeros(rows, dtype=torch.uint8, pin_memory=on_gpu)
-        self._host_frame = torch.zeros(
-            (num_envs, height, width) if on_gpu else 0, dtype=torch.uint8, pin_memory=on_gpu
-        )
+        self._host_frame: Tensor | None = None
+        if on_gpu:
+            shape = (num_envs, height, width)
+            self._host_frame = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
         self._index = torch.arange(rows[0] * num_envs, device=device).view(rows)
         self._settings: dict[str, Any] = {
             "num_stack": self.num_stack,
             "scale": scale,
-            "channels_last": device.type == "cpu",  # as the Nature CNN has them there
+            "channels_last": True,  # as the Nature CNN reads them
             "backend": backend,
         }
 
-    def write(self, t: int, obs: NDArray[Any], reset: NDArray[np.bool_]) -> None:
-        """Writes row t.
+    def stage(self, t: int, obs: NDArray[Any], reset: NDArray[np.bool_]) -> None:
+        """Takes row t from the environments; on a CPU that writes its frames.
 
         Args:
             obs: [N, S, H, W] the stacks as EnvPool returns them.
@@ -89,11 +90,15 @@ class FrameStore:
             # equal frames need no look back, be it a new game or one that stood still
             still = (stacks[:, :-1] == stacks[:, -1:]).all((1, 2, 3))
             ages[t, candidates[still]] = 0
-        newest = torch.from_numpy(obs[:, -1])
-        if self.device.type == "cuda":
-            # The slot is free again: reading back the previous row's actions waited for it.
-            newest = self._host_frame.copy_(newest)
-        self.frames[t + self.num_stack - 1].copy_(newest, non_blocking=True)
+        if self._host_frame is None:
+            self.frames[t + self.num_stack - 1].copy_(torch.from_numpy(obs[:, -1]))
+        else:
+            np.copyto(self._host_frame.numpy(), obs[:, -1])
+
+    def send(self, t: int) -> None:
+        """Copies row t to the device."""
+        if self._host_frame is not None:
+            self.frames[t + self.num_stack - 1].copy_(self._host_frame, non_blocking=True)
         self.age[t].copy_(self._host_age[t], non_blocking=True)
 
     def open(self) -> None:

@@ -23,7 +23,7 @@ from fastppo.kernels.mlp import numba_cpu as numba_mlp
 from fastppo.kernels.mlp import numba_layers, numba_update
 from fastppo.kernels.mlp.records import Adam, Loss, Network, Normal, Rows, Scratch, empty
 from fastppo.mlp_player import Player, can_play
-from fastppo.normalize import EPSILON
+from fastppo.normalize import EPSILON, RewardScaler
 from fastppo.observations import PlainStore
 from fastppo.playing import play_one
 from fastppo.policy import ActorCritic, Mlp
@@ -134,17 +134,19 @@ class MlpEngine:
             self._rows.obs[-1] = self._cast[-1]
         numba_mlp.value_kernel(self._network, self._rows, self._normal)
 
+    def finish(self, rollout: Rollout, reward_scaler: RewardScaler | None) -> None:
+        """Scales rewards and computes advantages and returns."""
+        rollout.finish(reward_scaler)
+
     def update(self, rollout: Rollout, update: int) -> UpdateStats:
         """K epochs of minibatch steps on one rollout, as `EagerEngine.update`."""
         self._bind(rollout)
         config = self.config
         clip_coef = config.clip_coef_at(update)
         learning_rate = config.learning_rate_at(update)
-        moments = self.optimizer.begin(learning_rate)
-        orders = [
-            randomness.shuffle(config.seed, update, epoch, config.batch_size, rollout.device)
-            for epoch in range(config.update_epochs)
-        ]
+        self.optimizer.note(learning_rate)
+        moments = self.optimizer.begin()
+        orders = torch.stack([order.view(-1) for order in rollout.orders(update)])
         totals = torch.zeros(len(STATS_NAMES) + 2)
         adam = Adam(
             flat.gradient(self.optimizer.parameter).numpy(),
@@ -165,7 +167,7 @@ class MlpEngine:
             math.inf if config.dual_clip is None else config.dual_clip,
             math.inf if config.target_kl is None else config.target_kl,
         )
-        self._run(adam, loss, torch.stack(orders).numpy(), totals.numpy())
+        self._run(adam, loss, orders.numpy(), totals.numpy())
         sums, taken, skipped = totals[:-2], totals[-2], totals[-1]
         return with_rollout_stats(sums / taken.clamp(min=1.0), taken, skipped, rollout)
 

@@ -20,13 +20,17 @@ from fastppo.tasks import EnvSpec
 class ObsStore(Protocol):
     """What a rollout asks of its observations."""
 
-    def write(self, t: int, obs: NDArray[Any], reset: NDArray[np.bool_]) -> None:
-        """Writes row t, the one copy to the device.
+    def stage(self, t: int, obs: NDArray[Any], reset: NDArray[np.bool_]) -> None:
+        """Takes row t from the environments, for `send`; the row staged before must have crossed.
 
         Args:
             obs: [N, ...] as the environments gave them.
             reset: [N] which of them are an environment's first after a reset.
         """
+        ...
+
+    def send(self, t: int) -> None:
+        """The copy of row t to the device; on a CPU `stage` has written it in place."""
         ...
 
     def open(self) -> None:
@@ -67,22 +71,22 @@ class PlainStore:
         self.inputs = self.obs if normalizer is None else torch.zeros(shape, device=device)
         self._host_row: Tensor | None = None
         if device.type == "cuda":
-            self._host_row = torch.zeros(shape[1:], dtype=dtype, pin_memory=True)
+            self._host_row = torch.zeros((1, *shape[1:]), dtype=dtype, pin_memory=True)
 
-    def write(self, t: int, obs: NDArray[Any], reset: NDArray[np.bool_]) -> None:
-        """Writes row t."""
+    def stage(self, t: int, obs: NDArray[Any], reset: NDArray[np.bool_]) -> None:
+        """Takes row t from the environments; on a CPU that writes it."""
         del reset
-        if self._host_row is None:
-            self._rows[t] = obs
-        else:
-            # The slot is free again: reading back the previous row's actions waited for it.
-            source = self._host_row.copy_(torch.from_numpy(obs))
-            self.obs[t].copy_(source, non_blocking=True)
+        self._staged[t if self._host_row is None else 0] = obs
+
+    def send(self, t: int) -> None:
+        """Copies row t to the device, where it is not staged there."""
+        if self._host_row is not None:
+            self.obs[t].copy_(self._host_row[0], non_blocking=True)
 
     @cached_property
-    def _rows(self) -> NDArray[Any]:
-        """The rows as numpy has them: an assignment costs less."""
-        rows: NDArray[Any] = self.obs.numpy()
+    def _staged(self) -> NDArray[Any]:
+        """Where rows are staged, as numpy has it: an assignment costs less."""
+        rows: NDArray[Any] = (self.obs if self._host_row is None else self._host_row).numpy()
         return rows
 
     def open(self) -> None:

@@ -4,6 +4,7 @@
 tested equal to it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from fastppo.adam_state import AdamState
 from fastppo.config import Config
 from fastppo.envs import VecEnv
 from fastppo.kernels import api
+from fastppo.normalize import RewardScaler
 from fastppo.playing import play_one
 from fastppo.policy import ActorCritic
 from fastppo.rollout import Minibatch, Rollout
@@ -77,21 +79,23 @@ class FlatAdam:
             else AdamState(parameter, config)
         )
 
-    def step(self, learning_rate: float, skip: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, learning_rate: float | Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
         """Takes the step, unless `skip` or a gradient that is not finite forbids it.
 
         The gradient is zero afterwards, either way.
 
         Args:
+            learning_rate: a number, or 0-d float32 on the device.
             skip: 0-d bool on the device.
 
         Returns:
             The gradient norm before clipping, and whether the step was taken (0-d bool).
         """
+        if isinstance(learning_rate, float):
+            self.note(learning_rate)
         if self.backend == "torch":
-            self.adam.param_groups[0]["lr"] = learning_rate
-            return self._torch_step(skip)
-        state = self.begin(learning_rate)
+            return self._torch_step(learning_rate, skip)
+        state = self.begin()
         return api.clip_adam_(
             self.parameter,
             flat.gradient(self.parameter),
@@ -107,10 +111,13 @@ class FlatAdam:
             backend=self.backend,
         )
 
-    def begin(self, learning_rate: float) -> AdamTensors:
+    def note(self, learning_rate: float) -> None:
+        """Keeps the rate where a checkpoint has it."""
+        self.adam.param_groups[0]["lr"] = learning_rate
+
+    def begin(self) -> AdamTensors:
         """The state that a kernel advances, all zeros before the first step."""
         group = self.adam.param_groups[0]
-        group["lr"] = learning_rate
         state = self.adam.state[self.parameter]
         if not state:
             state["step"] = torch.zeros((), device=self.parameter.device)
@@ -119,7 +126,7 @@ class FlatAdam:
         tensors = (state["step"], state["exp_avg"], state["exp_avg_sq"])
         return AdamTensors(*tensors, group["betas"], group["eps"])
 
-    def _torch_step(self, skip: Tensor) -> tuple[Tensor, Tensor]:
+    def _torch_step(self, learning_rate: float | Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
         # not api.clip_adam_, whose torch backend is written to be read: up to 13 times as slow
         gradient = flat.gradient(self.parameter)
         norm = torch.linalg.vector_norm(gradient)
@@ -129,7 +136,10 @@ class FlatAdam:
             gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         assert isinstance(self.adam, torch.optim.Adam)
         self.adam.found_inf = skip.float()  # type: ignore[attr-defined]
+        group = self.adam.param_groups[0]
+        known, group["lr"] = group["lr"], learning_rate
         self.adam.step()
+        group["lr"] = known
         gradient.zero_()
         return norm, ~skip
 
@@ -142,6 +152,8 @@ class EagerEngine:
     """
 
     name = "eager"
+    stops_early = True
+    """Whether a CPU, where looking is free, spares the epochs behind a stop by target_kl."""
 
     def __init__(self, policy: ActorCritic, config: Config) -> None:
         self.policy = policy
@@ -176,6 +188,10 @@ class EagerEngine:
         """Writes the values that acting left out: those of row T."""
         rollout.values[-1].copy_(self.policy.value(rollout.store.row(self.config.num_steps)))
 
+    def finish(self, rollout: Rollout, reward_scaler: RewardScaler | None) -> None:
+        """Scales rewards and computes advantages and returns."""
+        rollout.finish(reward_scaler)
+
     def loss(self, mb: Minibatch, clip_coef: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The PPO loss of one minibatch and its statistics."""
         config = self.config
@@ -197,23 +213,33 @@ class EagerEngine:
         return api.categorical_ppo_loss(outputs, *rows, mb.valid, nvec=nvec, **terms)
 
     def update(self, rollout: Rollout, update: int) -> UpdateStats:
-        """K epochs of minibatch steps on one rollout.
+        """K epochs of minibatch steps on one rollout."""
+        rate, clip_coef = self.config.learning_rate_at(update), self.config.clip_coef_at(update)
+        return self.learn(rollout, rollout.orders(update), rate, clip_coef)
 
-        Nothing here waits for the device, except that on a CPU, where waiting is free, the
-        remaining epochs are not computed once target_kl has stopped the update.
+    def learn(
+        self,
+        rollout: Rollout,
+        orders: Iterable[Tensor],
+        learning_rate: float | Tensor,
+        clip_coef: float,
+    ) -> UpdateStats:
+        """The steps of an update. Nothing here waits for the device, but see `stops_early`.
+
+        Args:
+            orders: [M, B] for each epoch, the rows of its minibatches.
+            learning_rate: a number, or 0-d float32 on the device.
         """
         config = self.config
         device = rollout.device
-        learning_rate = config.learning_rate_at(update)
-        clip_coef = config.clip_coef_at(update)
         sums = torch.zeros(len(STATS_NAMES), device=device)
         taken = torch.zeros((), device=device)
         skipped = torch.zeros((), device=device)
         stopped = torch.zeros((), dtype=torch.bool, device=device)
-        for epoch in range(config.update_epochs):
+        for order in orders:
             epoch_kl = torch.zeros((), device=device)
             before = taken + skipped
-            for mb in rollout.minibatches(update, epoch):
+            for mb in rollout.minibatches(order):
                 loss, stats = self.loss(mb, clip_coef)
                 loss.backward()
                 # without a valid row the gradient is zero, but Adam's momentum would step
@@ -228,6 +254,6 @@ class EagerEngine:
             if config.target_kl is not None:
                 with_rows = (taken + skipped - before).clamp(min=1.0)
                 stopped = stopped | (epoch_kl / with_rows > config.target_kl)
-                if device.type == "cpu" and bool(stopped):
+                if self.stops_early and device.type == "cpu" and bool(stopped):
                     break
         return with_rollout_stats(sums / taken.clamp(min=1.0), taken, skipped, rollout)

@@ -98,16 +98,22 @@ class Rollout:
 
     def begin(self, obs: NDArray[Any]) -> None:
         """Writes the environments' first observations, [N, ...], as row T: `open` carries it on."""
-        self.store.write(self.config.num_steps, obs, np.ones(len(obs), np.bool_))
+        self.store.stage(self.config.num_steps, obs, np.ones(len(obs), np.bool_))
+        self.store.send(self.config.num_steps)
 
     def open(self) -> None:
         """Carries the last observation of the previous rollout to row 0."""
         self.store.open()
 
     def write(self, t: int, step: StepResult) -> None:
-        """Writes what the environments answered to row t, and the observation of row t + 1.
+        """Writes what the environments answered to row t, and the observation of row t + 1."""
+        self.stage(t, step)
+        self.store.send(t + 1)
 
-        Rewards and flags stay on the host until `upload`.
+    def stage(self, t: int, step: StepResult) -> None:
+        """As `write`, but on a GPU the observation stays on the host until `store.send(t + 1)`.
+
+        Rewards and flags stay there until `upload`.
         """
         rewards, terminated, truncated, valid = self.host_rows
         rewards[t] = step.rewards
@@ -115,7 +121,7 @@ class Rollout:
         truncated[t] = step.truncated
         valid[t] = step.valid
         # EnvPool resets on the step after done, and that step is no transition
-        self.store.write(t + 1, step.obs, ~valid[t])
+        self.store.stage(t + 1, step.obs, ~valid[t])
 
     @cached_property
     def host_rows(self) -> tuple[NDArray[Any], ...]:
@@ -149,13 +155,14 @@ class Rollout:
         backend = self.config.backend
         if reward_scaler is not None:
             self.rewards.copy_(reward_scaler(self.rewards, self.valid, backend))
-        self.advantages, self.returns = api.gae(
+        api.gae(
             self.rewards,
             self.values,
             self.terminated,
             self.truncated,
             gamma=self.config.gamma,
             gae_lambda=self.config.gae_lambda,
+            out=(self.advantages, self.returns),
             backend=backend,
         )
 
@@ -170,19 +177,26 @@ class Rollout:
         fields = (self.log_probs, self.advantages, self.returns, self.values[:-1], self.valid)
         return FlatRows(self.actions.flatten(0, 1), *(field.flatten() for field in fields))
 
-    def minibatches(self, update: int, epoch: int) -> Iterator[Minibatch]:
-        """Freshly shuffled minibatches of one epoch, invalid rows among them and marked."""
+    def orders(self, update: int) -> Iterator[Tensor]:
+        """The rows of each epoch's minibatches, [M, B], freshly shuffled."""
         config = self.config
-        order = randomness.shuffle(config.seed, update, epoch, config.batch_size, self.device)
-        minibatches = order.view(-1, config.minibatch_size)
+        for epoch in range(config.update_epochs):
+            order = randomness.shuffle(config.seed, update, epoch, config.batch_size, self.device)
+            yield order.view(-1, config.minibatch_size)
+
+    def minibatches(self, order: Tensor) -> Iterator[Minibatch]:
+        """The minibatches of one epoch, invalid rows among them and marked.
+
+        Args:
+            order: [M, B] the rows of each.
+        """
+        config = self.config
         stats: Iterable[Tensor | None] = repeat(None)
         if self.stats_ahead and config.norm_adv:
-            stats = api.advantage_stats(
-                self.advantages, self.valid, minibatches, backend=config.backend
-            )
+            stats = api.advantage_stats(self.advantages, self.valid, order, backend=config.backend)
         rows = self.flat()
-        any_valid = rows.valid[minibatches].any(1)
-        for index, has_rows, row_stats in zip(minibatches, any_valid, stats, strict=False):
+        any_valid = rows.valid[order].any(1)
+        for index, has_rows, row_stats in zip(order, any_valid, stats, strict=False):
             obs, gathered = self.store.gather(index, rows, config.backend)
             tensors: list[Any] = [obs, *gathered, has_rows, row_stats]
             yield Minibatch(*tensors)

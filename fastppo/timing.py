@@ -31,12 +31,12 @@ class _DeviceBlock(AbstractContextManager[None]):
         self._timer, self._name = timer, name
 
     def __enter__(self) -> None:
-        self._begin = torch.cuda.Event(enable_timing=True)
+        self._begin = self._timer.event()
         self._begin.record()
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            end = torch.cuda.Event(enable_timing=True)
+            end = self._timer.event()
             end.record()
             self._timer.add_events(self._name, self._begin, end)
 
@@ -57,10 +57,12 @@ class PhaseTimer:
         self._clock = clock
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+        self._free: list[torch.cuda.Event] = []  # making one costs more than recording it
+        self._on_host = {name: _HostBlock(self, name, clock) for name in PHASES}
         self._blocks: dict[str, AbstractContextManager[None]] = {
             name: _DeviceBlock(self, name)
             if device.type == "cuda" and name != "env"
-            else _HostBlock(self, name, clock)
+            else self._on_host[name]
             for name in PHASES
         }
         self._start = self._clock()
@@ -68,6 +70,14 @@ class PhaseTimer:
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Books the time of the block under `name`."""
         return self._blocks[name]
+
+    def host_phase(self, name: str) -> AbstractContextManager[None]:
+        """As `phase`, by the host's clock: of a block that waits for the device before it ends."""
+        return self._on_host[name]
+
+    def event(self) -> torch.cuda.Event:
+        """An event to record, to be given back by `add_events`."""
+        return self._free.pop() if self._free else torch.cuda.Event(enable_timing=True)
 
     def now(self) -> float:
         """The host's clock."""
@@ -90,6 +100,7 @@ class PhaseTimer:
             self._events[-1][2].synchronize()
         for name, begin, end in self._events:
             self._seconds[name] += begin.elapsed_time(end) / 1000.0
+            self._free += (begin, end)
         now = self._clock()
         seconds = self._seconds | {"total": now - self._start}
         seconds["other"] = max(0.0, seconds["total"] - sum(self._seconds.values()))

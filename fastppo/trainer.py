@@ -72,7 +72,7 @@ class Trainer:
         if self.device.index is not None:  # where events and streams are made by default
             torch.cuda.set_device(self.device)
         self.backend = check_backend(config, self.device)
-        self.engine_choice = choose(config, spec, self.backend)
+        self.engine_choice = choose(config, spec, self.backend, self.device)
         self.thread_plan = threads.plan(config, spec)
         torch.set_num_threads(self.thread_plan.torch_threads)
         memory.check(config, spec, self.device)
@@ -145,7 +145,7 @@ class Trainer:
         with timer.phase("policy"):
             self.engine.bootstrap(rollout)
         with timer.phase("gae"):
-            rollout.finish(self.reward_scaler)
+            self.engine.finish(rollout, self.reward_scaler)
 
     def _metrics(self, stats: dict[str, float]) -> dict[str, Any]:
         # of an episode without one valid step no return is known

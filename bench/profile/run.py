@@ -83,7 +83,8 @@ class Profile:
         compute, memory, product = self._work(trace)
         wall = fmean(update.wall_s for update in self.plain)
         env = fmean(update.phases["env"] for update in self.plain)
-        fastest = choose(replace(config, engine="auto"), spec_of(config), self.backend).name
+        auto = replace(config, engine="auto")
+        fastest = choose(auto, spec_of(config), self.backend, self.device).name
         own_us = sum(operator.self_us for operator in trace.operators.values())
         kinds = ("HtoD", "DtoH", "DtoD") if on_gpu else ("host",)
         return Facts(

@@ -49,7 +49,7 @@ def print_report(env_id: str) -> None:
     table.add_row("plan for", f"{env_id}, {config.num_envs} environments, on {device}")
     table.add_row("threads", f"EnvPool {plan.env_threads}, torch {plan.torch_threads}")
     table.add_row("kernels", serving)
-    choice = choose(config, spec_of(config), serving)
+    choice = choose(config, spec_of(config), serving, torch.device(device))
     table.add_row("engine", f"{choice.name}: {choice.reason}")
     console.print(table)
     for warning in warnings():

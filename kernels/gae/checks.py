@@ -36,3 +36,16 @@ def check_gae(
         raise ValueError(f"gamma={gamma}: expected a number in [0, 1]")
     if not 0.0 <= gae_lambda <= 1.0:
         raise ValueError(f"gae_lambda={gae_lambda}: expected a number in [0, 1]")
+
+
+def check_out(out: tuple[Tensor, Tensor], rewards: Tensor) -> None:
+    """Raises ValueError unless both can be written as `gae` would return them."""
+    dtype = torch.float32 if rewards.dtype == torch.bfloat16 else rewards.dtype
+    for name, tensor in zip(("advantages", "returns"), out, strict=True):
+        if (tensor.shape, tensor.dtype, tensor.device) != (rewards.shape, dtype, rewards.device):
+            raise ValueError(
+                f"out, {name}: {tensor.dtype} {list(tensor.shape)} on {tensor.device}: expected "
+                f"{dtype} {list(rewards.shape)} on {rewards.device}"
+            )
+        if not tensor.is_contiguous():
+            raise ValueError(f"out, {name}: not contiguous; it is written in place, pass it dense")

@@ -180,13 +180,18 @@ def gae(
     gamma: float,
     gae_lambda: float,
     layout: str = "TN",
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `spec.gae`, for float32 and bfloat16 on the CPU."""
     rewards, values = dense(rewards.float()), dense(values.float())
     terminated, truncated = dense(terminated), dense(truncated)
     shape = first, second = rewards.shape
-    advantages = torch.empty(shape, dtype=torch.float32, device="cpu")
-    returns = torch.empty(shape, dtype=torch.float32, device="cpu")
+    if out is None:
+        out = (
+            torch.empty(shape, dtype=torch.float32, device="cpu"),
+            torch.empty(shape, dtype=torch.float32, device="cpu"),
+        )
+    advantages, returns = out
     tensors = (rewards, values, terminated, truncated, advantages, returns)
     addresses = [tensor.data_ptr() for tensor in tensors]
     numbers = first, second, float(gamma), float(gamma) * float(gae_lambda)

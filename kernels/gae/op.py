@@ -1,6 +1,6 @@
 """Generalized advantage estimation: the public function, checked and sent to a backend."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ def _run(
     gae_lambda: float,
     layout: str,
     backend: str,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     module = implementation("gae", backend, rewards)
     with torch.no_grad():
@@ -32,8 +33,15 @@ def _run(
             gamma=gamma,
             gae_lambda=gae_lambda,
             layout=layout,
+            out=out,
         )
     return cast(tuple[Tensor, Tensor], result)
+
+
+def _run_out(*arguments: Any) -> None:
+    *inputs, advantages, returns = arguments
+    run: Any = _run
+    run(*inputs, (advantages, returns))
 
 
 def _fake(rewards: Tensor, *_: object) -> tuple[Tensor, Tensor]:
@@ -44,11 +52,17 @@ def _fake(rewards: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     )
 
 
-_operation = register(
-    "gae(Tensor rewards, Tensor values, Tensor terminated, Tensor truncated, Tensor? lengths, "
-    "float gamma, float gae_lambda, str layout, str backend) -> (Tensor, Tensor)",
-    _run,
-    _fake,
+def _fake_out(*_: object) -> None:
+    """Both outputs are arguments."""
+
+
+_INPUTS = (
+    "Tensor rewards, Tensor values, Tensor terminated, Tensor truncated, Tensor? lengths, "
+    "float gamma, float gae_lambda, str layout, str backend"
+)
+_operation = register(f"gae({_INPUTS}) -> (Tensor, Tensor)", _run, _fake)
+_operation_out = register(
+    f"gae_out({_INPUTS}, Tensor(a!) advantages, Tensor(b!) returns) -> ()", _run_out, _fake_out
 )
 
 
@@ -62,6 +76,7 @@ def gae(
     gae_lambda: float,
     lengths: Tensor | None = None,
     layout: str = "TN",
+    out: tuple[Tensor, Tensor] | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Advantages and returns, shaped as rewards; no gradient flows through them.
@@ -80,6 +95,7 @@ def gae(
             outside 0 .. T is clamped: checking it would stall a GPU.
         layout: "TN" (time-major), or "NT": rewards and flags [N, T], values [N, T + 1], as
             sequences of tokens come.
+        out: advantages and returns to write, dense and as returned, or None for new tensors.
 
     Raises:
         ValueError: a shape, dtype, device or number is off; the message names it.
@@ -89,7 +105,9 @@ def gae(
         rewards, values, terminated, truncated, gamma, gae_lambda, lengths=lengths, layout=layout
     )
     rewards, values = rewards.detach(), values.detach()
-    result = _operation(
-        rewards, values, terminated, truncated, lengths, gamma, gae_lambda, layout, backend
-    )
-    return cast(tuple[Tensor, Tensor], result)
+    inputs = (rewards, values, terminated, truncated, lengths, gamma, gae_lambda, layout, backend)
+    if out is None:
+        return cast(tuple[Tensor, Tensor], _operation(*inputs))
+    checks.check_out(out, rewards)
+    _operation_out(*inputs, *out)
+    return out

@@ -28,6 +28,7 @@ def gae(
     gamma: float,
     gae_lambda: float,
     layout: str = "TN",
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Advantages and returns by generalized advantage estimation, as a backward scan.
 
@@ -46,6 +47,7 @@ def gae(
         lengths: [N]; with layout "NT" only. Steps from there on are padding: not read, 0 in the
             results.
         layout: "TN", or "NT" where every tensor is [N, T], and values [N, T + 1].
+        out: what to write, or None.
 
     Returns:
         advantages and returns (advantages + values of the same steps), shaped as rewards; float32
@@ -75,4 +77,8 @@ def gae(
         advantages, returns = (torch.where(live, x, 0.0) for x in (advantages, returns))
     if layout == "NT":
         advantages, returns = advantages.T, returns.T
-    return advantages.contiguous(), returns.contiguous()
+    if out is None:
+        return advantages.contiguous(), returns.contiguous()
+    out[0].copy_(advantages)
+    out[1].copy_(returns)
+    return out

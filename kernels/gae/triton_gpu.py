@@ -222,11 +222,17 @@ def gae(
     gamma: float,
     gae_lambda: float,
     layout: str = "TN",
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `spec.gae`, for float32 and bfloat16 on CUDA."""
     first, second = rewards.shape
-    advantages = torch.empty(rewards.shape, dtype=torch.float32, device=rewards.device)
-    returns = torch.empty(rewards.shape, dtype=torch.float32, device=rewards.device)
+    if out is None:
+        shape, device = rewards.shape, rewards.device
+        out = (
+            torch.empty(shape, dtype=torch.float32, device=device),
+            torch.empty(shape, dtype=torch.float32, device=device),
+        )
+    advantages, returns = out
     inputs = (rewards, values, terminated, truncated)
     with torch.cuda.device_of(rewards):
         if layout == "TN":

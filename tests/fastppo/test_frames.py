@@ -125,7 +125,7 @@ def test_minibatches_hold_the_images_of_their_rows() -> None:
     ((stacks, _, _),) = play(config, 1, rollout)
     rollout.advantages.copy_(torch.arange(72.0).view(24, 3))  # each row's number
 
-    batches = list(rollout.minibatches(update=0, epoch=0))
+    batches = list(rollout.minibatches(next(rollout.orders(update=0))))
 
     assert sorted(n for mb in batches for n in mb.advantages.tolist()) == list(range(72))
     images = scaled(stacks[:-1]).flatten(0, 1)

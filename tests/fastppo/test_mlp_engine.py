@@ -46,7 +46,7 @@ def make_pair(config: Config, spec: EnvSpec) -> tuple[Engine, Engine]:
         torch.manual_seed(0)
         policy = ActorCritic(spec, config)
         chosen = Config(**(config.to_dict() | {"engine": name}))
-        engine = make_engine(policy, chosen, choose(chosen, spec, "numba"))
+        engine = make_engine(policy, chosen, choose(chosen, spec, "numba", CPU))
         with torch.no_grad():
             parameter = engine.optimizer.parameter
             parameter.add_(0.1 * torch.randn(parameter.shape))
@@ -144,7 +144,7 @@ def test_it_draws_from_the_logits_of_fresh_weights(rows: int) -> None:
     for name in ("mlp", "eager"):
         torch.manual_seed(0)
         chosen = Config(**(config.to_dict() | {"engine": name}))
-        choice = choose(chosen, spec, "numba")
+        choice = choose(chosen, spec, "numba", CPU)
         engine = make_engine(ActorCritic(spec, chosen), chosen, choice)
         acts.append(acted(engine, config, spec).log_probs)
     torch.testing.assert_close(*acts, rtol=0.0, atol=1e-7)
@@ -309,9 +309,9 @@ def test_the_second_thread_is_kept_where_it_pays(
 def test_what_it_cannot_run_is_refused(backend: str, nvec: tuple[int, ...], reason: str) -> None:
     spec = make_spec(nvec)
     with pytest.raises(UserError, match=reason):
-        choose(make_config(engine="mlp"), spec, backend)
+        choose(make_config(engine="mlp"), spec, backend, CPU)
 
-    chosen = choose(make_config(), spec, backend)
+    chosen = choose(make_config(), spec, backend, CPU)
     assert chosen.name == "eager"
     assert re.search(reason, chosen.reason)
 
@@ -321,14 +321,14 @@ def test_images_are_refused() -> None:
     for network, reason in refused.items():
         config = Config(env_id="Pong-v5", engine="mlp", network=network)
         with pytest.raises(UserError, match=f"{reason}; use eager or auto"):
-            choose(config, spec_of(config), "numba")
+            choose(config, spec_of(config), "numba", CPU)
 
 
 def test_auto_takes_it_for_an_mlp_on_a_cpu() -> None:
     assert make_config().engine == "auto"
-    assert choose(make_config(), make_spec(None), "numba").name == "mlp"
-    assert choose(make_config(engine="eager"), make_spec(None), "numba").name == "eager"
-    assert choose(make_config(), make_spec(None), "triton").name == "eager"
+    assert choose(make_config(), make_spec(None), "numba", CPU).name == "mlp"
+    assert choose(make_config(engine="eager"), make_spec(None), "numba", CPU).name == "eager"
+    assert choose(make_config(), make_spec(None), "triton", CPU).name == "eager"
 
 
 @pytest.mark.parametrize("norm_obs", [False, True])
@@ -343,7 +343,7 @@ def test_bytes_are_read_as_floats(norm_obs: bool) -> None:
         rng = np.random.default_rng(4)
         for t in range(config.num_steps + 1):
             obs = rng.integers(0, 9, (config.num_envs, 5), np.uint8)
-            rollout.store.write(t, obs, np.ones(config.num_envs, np.bool_))
+            rollout.store.stage(t, obs, np.ones(config.num_envs, np.bool_))
             if t < config.num_steps:
                 engine.act(rollout, t, t)
         engine.bootstrap(rollout)

@@ -285,7 +285,7 @@ def test_statistics_of_an_epoch_ahead_change_nothing(nvec: tuple[int, ...] | Non
         rollout = make_rollout(config, engine, nvec)
         rollout.finish(None)
         rollout.stats_ahead = ahead
-        mb = next(rollout.minibatches(0, 0))
+        mb = next(rollout.minibatches(next(rollout.orders(0))))
         assert (mb.advantage_stats is not None) == ahead
         stats = engine.update(rollout, 0).to_host()
         results.append((parameters(engine), stats))

@@ -71,7 +71,7 @@ def test_time_out_in_the_last_row_bootstraps_from_the_final_observation() -> Non
 
 def test_float64_observations_are_cast_once_and_uint8_stays_uint8() -> None:
     floats = Rollout(config(2, 1), SPEC, CPU)
-    floats.store.write(0, np.array([[1.0, 2.0, 3.0]], np.float64), FIRST)
+    floats.store.stage(0, np.array([[1.0, 2.0, 3.0]], np.float64), FIRST)
     row = floats.store.row(0)
     pixels_spec = EnvSpec("x", "atari", (1, 2, 2), np.dtype(np.uint8), 1, (2,), 4)
     pixels = Rollout(config(2, 1), pixels_spec, CPU)
@@ -79,7 +79,7 @@ def test_float64_observations_are_cast_once_and_uint8_stays_uint8() -> None:
     assert row.dtype == torch.float32
     assert row.tolist() == [[1.0, 2.0, 3.0]]
     assert row.data_ptr() == plain(floats).obs[0].data_ptr()
-    pixels.store.write(1, np.full((1, 1, 2, 2), 7, np.uint8), FIRST)
+    pixels.store.stage(1, np.full((1, 1, 2, 2), 7, np.uint8), FIRST)
     assert pixels.store.row(1).dtype == torch.uint8
     assert (pixels.store.row(1) == 7).all()
 
@@ -87,8 +87,8 @@ def test_float64_observations_are_cast_once_and_uint8_stays_uint8() -> None:
 def test_the_last_observation_opens_the_next_rollout_under_the_new_statistics() -> None:
     normalizer = ObsNormalizer((3,), clip=10.0)
     rollout = Rollout(config(1, 1), SPEC, CPU, normalizer)
-    rollout.store.write(0, np.full((1, 3), 2.0, np.float32), FIRST)
-    rollout.store.write(1, np.full((1, 3), 4.0, np.float32), FIRST)
+    rollout.store.stage(0, np.full((1, 3), 2.0, np.float32), FIRST)
+    rollout.store.stage(1, np.full((1, 3), 4.0, np.float32), FIRST)
     rollout.update_obs_statistics()
 
     rollout.open()
@@ -109,7 +109,7 @@ def test_minibatches_cover_every_row_once_and_keep_rows_together() -> None:
     rollout.actions.copy_(index.long())
     rollout.valid.copy_(index % 2 == 0)
 
-    batches = list(rollout.minibatches(update=3, epoch=1))
+    batches = list(rollout.minibatches(next(rollout.orders(update=3))))
     order = torch.cat([mb.obs[:, 0] for mb in batches])
 
     assert [len(mb.obs) for mb in batches] == [5, 5, 5, 5]
@@ -123,7 +123,9 @@ def test_minibatches_cover_every_row_once_and_keep_rows_together() -> None:
 def test_epochs_are_shuffled_afresh() -> None:
     rollout = Rollout(config(8, 4), SPEC, CPU)
     rollout.log_probs.copy_(torch.arange(32.0).view(8, 4))
-    first, second = (next(rollout.minibatches(0, epoch)).old_log_probs for epoch in (0, 1))
+    first, second, *_ = (
+        next(rollout.minibatches(order)).old_log_probs for order in rollout.orders(0)
+    )
 
     assert not torch.equal(first, second)
 
