@@ -131,6 +131,8 @@ class Options:
     """Kernels: Triton on a GPU, numba on a CPU, torch as the specification."""
     engine: Engine = "auto"
     """What acts and updates: torch op by op, CUDA graphs, or (mlp, on a CPU) one call each."""
+    precision: Literal["auto", "float32", "tf32"] = "auto"
+    """Of products on a GPU: tf32 rounds their factors to 10 bits; auto does where a CNN reads."""
     env_threads: int = 0
     """EnvPool's threads; 0 lets the thread plan decide."""
     torch_threads: int = 0

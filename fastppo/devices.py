@@ -7,6 +7,11 @@ from fastppo.errors import UserError
 from fastppo.kernels import api
 
 
+def is_gpu(name: str) -> bool:
+    """Whether a run whose config has this device trains on a GPU."""
+    return name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
+
+
 def resolve_device(name: str) -> torch.device:
     """The device named, or the GPU (else the CPU) for `auto`.
 
@@ -30,6 +35,25 @@ def resolve_device(name: str) -> torch.device:
         if (device.index or 0) >= count:
             raise UserError(f"device: {name!r} asked for, and torch sees {count} GPU(s)")
     return device
+
+
+def set_precision(config: Config, device: torch.device, *, images: bool) -> str:
+    """Sets how products and convolutions round on this device; its name, float32 or tf32.
+
+    Args:
+        images: whether the policy reads images by a CNN.
+
+    Raises:
+        UserError: tf32 on a CPU, which has none.
+    """
+    if device.type != "cuda":
+        if config.precision == "tf32":
+            raise UserError("precision: 'tf32' is a GPU's; use auto, or --device cuda")
+        return "float32"
+    tf32 = config.precision == "tf32" or (config.precision == "auto" and images)
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    return "tf32" if tf32 else "float32"
 
 
 def check_backend(config: Config, device: torch.device) -> str:

@@ -141,7 +141,7 @@ class GraphEngine(EagerEngine):
         for slot, order in zip(self._orders, rollout.orders(update), strict=True):
             slot.copy_(order)
         self._learning()
-        if not self._captured:
+        if not self._captured and self._finishing is not None:
             self._capture_all()
         return UpdateStats(self._stats_names, self._stats)
 

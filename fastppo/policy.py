@@ -79,9 +79,8 @@ class NatureCnn(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         images = obs.movedim(-1, 1) if self.channels_last else obs
-        if images.device.type == "cpu":
-            # a fifth to a quarter faster forward and backward at B=256 (docs/performance.md)
-            images = images.contiguous(memory_format=torch.channels_last)
+        # a fifth to a quarter faster on a CPU, and no layout kernels on a GPU (docs/performance.md)
+        images = images.contiguous(memory_format=torch.channels_last)
         if images.dtype == torch.uint8:
             images = images.float() * (1.0 / 255.0)
         return torch.relu(self.fc(self.convs(images).flatten(1)))

@@ -241,7 +241,7 @@ class EagerEngine:
             before = taken + skipped
             for mb in rollout.minibatches(order):
                 loss, stats = self.loss(mb, clip_coef)
-                loss.backward()
+                loss.backward(api.unit_gradient(device))
                 # without a valid row the gradient is zero, but Adam's momentum would step
                 forbidden = stopped | ~mb.any_valid
                 skip = forbidden | ~torch.isfinite(loss.detach())

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fastppo import cgroups
 from fastppo.config import Config
+from fastppo.devices import is_gpu
 from fastppo.policy import is_image
 from fastppo.tasks import EnvSpec
 
@@ -24,7 +25,9 @@ def plan(config: Config, spec: EnvSpec) -> ThreadPlan:
     passively waiting ones). The step of classic control is as short, so one EnvPool thread does.
     """
     cores = cgroups.available_cores()
+    on_gpu = is_gpu(config.device)
     image = is_image(spec.obs_shape) and config.network != "mlp"
     short_step = spec.family in ("classic_control", "toy_text")
+    # beside a GPU torch's other threads have little to do, and spin where EnvPool needs the core
     env_threads = config.env_threads or (1 if short_step else min(cores, config.num_envs))
-    return ThreadPlan(env_threads, config.torch_threads or (cores if image else 1))
+    return ThreadPlan(env_threads, config.torch_threads or (cores if image and not on_gpu else 1))

@@ -9,14 +9,14 @@ import torch
 
 from fastppo import checkpoint, limits, memory, randomness, threads
 from fastppo.config import Config
-from fastppo.devices import check_backend, resolve_device
+from fastppo.devices import check_backend, resolve_device, set_precision
 from fastppo.engines import choose, make_engine, operations
 from fastppo.envs import VecEnv
 from fastppo.errors import Diverged
 from fastppo.kernels import api
 from fastppo.normalize import ObsNormalizer, RewardScaler
 from fastppo.own_envs import OwnEnvs
-from fastppo.policy import ActorCritic
+from fastppo.policy import ActorCritic, reads_images
 from fastppo.rollout import Rollout
 from fastppo.tasks import EnvSpec, spec_of
 from fastppo.timing import PhaseTimer
@@ -73,6 +73,8 @@ class Trainer:
             torch.cuda.set_device(self.device)
         self.backend = check_backend(config, self.device)
         self.engine_choice = choose(config, spec, self.backend, self.device)
+        images = reads_images(spec, config)
+        self.precision = set_precision(config, self.device, images=images)
         self.thread_plan = threads.plan(config, spec)
         torch.set_num_threads(self.thread_plan.torch_threads)
         memory.check(config, spec, self.device)

@@ -13,6 +13,8 @@ SLICE = 2e-3
 """Seconds that a CPU slice should last: long against the clock, short against the noise."""
 COLD_BYTES = 256 * 2**20
 """Written between cold launches; more than any L2 cache holds."""
+SLEEP_CYCLES = 10**7
+"""Of the device's clock, to see how fast it runs: some 5 ms."""
 GRAPH_CALLS = 10
 """Calls in one captured graph."""
 
@@ -49,24 +51,36 @@ def cpu_clock(run: Callable[[], Any]) -> Measure:
 
 
 class ColdClock:
-    """Device seconds of one launch with an empty L2, by events.
+    """Device seconds of one call with an empty L2, by events.
 
-    Overwriting the cache keeps the device busy while the host queues the call, so that what is
-    timed is the device, unless the host takes longer than that to launch it all.
+    The device is kept busy for twice as long as the host needs to queue the call: what lies between
+    the events is then the device's work alone, however slow the host.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._cache = torch.empty(COLD_BYTES, dtype=torch.uint8, device=device)
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        torch.cuda._sleep(SLEEP_CYCLES)
+        stop.record()
+        stop.synchronize()
+        self._cycles_per_s = SLEEP_CYCLES / (start.elapsed_time(stop) * 1e-3)
 
     def __call__(self, run: Callable[[], Any]) -> Measure:
         """A measure of `run`, which is warmed up here."""
         for _ in range(3):
             run()
         torch.cuda.synchronize()
+        begin = time.perf_counter()
+        run()
+        host = time.perf_counter() - begin
+        torch.cuda.synchronize()
+        cycles = int(2 * host * self._cycles_per_s)
 
         def measure() -> float:
             start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             self._cache.zero_()
+            torch.cuda._sleep(cycles)
             start.record()
             run()
             stop.record()

@@ -154,6 +154,7 @@ def _record(trainer: Trainer) -> dict[str, Any]:
         "code": revision(),
         "backend": trainer.backend,
         "engine": trainer.engine.name,
+        "precision": trainer.precision,
         "stepping": trainer.engine.stepping(trainer.env),
         "device": str(trainer.device),
         "task": {"spec": trainer.spec.to_dict(), "actions": trainer.env.actions.to_dict()},

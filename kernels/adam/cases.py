@@ -21,7 +21,8 @@ def _textbook(start: Tensor, gradient: Tensor) -> Run:
 
     @cache
     def optimizer() -> torch.optim.Optimizer:  # torch takes seconds to make its first one
-        return torch.optim.Adam([weights], lr=LR, eps=EPS, fused=True)
+        # capturable: its step is then on the device, and a graph can be captured
+        return torch.optim.Adam([weights], lr=LR, eps=EPS, fused=True, capturable=weights.is_cuda)
 
     def run() -> tuple[Tensor, ...]:
         # a fresh gradient costs the copy that a backward pass would have written

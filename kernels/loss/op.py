@@ -5,6 +5,7 @@ A fused backend computes loss, statistics and gradients in one forward pass; bac
 
 from collections.abc import Callable, Sequence
 from ctypes import c_float
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -20,15 +21,26 @@ Computed = tuple[Tensor, ...]
 """loss (0-d), the six STATS [6], then d loss / d p for each parameter p."""
 
 
+@cache
+def unit_gradient(device: torch.device) -> Tensor:
+    """1, 0-d float32: `loss.backward(unit_gradient(loss.device))` fills and multiplies nothing.
+
+    Whoever writes to it changes every such backward pass.
+    """
+    return torch.ones((), device=device)
+
+
 def _is_one(factor: Tensor) -> bool:
     """Whether backward has nothing to multiply by, as after loss.backward().
 
-    Read from memory on a CPU, where looking is free; on a GPU it would stall. factor.numpy() would
-    cost seven times as much.
+    Read from memory on a CPU, where looking is free: factor.numpy() would cost seven times as much.
+    On a GPU it would stall, so there only `unit_gradient` is known by its address.
     """
-    # while torch.compile traces, the factor is of a class of its own and has no memory
-    plain = type(factor) is Tensor and factor.is_cpu
-    return plain and c_float.from_address(factor.data_ptr()).value == 1.0
+    if type(factor) is not Tensor:  # while torch.compile traces it has no memory
+        return False
+    if factor.is_cpu:
+        return c_float.from_address(factor.data_ptr()).value == 1.0
+    return factor.data_ptr() == unit_gradient(factor.device).data_ptr()
 
 
 class _Computed(torch.autograd.Function):
