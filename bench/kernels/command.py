@@ -90,17 +90,24 @@ def _copy(num_bytes: int, device: torch.device) -> Callable[[], Any]:
     return lambda: target.copy_(source)
 
 
-def _ways(case: Case, work: Work, device: torch.device) -> dict[str, Callable[[], Any]]:
+def _ways(
+    case: Case, work: Work, device: torch.device, *, compiled: bool
+) -> dict[str, Callable[[], Any]]:
     ways: dict[str, Callable[[], Any]] = {OURS: work.ours, TEXTBOOK: work.textbook}
-    if work.compilable is not None:
+    if compiled and work.compilable is not None:
         torch.compiler.reset()
         ways[COMPILED] = work.with_function(torch.compile(work.compilable, dynamic=False))
     ways[COPY] = _copy(case.bytes_moved, device)
     return ways
 
 
-def time_case(case: Case, device: torch.device, rounds: int) -> Iterable[Timing]:
+def time_case(
+    case: Case, device: torch.device, rounds: int, *, compiled: bool = True
+) -> Iterable[Timing]:
     """Checks the case, then times it by every clock of the device.
+
+    Args:
+        compiled: whether torch.compile's version takes part, where there is one.
 
     Raises:
         NotEqual: our result is not the oracle's.
@@ -112,7 +119,7 @@ def time_case(case: Case, device: torch.device, rounds: int) -> Iterable[Timing]
         clocks = {"cold": ColdClock(device), "graph": graph_clock}
     else:
         clocks = {"wall": cpu_clock}
-    ways = _ways(case, work, device)
+    ways = _ways(case, work, device, compiled=compiled)
     for name, clock in clocks.items():
         measures, failed = {}, {}
         for way, run in ways.items():

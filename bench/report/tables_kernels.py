@@ -28,9 +28,22 @@ def gpu_training(run: ResultFile) -> Iterable[Table]:
         phases = ", ".join(
             f"{name} {share(part)}" for name, part in training["phase_shares"].items()
         )
-        rows.append((str(training["env_id"]), count(training["env_steps_per_s"]), phases))
+        name = f"{training['env_id']}, {training['num_envs']} environments"
+        rate = count(training["env_steps_per_s"])
+        rivals = share(training["of_envpool"]), ratio(training["times_reference"])
+        rows.append((name, rate, *rivals, str(training["engine"]), phases))
     if rows:
-        yield Table("training on the device", ("env steps/s", "wall time by phase"), rows)
+        columns = ("env steps/s", "of EnvPool alone", "x reference", "engine", "time by phase")
+        yield Table("training on the device", columns, rows)
+    rows = []
+    for sweep in run.record.get("tilings", ()):
+        times = {label: value for label, value in sweep["seconds"].items() if value is not None}
+        best = min(times, key=lambda label: times[label])
+        ours = times[sweep["shipped"]]
+        shape = f"{sweep['operation']} {sweep['shape']}"
+        rows.append((shape, seconds(ours), seconds(times[best]), ratio(ours / times[best]), best))
+    if rows:
+        yield Table("tiling", ("shipped", "best", "x", "which"), rows)
 
 
 def kernels(groups: Sequence[Group], narrow: bool) -> Table:
