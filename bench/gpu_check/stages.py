@@ -104,7 +104,11 @@ def run(name: str, task: Task) -> None:
 
 
 def _train(name: str, task: Task) -> None:
-    task.keep(training=[training.measure(name, task.device, task.deadline)])
+    def keep(record: dict[str, Any]) -> None:
+        task.found["training"].clear()
+        task.keep(training=[record])
+
+    training.measure(name, task.device, task.deadline, keep)
 
 
 def _judged(task: Task, name: str, check: Callable[[], None]) -> bool:

@@ -2,14 +2,25 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
+import triton.runtime.errors as triton_errors
 
 from fastppo.bench.kernels.clocks import graph_clock
 from fastppo.kernels.tools.case import Draw
 
 REPEATS = 7
+TILINGS = (
+    (8, 1, 128, 4),
+    (8, 8, 16, 4),
+    (4, 32, 4, 4),
+    (8, 32, 8, 8),
+    (8, 64, 4, 8),
+    (4, 1, 64, 2),
+)
+"""Of the GAE: steps of a thread, chunks of an environment, environments of a program, warps."""
 
 
 def sweep(device: torch.device) -> Iterator[dict[str, Any]]:
@@ -34,19 +45,26 @@ def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def _finding(
-    operation: str, shape: str, shipped: str, tried: dict[str, Callable[[], Any]], module: Any,
-    name: str, values: dict[str, Any]
-) -> dict[str, Any]:  # fmt: skip
+    operation: str,
+    shape: str,
+    run: Callable[[], Any],
+    where: tuple[Any, str],
+    values: dict[str, Any],
+) -> dict[str, Any]:
+    """Times `run` with each value in the module's place; the first is what ships."""
     seconds: dict[str, float] = {}
     for label, value in values.items():
-        with _replaced(module, name, value):
+        with _replaced(*where, value):
             try:
-                seconds[label] = _best(tried["run"])
-            except Exception as error:
-                seconds[label] = float("inf")
-                if "out of resource" not in str(error):
-                    raise
-    return {"operation": operation, "shape": shape, "shipped": shipped, "seconds": seconds}
+                seconds[label] = _best(run)
+            except triton_errors.OutOfResources:
+                continue
+    return {
+        "operation": operation,
+        "shape": shape,
+        "shipped": next(iter(values)),
+        "seconds": seconds,
+    }
 
 
 def _gae(device: torch.device) -> Iterator[dict[str, Any]]:
@@ -64,38 +82,37 @@ def _gae(device: torch.device) -> Iterator[dict[str, Any]]:
         shipped = triton_gpu.tiling(num_steps, num_envs)
         options = [shipped] + [
             {"STEPS": steps, "CHUNKS": chunks, "BLOCK_N": block, "num_warps": warps}
-            for steps in (4, 8, 16)
-            for chunks, block, warps in ((1, 64, 2), (1, 128, 4), (8, 16, 4), (16, 8, 4),
-                                         (32, 8, 8), (64, 4, 8), (128, 2, 8), (32, 4, 4))
-        ]  # fmt: skip
+            for steps, chunks, block, warps in TILINGS
+        ]
         values = {
             str(list(option.values())): (lambda *_, option=option: dict(option))
             for option in options
         }
-        run = lambda: triton_gpu.gae(*inputs, gamma=0.99, gae_lambda=0.95)  # noqa: E731, B023
-        yield _finding("gae", f"T={num_steps} N={num_envs}", str(list(shipped.values())),
-                       {"run": run}, triton_gpu, "tiling", values)  # fmt: skip
+        run = partial(triton_gpu.gae, *inputs, gamma=0.99, gae_lambda=0.95)
+        shape = f"T={num_steps} N={num_envs}"
+        yield _finding("gae", shape, run, (triton_gpu, "tiling"), values)
 
 
 def _narrow(device: torch.device) -> Iterator[dict[str, Any]]:
     from fastppo.kernels.loss import op, triton_narrow
 
-    for rows in (256, 4096, 65_536, 1_048_576):
+    blocks = dict.fromkeys((triton_narrow.BLOCK_B, 32, 64, 128, 256))
+    values = {f"BLOCK_B={block}": block for block in blocks}
+    for rows in (256, 65_536, 1_048_576):
         for width in (6, 18):
             draw = Draw(device)
-            logits = draw.normal(rows, width)
-            columns = [draw.normal(rows) for _ in range(5)]
-            actions = draw.integers(width, rows)
-            stats = torch.tensor([0.0, 0.0, 1.0, float(rows)], device=device)
-
-            def run() -> Any:
-                return op.categorical_ppo_loss(
-                    logits, columns[0], actions, *columns[1:],  # noqa: B023
-                    clip_coef=0.1, vf_coef=0.5, ent_coef=0.01, clip_vloss=0.1,
-                    advantage_stats=stats, backend="triton",  # noqa: B023
-                )  # fmt: skip
-
-            values = {f"BLOCK_B={block}": block for block in (32, 64, 128, 256)}
-            yield _finding("categorical", f"B={rows} A={width}",
-                           f"BLOCK_B={triton_narrow.BLOCK_B}", {"run": run}, triton_narrow,
-                           "BLOCK_B", values)  # fmt: skip
+            run = partial(
+                op.categorical_ppo_loss,
+                draw.normal(rows, width),
+                draw.normal(rows),
+                draw.integers(width, rows),
+                *(draw.normal(rows) for _ in range(4)),
+                clip_coef=0.1,
+                vf_coef=0.5,
+                ent_coef=0.01,
+                clip_vloss=0.1,
+                advantage_stats=torch.tensor([0.0, 0.0, 1.0, float(rows)], device=device),
+                backend="triton",
+            )
+            shape = f"B={rows} A={width}"
+            yield _finding("categorical", shape, run, (triton_narrow, "BLOCK_B"), values)

@@ -20,11 +20,15 @@ SLICE_S = 0.5
 """Of one way before the next has its turn."""
 
 
-def measure(name: str, device: torch.device, deadline: float) -> dict[str, Any]:
+def measure(
+    name: str, device: torch.device, deadline: float, keep: Callable[[dict[str, Any]], None]
+) -> None:
     """Env steps/s of whole updates, of EnvPool alone and of the reference, or why there are none.
 
     Args:
         deadline: on time.monotonic's clock; at least one slice of each is measured.
+        keep: takes the rates, and again with the counts of launches, which a profiler takes longer
+            to get.
     """
     env_id, sizes = WORKLOADS[name]
     try:
@@ -37,7 +41,8 @@ def measure(name: str, device: torch.device, deadline: float) -> dict[str, Any]:
         from fastppo.tasks import describe
         from fastppo.trainer import Trainer
     except ImportError as error:
-        return {"env_id": env_id, "not_measured": str(error)}
+        keep({"name": name, "env_id": env_id, "not_measured": str(error)})
+        return
     preset = presets.PRESETS[presets.preset_for(describe(env_id))]
     settings = preset | sizes | {"total_timesteps": 10**9}
     config = Config(env_id=env_id, device=str(device), **settings)
@@ -68,11 +73,13 @@ def measure(name: str, device: torch.device, deadline: float) -> dict[str, Any]:
                 while steps == 0 or perf_counter() - begin < SLICE_S:
                     steps += step()
                 samples[way].append(steps / (perf_counter() - begin))
-        launches = _launches(trainer) if device.type == "cuda" else {}
+        record = _record(name, env_id, config, trainer, updates, samples)
+        keep(record)
+        if device.type == "cuda":
+            keep(record | {"per_update": _launches(trainer)})
     finally:
         trainer.close()
         reference.close()
-    return _record(name, env_id, config, trainer, updates, samples) | {"per_update": launches}
 
 
 def _record(

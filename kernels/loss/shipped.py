@@ -84,6 +84,9 @@ def shipped() -> list[KernelSpec]:
     """The configurations that are compiled ahead of time and gated."""
     moments, finish = triton_rows.moments_kernel, triton_rows.finish_kernel
     moments_constants = {"NORM_ADV": True, "BLOCK_B": triton_rows.MOMENTS_BLOCK}
+    partial, merge = triton_rows.partial_kernel, triton_rows.merge_kernel
+    partial_constants = {"BLOCK_B": triton_rows.MOMENTS_BLOCK}
+    merge_constants = {"NORM_ADV": True, "BLOCK_P": triton_rows.MERGE_BLOCK}
     finish_constants = {"normalizer_ptr": None, "BLOCK_P": triton_rows.FINISH_BLOCK}
     return [
         _categorical((6,)),
@@ -107,6 +110,18 @@ def shipped() -> list[KernelSpec]:
             function=moments,
             types=types_of(moments, moments_constants, valid_ptr="*i1"),
             constants=moments_constants,
+        ),
+        KernelSpec(
+            name="moments partial",
+            function=partial,
+            types=types_of(partial, partial_constants, valid_ptr="*i1"),
+            constants=partial_constants,
+        ),
+        KernelSpec(
+            name="moments merge",
+            function=merge,
+            types=types_of(merge, merge_constants),
+            constants=merge_constants,
         ),
         KernelSpec(
             name="finish",

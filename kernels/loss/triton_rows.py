@@ -1,7 +1,9 @@
 """What the fused Triton losses share: the moments before, the row losses within, the sums after.
 
-A loss is two launches, or three. Unless the caller has them, `moments_kernel` (one program) leaves
-the advantages' mean and spread and the number of valid rows on the device. The policy's own kernel
+A loss is two launches, or up to four. Unless the caller has them, `moments_kernel` (one program)
+leaves the advantages' mean and spread and the number of valid rows on the device; where rows are
+many, `partial_kernel` does so for blocks of them, and `merge_kernel` adds those up. One program
+took 40 us over 65,536 rows on an H200, ten times the loss itself. The policy's own kernel
 writes the gradients of its rows, and leaves six partial sums a program. `finish_kernel` (one
 program) adds those up in a fixed order, so the same input gives the same bits; float atomics would
 not. Invalid rows are masked out of the loads: whatever they hold is never read.
@@ -23,7 +25,8 @@ from fastppo.kernels.tools.triton_options import OPTIONS
 
 MOMENTS = 4  # floats of `advantage_stats`: mean, mean_low, 1 / (std + 1e-8), count
 PARTIALS = 8  # floats per program, of which len(STATS) are used: tiles are powers of two
-MOMENTS_BLOCK = 1024
+MOMENTS_BLOCK = 2048  # rows of a program
+MERGE_BLOCK = 256
 FINISH_BLOCK = 256
 _LOG_RATIO_MAX = tl.constexpr(LOG_RATIO_MAX)
 
@@ -64,31 +67,90 @@ def moments_kernel(
     NORM_ADV: tl.constexpr,
     BLOCK_B: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_B).to(tl.int64)
-    counts = tl.zeros([BLOCK_B], tl.float32)
-    totals = tl.zeros([BLOCK_B], tl.float32)
-    for start in range(0, batch_size, BLOCK_B):
-        row = start + lane
-        ok = load_ok(valid_ptr, row, row < batch_size)
-        counts += tl.where(ok, 1.0, 0.0)
-        totals += tl.load(advantages_ptr + row, ok, other=0.0)
-    count = tl.sum(counts, 0)
+    row = tl.arange(0, BLOCK_B).to(tl.int64)
+    ok = load_ok(valid_ptr, row, row < batch_size)
+    advantage = tl.load(advantages_ptr + row, ok, other=0.0)
+    count = tl.sum(tl.where(ok, 1.0, 0.0), 0)
     at_least_one = tl.where(count > 0, count, 1.0)
 
     mean = 0.0
     correction = 0.0
     rstd = 1.0
     if NORM_ADV:
-        rounded = tl.sum(totals, 0) / at_least_one
+        rounded = tl.sum(advantage, 0) / at_least_one
         # Centred by the rounded mean, the second sum holds what rounding took from it.
-        totals = tl.zeros([BLOCK_B], tl.float32)
-        squares = tl.zeros([BLOCK_B], tl.float32)
-        for start in range(0, batch_size, BLOCK_B):
-            row = start + lane
-            ok = load_ok(valid_ptr, row, row < batch_size)
-            centred = tl.where(ok, tl.load(advantages_ptr + row, ok, other=0.0) - rounded, 0.0)
-            totals += centred
-            squares += centred * centred
+        centred = tl.where(ok, advantage - rounded, 0.0)
+        total = tl.sum(centred, 0)
+        squares = centred * centred
+        at_least_two = tl.where(count > 1, count, 2.0)
+        variance = (tl.sum(squares, 0) - total * (total / at_least_one)) / (at_least_two - 1.0)
+        variance = tl.where(variance < 0, 0.0, variance)
+        mean = tl.where(count > 1, rounded, 0.0)
+        correction = tl.where(count > 1, total / at_least_one, 0.0)
+        rstd = tl.where(count > 1, 1.0 / (tl.sqrt(variance) + 1e-8), 1.0)
+    tl.store(moments_ptr, mean)
+    tl.store(moments_ptr + 1, correction)
+    tl.store(moments_ptr + 2, rstd)
+    tl.store(moments_ptr + 3, count)
+
+
+@triton.jit(do_not_specialize=["batch_size"])
+def partial_kernel(
+    advantages_ptr,  # [B] f32
+    valid_ptr,  # [B] bool, or None for all
+    partials_ptr,  # [programs, MOMENTS] f32, written: count, mean, mean_low, squares about both
+    batch_size,
+    BLOCK_B: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
+    ok = load_ok(valid_ptr, row, row < batch_size)
+    advantage = tl.load(advantages_ptr + row, ok, other=0.0)
+    count = tl.sum(tl.where(ok, 1.0, 0.0), 0)
+    at_least_one = tl.where(count > 0, count, 1.0)
+    mean = tl.sum(advantage, 0) / at_least_one
+    centred = tl.where(ok, advantage - mean, 0.0)
+    low = tl.sum(centred, 0) / at_least_one
+    at = partials_ptr + tl.program_id(0).to(tl.int64) * 4
+    tl.store(at, count)
+    tl.store(at + 1, mean)
+    tl.store(at + 2, low)
+    tl.store(at + 3, tl.sum(centred * centred, 0) - count * low * low)
+
+
+@triton.jit
+def merge_kernel(
+    partials_ptr,  # [P, MOMENTS] f32, from partial_kernel
+    moments_ptr,  # [MOMENTS] f32, written as by moments_kernel
+    num_partials,
+    NORM_ADV: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    lane = tl.arange(0, BLOCK_P).to(tl.int64)
+    counts = tl.zeros([BLOCK_P], tl.float32)
+    totals = tl.zeros([BLOCK_P], tl.float32)
+    for start in range(0, num_partials, BLOCK_P):
+        inside = start + lane < num_partials
+        at = partials_ptr + (start + lane) * 4
+        part = tl.load(at, inside, other=0.0)
+        counts += part
+        totals += part * tl.load(at + 1, inside, other=0.0)
+    count = tl.sum(counts, 0)
+    at_least_one = tl.where(count > 0, count, 1.0)
+    mean = 0.0
+    correction = 0.0
+    rstd = 1.0
+    if NORM_ADV:
+        rounded = tl.sum(totals, 0) / at_least_one
+        totals = tl.zeros([BLOCK_P], tl.float32)
+        squares = tl.zeros([BLOCK_P], tl.float32)
+        for start in range(0, num_partials, BLOCK_P):
+            inside = start + lane < num_partials
+            at = partials_ptr + (start + lane) * 4
+            part = tl.load(at, inside, other=0.0)
+            away = tl.load(at + 1, inside, other=0.0) - rounded
+            away = tl.where(part > 0, away + tl.load(at + 2, inside, other=0.0), 0.0)
+            totals += part * away
+            squares += tl.load(at + 3, inside, other=0.0) + part * away * away
         total = tl.sum(totals, 0)
         at_least_two = tl.where(count > 1, count, 2.0)
         variance = (tl.sum(squares, 0) - total * (total / at_least_one)) / (at_least_two - 1.0)
@@ -227,24 +289,34 @@ def finish_kernel(
 _FINISH_ARGUMENTS = ("moments_ptr", "normalizer_ptr", "normalizer", "vf_coef", "ent_coef")
 
 
+def _moments(advantages: Tensor, valid: Tensor | None, *, norm_adv: bool) -> Tensor:
+    """What the losses read of the advantages, [MOMENTS]."""
+    device, batch_size = advantages.device, len(advantages)
+    moments = torch.empty(MOMENTS, dtype=torch.float32, device=device)
+    rows = (advantages, valid)
+    programs = triton.cdiv(batch_size, MOMENTS_BLOCK)
+    if programs == 1:
+        moments_kernel[(1,)](
+            *rows, moments, batch_size, NORM_ADV=norm_adv, BLOCK_B=MOMENTS_BLOCK, **OPTIONS
+        )
+        return moments
+    partials = torch.empty(programs, MOMENTS, dtype=torch.float32, device=device)
+    partial_kernel[(programs,)](*rows, partials, batch_size, BLOCK_B=MOMENTS_BLOCK, **OPTIONS)
+    merge_kernel[(1,)](
+        partials, moments, programs, NORM_ADV=norm_adv, BLOCK_P=MERGE_BLOCK, **OPTIONS
+    )
+    return moments
+
+
 def prepare(rows: Rows, terms: Terms) -> dict[str, Any]:
     """The keyword arguments that all loss kernels share, by name.
 
-    Launches moments_kernel, unless the rows bring their `advantage_stats`.
+    Launches what finds the moments, unless the rows bring their `advantage_stats`.
     """
     rows = rows.contiguous()
     moments = rows.advantage_stats
     if moments is None:
-        moments = torch.empty(MOMENTS, dtype=torch.float32, device=rows.advantages.device)
-        moments_kernel[(1,)](
-            rows.advantages,
-            rows.valid,
-            moments,
-            len(rows.advantages),
-            NORM_ADV=terms.norm_adv,
-            BLOCK_B=MOMENTS_BLOCK,
-            **OPTIONS,
-        )
+        moments = _moments(rows.advantages, rows.valid, norm_adv=terms.norm_adv)
     normalizer, clip_vloss, dual_clip = terms.normalizer, terms.clip_vloss, terms.dual_clip
     on_device = isinstance(normalizer, Tensor)
     return {

@@ -9,7 +9,7 @@ from fastppo.kernels.tools.triton_spec import KernelSpec, types_of
 def _moments(name: str, function: Any, width: int) -> KernelSpec:
     constants: dict[str, object] = dict(triton_gpu.blocks(width))
     if function is triton_gpu.finish_moments_kernel:
-        del constants["BLOCK_R"]
+        constants = dict(triton_gpu.finish_blocks(triton_gpu.MAX_PARTS))
     doubles = ("mean_ptr", "var_ptr", "count_ptr", "old_count_ptr", "partials_ptr")
     return KernelSpec(
         name=f"{name} D={width}",

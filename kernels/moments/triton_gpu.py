@@ -3,7 +3,8 @@
 `partial_moments_kernel` gives each program a block of columns and a share of the rows. A tile's
 mean and squares are taken from registers in float32, about that mean, so that no large mean
 cancels; tiles are merged in float64, a few operations a column. `finish_moments_kernel` merges the
-programs' results in order, and those into the running moments: the same input gives the same bits.
+programs' results in a fixed order, and those into the running moments: the same input gives the
+same bits.
 The first launch copies the count, which the second advances while other programs read it.
 `normalize_kernel` is one pass, and the third launch where an update also normalises.
 """
@@ -93,23 +94,22 @@ def finish_moments_kernel(
     old_count_ptr,  # [] f64, from partial_moments_kernel
     num_parts,
     num_columns,
+    BLOCK_P: tl.constexpr,  # >= num_parts
     BLOCK_D: tl.constexpr,
 ):
     column = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
     within = column < num_columns
-    new_count = tl.zeros([BLOCK_D], tl.float64)
-    new_mean = tl.zeros([BLOCK_D], tl.float64)
-    new_squares = tl.zeros([BLOCK_D], tl.float64)
-    for part in range(num_parts):
-        at = partials_ptr + part * 3 * num_columns + column
-        new_count, new_mean, new_squares = _merge(
-            new_count,
-            new_mean,
-            new_squares,
-            tl.load(at, within, other=0.0),
-            tl.load(at + num_columns, within, other=0.0),
-            tl.load(at + 2 * num_columns, within, other=0.0),
-        )
+    part = tl.arange(0, BLOCK_P).to(tl.int64)[:, None]
+    at = partials_ptr + part * 3 * num_columns + column[None, :]
+    mask = (part < num_parts) & within[None, :]
+    counts = tl.load(at, mask, other=0.0)
+    means = tl.load(at + num_columns, mask, other=0.0)
+    # All parts at once: merged one by one, 64 of them took 40 us on an H200.
+    new_count = tl.sum(counts, 0)
+    new_mean = tl.sum(counts * means, 0) / tl.where(new_count > 0.0, new_count, 1.0)
+    away = tl.where(counts > 0.0, means - new_mean[None, :], 0.0)
+    parts_squares = tl.load(at + 2 * num_columns, mask, other=0.0)
+    new_squares = tl.sum(parts_squares + counts * away * away, 0)
     old = tl.zeros([BLOCK_D], tl.float64) + tl.load(old_count_ptr)
     mean = tl.load(mean_ptr + column, within, other=0.0)
     squares = tl.load(var_ptr + column, within, other=0.0) * old
@@ -160,6 +160,11 @@ def blocks(num_columns: int) -> dict[str, int]:
     return {"BLOCK_R": 2048 // block_d, "BLOCK_D": block_d}
 
 
+def finish_blocks(parts: int) -> dict[str, int]:
+    """Tile of the merge: all parts, and 16 columns of them."""
+    return {"BLOCK_P": triton.next_power_of_2(parts), "BLOCK_D": 16}
+
+
 def update_moments(
     mean: Tensor, var: Tensor, count: Tensor, rows: Tensor, valid: Tensor | None
 ) -> None:
@@ -186,7 +191,8 @@ def update_moments(
             **tile,
             **OPTIONS,
         )
-        finish_moments_kernel[(column_blocks,)](
+        finish = finish_blocks(parts)
+        finish_moments_kernel[(triton.cdiv(width, finish["BLOCK_D"]),)](
             mean,
             var,
             count,
@@ -194,7 +200,7 @@ def update_moments(
             old_count,
             parts,
             width,
-            BLOCK_D=tile["BLOCK_D"],
+            **finish,
             **OPTIONS,
         )
 

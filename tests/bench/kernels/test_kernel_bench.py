@@ -1,11 +1,9 @@
-"""`fastppo bench kernels` and `fastppo gpu-check`: equality before time, and what they leave."""
+"""`fastppo bench kernels`: equality before time, and what it leaves."""
 
 import json
 import math
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,17 +13,14 @@ import pytest
 import torch
 
 from fastppo import cli
-from fastppo.bench.gpu_check import command as gpu_check
 from fastppo.bench.kernels import cases as kernel_cases
 from fastppo.bench.kernels import command as kernels
-from fastppo.bench.report import command as report
 from fastppo.bench.report.data import run_of
 from fastppo.bench.report.notes import notes
 from fastppo.bench.report.tables import tables
 from fastppo.bench.report.terminal import print_results
 from fastppo.bench.results import result
 from fastppo.kernels.gae import op as gae
-from fastppo.kernels.loss import op as loss_op
 from fastppo.kernels.tools.case import Case, Work
 
 CPU = torch.device("cpu")
@@ -179,82 +174,12 @@ def test_mistakes_are_one_line(
     assert message in line
 
 
-@pytest.fixture
-def small_gpu_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command's stages on one or two small things each."""
-
-    def few(device: torch.device) -> Any:
-        return [check for check in kernel_cases.checks(device) if "B=2 " in check[0]][:4]
-
-    def one_case(device: torch.device, *, quick: bool) -> list[Case]:
-        return [a_case()]
-
-    monkeypatch.setattr(gpu_check, "checks", few)
-    monkeypatch.setattr(gpu_check, "cases", one_case)
-    monkeypatch.setattr(kernels, "cases", one_case)
-    monkeypatch.setattr(gpu_check, "WORKLOADS", {"CartPole-v1": {"num_envs": 4, "num_steps": 8}})
-
-
 @pytest.mark.parametrize("misaligned", [-1, 0, 1])
 @pytest.mark.parametrize("zero_grad", [True, False])
 def test_adam_is_checked_at_every_alignment(misaligned: int, zero_grad: bool) -> None:
     label = f"adam P=33 misaligned={misaligned} zero_grad={zero_grad}"
 
     dict(kernel_cases.checks(torch.device("cpu")))[label]()
-
-
-@pytest.mark.usefixtures("small_gpu_check")
-def test_a_rehearsal_on_the_cpu_fills_every_section(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["--out", str(tmp_path), "--device", "cpu", "--quick", "--seconds", "4"]
-    again = tmp_path / "again.json"
-
-    assert cli.main(["gpu-check", *arguments, "--json", str(again)]) == 0
-
-    assert result.read(again)["correctness"]
-
-    record = json.loads((tmp_path / "gpu-check.json").read_text())
-    assert record["kind"] == "gpu-check"
-    assert len(record["correctness"]) == 5
-    assert all(outcome["passed"] for outcome in record["correctness"])
-    assert {entry["impl"] for entry in record["results"]} == {"fastppo", "eager", "copy"}
-    (run,) = record["training"]
-    assert run["env_steps_per_s"] > 0
-    assert sum(run["phase_shares"].values()) == pytest.approx(1.0, abs=0.02)
-    text = (tmp_path / "gpu-check.md").read_text()
-    assert "5 of 5 kernel checks passed" in text
-    assert "| T=128 N=8 |" in text
-    assert "| CartPole-v1 |" in text
-    # what it prints, and what `fastppo report --md` makes of the other file
-    assert text == report.markdown([result.read(tmp_path / "gpu-check.json")])
-    assert text in capsys.readouterr().out
-
-
-BARE = """
-import sys
-for name in ("rich", "jsonschema", "jinja2", "wandb"):
-    sys.modules[name] = None
-from fastppo.bench.gpu_check import command
-from fastppo.bench.kernels import command as kernels
-few = list(kernels.cases(command.torch.device("cpu"), quick=True))[:1]
-command.checks = lambda device: []
-command.cases = kernels.cases = lambda device, quick: few
-command.WORKLOADS = {"CartPole-v1": {"num_envs": 4, "num_steps": 8}}
-from fastppo import cli
-check = ["gpu-check", "--out", sys.argv[1], "--device", "cpu", "--quick", "--seconds", "15"]
-sys.exit(cli.main(check))
-"""
-
-
-def test_a_check_needs_no_package_that_only_reports(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BARE, str(tmp_path)], capture_output=True, text=True, timeout=120
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert "written without validation: jsonschema is missing" in done.stderr
-    assert "1 of 1 kernel checks passed" in (tmp_path / "gpu-check.md").read_text()
 
 
 def test_a_way_that_was_not_measured_is_exit_code_3(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,62 +194,6 @@ def test_a_way_that_was_not_measured_is_exit_code_3(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(kernels, "cases", lambda *_, **__: [replace(case, build=build)])
 
     assert cli.main(["bench", "kernels", "--rounds", "1"]) == 3
-
-
-@pytest.mark.usefixtures("small_gpu_check")
-def test_a_gpu_check_that_did_not_see_everything_is_exit_code_3(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check = ["--out", str(tmp_path), "--device", "cpu", "--quick", "--seconds"]
-    no_envpool = {"env_id": "CartPole-v1", "not_measured": "no module named envpool"}
-    measured = {"env_id": "CartPole-v1", "env_steps_per_s": 1.0, "phase_shares": {}}
-
-    monkeypatch.setattr(gpu_check, "training", lambda *_: no_envpool)
-    assert cli.main(["gpu-check", *check, "600"]) == 3
-    assert json.loads((tmp_path / "gpu-check.json").read_text())["failures"] == []
-    monkeypatch.setattr(gpu_check, "training", lambda *_: measured)
-    assert cli.main(["gpu-check", *check, "1e-6"]) == 3
-    (late,) = json.loads((tmp_path / "gpu-check.json").read_text())["failures"]
-    assert late == {"id": "gae[T=128 N=8]", "impl": "fastppo", "reason": "out of time"}
-    assert "could not be measured: out of time" in (tmp_path / "gpu-check.md").read_text()
-
-
-@pytest.mark.usefixtures("small_gpu_check")
-@pytest.mark.parametrize(("stage", "timed"), [("run_grid", 0), ("none", 0), ("training", 3)])
-def test_a_check_that_is_cut_off_leaves_the_stages_that_it_ended(
-    stage: str, timed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By a signal, or (with a file that is never written again) by `kill -9`."""
-    written: list[dict[str, Any]] = []
-    write = result.write
-
-    def keep(path: Path, record: dict[str, Any]) -> None:
-        write(path, record)
-        written.append(json.loads(path.read_text()))
-
-    def cut(*_: object, **__: object) -> Any:
-        os.kill(os.getpid(), signal.SIGHUP)
-
-    monkeypatch.setattr(result, "write", keep)
-    if stage == "none":
-        monkeypatch.setattr(gpu_check, "training", lambda *_: {"env_id": "x", "not_measured": "x"})
-    else:
-        monkeypatch.setattr(gpu_check if stage == "training" else kernels, stage, cut)
-
-    code = cli.main(
-        ["gpu-check", "--out", str(tmp_path), "--device", "cpu", "--quick", "--seconds", "4"]
-    )
-
-    assert code == (3 if stage == "none" else 129)
-    *before, last = written
-    assert all(record["complete"] is False for record in before)
-    assert last["complete"] is (stage == "none")
-    assert len(before[0]["correctness"]) == len(last["correctness"]) == 5
-    if stage == "none":
-        assert len(written) == 4  # correctness, grid, one task, the end
-    else:
-        assert len(last["results"]) == timed
-        assert (tmp_path / "gpu-check.md").read_text().startswith("**Incomplete")
 
 
 def test_an_interrupted_grid_keeps_what_was_measured(
@@ -346,35 +215,3 @@ def test_an_interrupted_grid_keeps_what_was_measured(
     out, err = capsys.readouterr()
     assert "x eager" in out
     assert err.endswith("fastppo: interrupted\n")
-
-
-@pytest.mark.usefixtures("small_gpu_check")
-def test_a_wrong_kernel_turns_the_check_red(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    right: Callable[..., Any] = loss_op.categorical_ppo_loss
-
-    def off(*args: Any, **kwargs: Any) -> Any:
-        loss, stats = right(*args, **kwargs)
-        return (loss * 1.01 if kwargs.get("backend") == "auto" else loss), stats
-
-    monkeypatch.setattr(loss_op, "categorical_ppo_loss", off)
-
-    assert cli.main(["gpu-check", "--out", str(tmp_path), "--device", "cpu", "--quick"]) == 1
-
-    assert "WRONG categorical" in capsys.readouterr().err
-    record = json.loads((tmp_path / "gpu-check.json").read_text())
-    assert not all(outcome["passed"] for outcome in record["correctness"])
-    assert record["results"] == []
-    assert record["training"] == []
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_no_gpu_is_could_not_measure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["gpu-check", "--out", str(tmp_path / "new")]) == 3
-    assert "torch sees no GPU; --device cpu rehearses" in capsys.readouterr().err
-    assert not (tmp_path / "new").exists()
-    (tmp_path / "file").touch()
-    assert cli.main(["gpu-check", "--out", str(tmp_path / "file"), "--device", "cpu"]) == 2
-    assert cli.main(["gpu-check", "--out", "/proc/nowhere", "--device", "cpu"]) == 2
-    assert "cannot write /proc/nowhere" in capsys.readouterr().err

@@ -203,3 +203,23 @@ def test_offsets_past_2_to_the_31() -> None:
     )
     expected = torch.autograd.grad(loss, z)[0]
     torch.testing.assert_close(torch.stack(d_logits).double(), expected, **FLOAT32)
+
+
+@pytest.mark.parametrize("rows", [2048, 2049, 6000, 257 * 2048 + 3])
+def test_moments_of_many_rows_are_those_of_float64(rows: int) -> None:
+    """Also where the mean is large, some blocks have no valid row, and programs are many."""
+    from fastppo.kernels.loss.triton_rows import _moments
+
+    g = torch.Generator().manual_seed(rows)
+    advantages = 1e4 + torch.randn(rows, generator=g)
+    valid = torch.rand(rows, generator=g) < 0.7
+    valid[2048:4096] = False
+    advantages[~valid] = float("nan")
+
+    mean, low, scale, count = _moments(advantages, valid, norm_adv=True).double().tolist()
+
+    expected = advantages[valid].double()
+    assert count == len(expected)
+    assert mean + low == pytest.approx(expected.mean().item(), rel=1e-9)
+    assert 1.0 / scale == pytest.approx(expected.std().item(), rel=1e-5)
+    assert _moments(advantages, valid, norm_adv=False).tolist() == [0.0, 0.0, 1.0, count]
