@@ -20,7 +20,7 @@ import torch
 
 from fastppo import files, paths, signals
 from fastppo.bench.gpu_check.args import Args
-from fastppo.bench.gpu_check.stages import PARTS, Group, chosen
+from fastppo.bench.gpu_check.stages import PARTS, StageGroup, chosen
 from fastppo.bench.kernels.command import OURS
 from fastppo.bench.publish import keep, mirror
 from fastppo.bench.report import markdown as report_markdown
@@ -96,7 +96,7 @@ class GpuCheck:
     def __exit__(self, *_: object) -> None:
         self.write()
 
-    def run(self, groups: Sequence[Group]) -> None:
+    def run(self, groups: Sequence[StageGroup]) -> None:
         """All groups in order; the time that one leaves is the others'."""
         self.write()
         for i, group in enumerate(groups):
@@ -106,7 +106,7 @@ class GpuCheck:
             self.write()
         self._complete = True
 
-    def _run_group(self, group: Group, seconds: float) -> None:
+    def _run_group(self, group: StageGroup, seconds: float) -> None:
         """Runs its stages side by side, and takes over what each found."""
         begin = time.monotonic()
         settings = (

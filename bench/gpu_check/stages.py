@@ -56,7 +56,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class StageGroup:
     """Stages that run side by side; all but checks have the machine to themselves."""
 
     kind: str
@@ -66,15 +66,15 @@ class Group:
 
 
 GROUPS = (
-    *(Group("train", 3.0, (f"train/{name}",)) for name in training.WORKLOADS),
-    Group("check", 4.0, tuple(f"check/{name}" for name in OPERATIONS)),
-    Group("kernels", 8.0, ("kernels",)),
-    Group("tilings", 2.0, ("tilings",)),
-    Group("tests", 4.0, ("tests",)),
+    *(StageGroup("train", 3.0, (f"train/{name}",)) for name in training.WORKLOADS),
+    StageGroup("check", 4.0, tuple(f"check/{name}" for name in OPERATIONS)),
+    StageGroup("kernels", 8.0, ("kernels",)),
+    StageGroup("tilings", 2.0, ("tilings",)),
+    StageGroup("tests", 4.0, ("tests",)),
 )
 
 
-def chosen(only: tuple[str, ...], groups: tuple[Group, ...] = GROUPS) -> list[Group]:
+def chosen(only: tuple[str, ...], groups: tuple[StageGroup, ...] = GROUPS) -> list[StageGroup]:
     """The groups with the stages that a pattern names, by their kind or in full.
 
     Raises:
@@ -86,10 +86,10 @@ def chosen(only: tuple[str, ...], groups: tuple[Group, ...] = GROUPS) -> list[Gr
             known = ", ".join(dict.fromkeys(group.kind for group in groups))
             raise UserError(f"--only: {pattern!r} names no stage; there are {known}")
 
-    def taken(group: Group, name: str) -> bool:
+    def taken(group: StageGroup, name: str) -> bool:
         return not only or any(fnmatch(group.kind, p) or fnmatch(name, p) for p in only)
 
-    kept = (Group(g.kind, g.weight, tuple(s for s in g.stages if taken(g, s))) for g in groups)
+    kept = (StageGroup(g.kind, g.weight, tuple(s for s in g.stages if taken(g, s))) for g in groups)
     return [group for group in kept if group.stages]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import fastppo
 from fastppo.errors import UserError
 
-BUILT_IN = ("fastppo", "fastppo-eager", "fastppo-mlp", "reference")
+BUILT_IN = ("fastppo", "fastppo-eager", "fastppo-graph", "fastppo-mlp", "reference")
 PEERS = "peers"
 """In `--impl`: every peer that is installed."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")

@@ -1,6 +1,6 @@
 """The children of `fastppo bench` that are ours: `python -m fastppo.bench.launch.worker WHAT`.
 
-WHAT is fastppo, fastppo-eager or fastppo-mlp (which name the engine), reference, ceilings, or the
+WHAT is fastppo, fastppo-eager, -graph or -mlp (which name the engine), reference, ceilings, or the
 `module:function` of a user, called with the request and a Reporter. They speak the contract of
 `fastppo.bench.contract`.
 """
@@ -89,6 +89,7 @@ def main() -> int:
     ours: dict[str, Callable[[Request, Reporter], None]] = {
         "fastppo": run_fastppo,
         "fastppo-eager": partial(run_fastppo, engine="eager"),
+        "fastppo-graph": partial(run_fastppo, engine="graph"),
         "fastppo-mlp": partial(run_fastppo, engine="mlp"),
         "reference": run_reference,
         "ceilings": run_ceilings,

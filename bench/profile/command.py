@@ -38,7 +38,7 @@ def run(args: Args) -> int:
         Interrupted: stopped; both files hold the rounds that were whole, if there were any.
     """
     config = settings.checked(args)
-    if config.engine == "mlp":
+    if config.engine in ("mlp", "graph"):
         seen = "a whole update is one call, and the profiler sees nothing inside"
         raise UserError(f"engine: {config.engine!r} cannot be profiled: {seen}; use eager")
     if args.updates < 1:

@@ -95,7 +95,7 @@ def test_a_fifth_more_work_is_seen_and_the_same_work_is_not(
     [
         (
             ["--impl", "fastpo"],
-            "--impl: 'fastpo' is unknown; there are fastppo, fastppo-eager, fastppo-mlp,",
+            "--impl: 'fastpo' is unknown; there are fastppo, fastppo-eager, fastppo-graph,",
         ),
         (["--impl", "fastppo,fastppo"], "--impl: 'fastppo' is there twice"),
         (["--impl", "a b=c"], "--impl: 'a b' is not a name"),
