@@ -10,7 +10,6 @@ from fastppo.config import Config
 from fastppo.envs import VecEnv
 from fastppo.errors import UserError
 from fastppo.frames import keeps_frames
-from fastppo.graph_engine import GraphEngine
 from fastppo.kernels.mlp.records import MAX_WIDTH
 from fastppo.normalize import RewardScaler
 from fastppo.policy import ActorCritic, reads_images
@@ -136,6 +135,8 @@ def make_engine(policy: ActorCritic, config: Config, choice: Choice) -> Engine:
     if choice.name == "eager":
         return EagerEngine(policy, config)
     if choice.name == "graph":
+        from fastppo.graph_engine import GraphEngine  # for no start that does not use it
+
         return GraphEngine(policy, config)
     from fastppo.mlp_engine import MlpEngine  # numba need not be installed where torch serves
 
