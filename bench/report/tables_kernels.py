@@ -28,8 +28,11 @@ def gpu_training(run: ResultFile) -> Iterable[Table]:
         phases = ", ".join(
             f"{name} {share(part)}" for name, part in training["phase_shares"].items()
         )
-        name = f"{training['env_id']}, {training['num_envs']} environments"
-        rate = count(training["env_steps_per_s"])
+        name, rate = str(training["env_id"]), count(training["env_steps_per_s"])
+        if "of_envpool" not in training:  # of a revision that measured no rival
+            rows.append((name, rate, MISSING, MISSING, MISSING, phases))
+            continue
+        name += f", {training['num_envs']} environments"
         rivals = share(training["of_envpool"]), ratio(training["times_reference"])
         rows.append((name, rate, *rivals, str(training["engine"]), phases))
     if rows:

@@ -9,6 +9,7 @@ import torch
 from fastppo import flat
 from fastppo.adam_state import AdamState
 from fastppo.config import Config
+from fastppo.kernels import api
 from fastppo.observations import PlainStore
 from fastppo.policy import ActorCritic
 from fastppo.ppo import EagerEngine, FlatAdam
@@ -190,6 +191,37 @@ def test_parameters_and_gradients_are_views_of_one_buffer() -> None:
     buffer.data.fill_(0.25)
 
     assert all((p == 0.25).all() for p in engine.policy.parameters())
+
+
+def test_convolutions_lie_channels_last_in_the_buffer() -> None:
+    """The same values in the same shape; only their order in memory is the images'."""
+    convolution = torch.nn.Conv2d(4, 8, 3)
+    weights = convolution.weight.detach().clone()
+    buffer = flat.flatten(convolution)
+
+    assert torch.equal(convolution.weight, weights)
+    assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(buffer[: weights.numel()], weights.permute(0, 2, 3, 1).flatten())
+    convolution(torch.ones(1, 4, 5, 5)).sum().backward()
+    assert convolution.weight.grad is not None
+    assert convolution.weight.grad.stride() == convolution.weight.stride()
+    assert float(flat.gradient(buffer).sum()) == 8 * (4 * 9 * 9 + 9)
+
+
+def test_a_known_one_changes_no_gradient() -> None:
+    gradients = []
+    for factor in (None, api.unit_gradient(CPU), torch.tensor(2.0)):
+        logits, rows = torch.ones(4, 3).requires_grad_(), torch.arange(5 * 4.0).view(5, 4)
+        actions = torch.tensor([0, 1, 2, 0])
+        terms = {"clip_coef": 0.2, "vf_coef": 0.5, "ent_coef": 0.01}
+        loss, _ = api.categorical_ppo_loss(logits, rows[0], actions, *rows[1:], **terms)
+        loss.backward(factor)
+        assert logits.grad is not None
+        gradients.append(logits.grad)
+
+    assert torch.equal(gradients[0], gradients[1])
+    assert torch.equal(2.0 * gradients[0], gradients[2])
+    assert float(api.unit_gradient(CPU)) == 1.0
 
 
 def test_the_kernels_state_is_torchs_own_in_name_and_format() -> None:

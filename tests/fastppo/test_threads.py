@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Callable
 
 import pytest
+import torch
 
-from fastppo import cgroups, threads
+from fastppo import cgroups, devices, threads
 from fastppo.config import Config
+from fastppo.errors import UserError
 from fastppo.tasks import describe
 
 
@@ -47,3 +49,18 @@ def test_numbers_that_are_set_are_kept(tiny: Callable[..., Config]) -> None:
     config = tiny(env_id="Pong-v5", env_threads=3, torch_threads=2)
 
     assert dataclasses.astuple(threads.plan(config, describe("Pong-v5"))) == (3, 2)
+
+
+@pytest.mark.usefixtures("_four_cores")
+def test_beside_a_gpu_torch_gets_one_thread(tiny: Callable[..., Config]) -> None:
+    """With all cores its idle threads spin: on an H200 the copy of a row took six times as long."""
+    made = threads.plan(tiny(env_id="Pong-v5", num_envs=8, device="cuda"), describe("Pong-v5"))
+
+    assert dataclasses.astuple(made) == (4, 1)
+
+
+def test_precision_is_a_gpus(tiny: Callable[..., Config]) -> None:
+    cpu = torch.device("cpu")
+    assert devices.set_precision(tiny(), cpu, images=True) == "float32"
+    with pytest.raises(UserError, match="precision: 'tf32' is a GPU's"):
+        devices.set_precision(tiny(precision="tf32"), cpu, images=True)
