@@ -213,7 +213,7 @@ def test_a_known_one_changes_no_gradient() -> None:
     for factor in (None, api.unit_gradient(CPU), torch.tensor(2.0)):
         logits, rows = torch.ones(4, 3).requires_grad_(), torch.arange(5 * 4.0).view(5, 4)
         actions = torch.tensor([0, 1, 2, 0])
-        terms = {"clip_coef": 0.2, "vf_coef": 0.5, "ent_coef": 0.01}
+        terms: dict[str, Any] = {"clip_coef": 0.2, "vf_coef": 0.5, "ent_coef": 0.01}
         loss, _ = api.categorical_ppo_loss(logits, rows[0], actions, *rows[1:], **terms)
         loss.backward(factor)
         assert logits.grad is not None
