@@ -74,6 +74,18 @@ def network(config: Mapping[str, Any], *, image: bool) -> str:
     return f"mlp {widths} {config['activation']}, {trunks}"
 
 
+def precision(*, image: bool, on_gpu: bool) -> str:
+    """How products round by torch's settings: float32, tf32, or its default, which has both."""
+    if not on_gpu:
+        return "float32"
+    from torch.backends import cuda, cudnn
+
+    products, convolutions = cuda.matmul.allow_tf32, cudnn.allow_tf32 and image
+    if products:
+        return "tf32"
+    return "float32, convolutions tf32" if convolutions else "float32"
+
+
 def forward_flops(forward: Callable[..., Any], *inputs: Any) -> int:
     """Twice the multiply-adds of the linear and convolution layers in one call, by torch's count.
 

@@ -26,6 +26,7 @@ def of_trainer(
     """
     dtype = torch.uint8 if spec.obs_dtype == "uint8" else torch.float32
     device = next(network.parameters()).device
+    image = is_image(spec.obs_shape)
     example = torch.zeros(1, *spec.obs_shape, dtype=dtype, device=device)
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
@@ -34,11 +35,11 @@ def of_trainer(
         "minibatch_rows": config.minibatch_size,
         "epochs": config.update_epochs,
         "gradient_steps_per_update": config.update_epochs * config.num_minibatches,
-        "precision": "float32",
+        "precision": contract.precision(image=image, on_gpu=device.type == "cuda"),
         "obs_bytes": example.numel() * example.element_size(),
         "trains_on_reset_rows": False,
         "wrappers": contract.wrappers(config.to_dict(), atari=spec.family == "atari"),
-        "network": contract.network(config.to_dict(), image=is_image(spec.obs_shape)),
+        "network": contract.network(config.to_dict(), image=image),
     }
 
 

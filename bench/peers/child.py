@@ -85,6 +85,7 @@ class Task:
         """
         config = self.config
         atari = self.spec.family == "atari"
+        on_gpu = config.device.startswith("cuda")
         work: dict[str, Any] = {
             "parameters": parameters,
             "forward_flops": forward_flops,
@@ -92,7 +93,7 @@ class Task:
             "minibatch_rows": config.minibatch_size,
             "epochs": config.update_epochs,
             "gradient_steps_per_update": config.update_epochs * config.num_minibatches,
-            "precision": "float32",
+            "precision": contract.precision(image=self.reads_images, on_gpu=on_gpu),
             "obs_bytes": self.obs_bytes,
             "trains_on_reset_rows": False,
             "wrappers": contract.wrappers(config.to_dict(), atari=atari),

@@ -18,7 +18,8 @@ from fastppo.tracking import wandb_settings
 
 # Where and how long it ran and what was kept; the rest defines the configuration.
 NOT_CONFIGURATION = frozenset({
-    "env_id", "preset", "seed", "device", "backend", "engine", "env_threads", "torch_threads",
+    "env_id", "preset", "seed", "device", "backend", "engine", "precision", "env_threads",
+    "torch_threads",
     "eval_interval", "eval_episodes", "checkpoint_interval", "keep_checkpoints",
     "max_skipped_steps", "wandb", "wandb_project", "wandb_entity", "wandb_name", "wandb_group",
     "wandb_tags", "metric_names", "tensorboard",

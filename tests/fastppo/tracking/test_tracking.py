@@ -64,8 +64,8 @@ def test_offline_run_holds_config_machine_and_names(
     config = offline_run[1]
     run, stored = log.run, log.config
 
-    # W&B has the engine that runs, not that it was to be chosen
-    resolved = replace(config, engine="eager")
+    # W&B has the engine and the precision that run, not that they were to be chosen
+    resolved = replace(config, engine="eager", precision="float32")
     assert Config.from_dict({key: stored[key] for key in config.to_dict()}) == resolved
     assert stored["versions"]["torch"]
     assert stored["machine"]["cores"] >= 1
