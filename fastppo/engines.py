@@ -71,24 +71,22 @@ def choose(config: Config, spec: EnvSpec, backend: str, device: torch.device) ->
     if config.engine == "eager":
         return Choice("eager", "as asked for")
     on_gpu = device.type == "cuda"
-    reasons = {
-        "graph": "a GPU: a step of all environments is one launch, and so is an update",
-        "mlp": "an MLP on a CPU: acting and updating are one call each",
-    }
-    refusals = {
-        "graph": _graph_refusal(config, backend, on_gpu=on_gpu),
-        "mlp": _mlp_refusal(config, spec, backend),
-    }
+    name: Literal["graph", "mlp"] = "graph" if on_gpu else "mlp"
     if config.engine != "auto":
-        refusal = refusals[config.engine]
-        if refusal is not None:
-            raise UserError(f"engine: {config.engine!r} cannot serve: {refusal}; use eager or auto")
-        if config.engine == "graph" and not on_gpu:
-            return Choice("graph", "as asked for; a CPU captures nothing: it rehearses, op by op")
-        return Choice(config.engine, reasons[config.engine])
-    best: Literal["graph", "mlp"] = "graph" if on_gpu else "mlp"
-    refusal = refusals[best]
-    return Choice("eager", refusal) if refusal else Choice(best, reasons[best])
+        name = config.engine
+    if name == "mlp":
+        refusal = _mlp_refusal(config, spec, backend)
+        reason = "an MLP on a CPU: acting and updating are one call each"
+    else:
+        refusal = _graph_refusal(config, backend, on_gpu=on_gpu)
+        reason = "a GPU: a step of all environments is one launch, and so is an update"
+        if not on_gpu:
+            reason = "as asked for; a CPU captures nothing: it rehearses, op by op"
+    if refusal is None:
+        return Choice(name, reason)
+    if config.engine == name:
+        raise UserError(f"engine: {name!r} cannot serve: {refusal}; use eager or auto")
+    return Choice("eager", refusal)
 
 
 def _graph_refusal(config: Config, backend: str, *, on_gpu: bool) -> str | None:

@@ -143,10 +143,6 @@ def in_turns(grid: list[Case]) -> Iterator[Case]:
     return (case for case in chain.from_iterable(turns) if case is not None)
 
 
-def _equal(case: Case, device: torch.device) -> None:
-    kernels.check(case, case.build(device))
-
-
 def _kernels(_: str, task: Task) -> None:
     """The kernel grid; of a kernel that is wrong nothing is timed."""
     keep_freed_memory()
@@ -155,11 +151,13 @@ def _kernels(_: str, task: Task) -> None:
         if monotonic() > task.deadline:
             task.fail(case.id, "out of time")
             continue
-        check = partial(_equal, case, task.device)
-        if not _judged(task, case.id, check):
+        work = case.build(task.device)
+        if not _judged(task, case.id, partial(kernels.check, case, work)):
             continue
         try:
-            timings = list(kernels.time_case(case, task.device, rounds, compiled=task.compile))
+            timings = list(
+                kernels.time_work(case, work, task.device, rounds, compiled=task.compile)
+            )
         except Exception as error:
             task.fail(case.id, f"{type(error).__name__}: {error}"[:400])
             continue

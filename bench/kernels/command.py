@@ -101,19 +101,25 @@ def _ways(
     return ways
 
 
-def time_case(
-    case: Case, device: torch.device, rounds: int, *, compiled: bool = True
-) -> Iterable[Timing]:
+def time_case(case: Case, device: torch.device, rounds: int) -> Iterable[Timing]:
     """Checks the case, then times it by every clock of the device.
-
-    Args:
-        compiled: whether torch.compile's version takes part, where there is one.
 
     Raises:
         NotEqual: our result is not the oracle's.
     """
     work = case.build(device)
     check(case, work)
+    yield from time_work(case, work, device, rounds)
+
+
+def time_work(
+    case: Case, work: Work, device: torch.device, rounds: int, *, compiled: bool = True
+) -> Iterable[Timing]:
+    """Times work that is shown to be right by every clock of the device.
+
+    Args:
+        compiled: whether torch.compile's version takes part, where there is one.
+    """
     clocks: dict[str, Callable[[Callable[[], Any]], Measure]]
     if device.type == "cuda":
         clocks = {"cold": ColdClock(device), "graph": graph_clock}

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastppo.kernels.loss.triton_rows import load_ok
+from fastppo.kernels.loss.triton_rows import load_ok, store_moments
 from fastppo.kernels.tools.triton_options import OPTIONS
 
 MAX_BLOCK = 8192
@@ -83,17 +83,8 @@ def advantage_stats_kernel(
             centred = tl.where(block_ok, block - mean, 0.0)
             totals += centred
             squares += centred * centred
-    total = tl.sum(totals, 0)
-    at_least_two = tl.where(count > 1, count, 2.0)
-    variance = (tl.sum(squares, 0) - total * (total / at_least_one)) / (at_least_two - 1.0)
-    variance = tl.where(variance < 0, 0.0, variance)
-
-    several = count > 1
     at = stats_ptr + tl.program_id(0).to(tl.int64) * 4
-    tl.store(at, tl.where(several, mean, 0.0))
-    tl.store(at + 1, tl.where(several, total / at_least_one, 0.0))
-    tl.store(at + 2, tl.where(several, 1.0 / (tl.sqrt(variance) + 1e-8), 1.0))
-    tl.store(at + 3, count)
+    store_moments(at, count, mean, tl.sum(totals, 0), tl.sum(squares, 0), True)
 
 
 def tiling(batch_size: int) -> dict[str, int]:

@@ -58,6 +58,23 @@ def load_scale(moments_ptr, normalizer_ptr, normalizer):
     return tl.where(count > 0, 1.0 / tl.where(count > 0, divisor, 1.0), 0.0)
 
 
+@triton.jit
+def store_moments(moments_ptr, count, rounded, total, squares, NORM_ADV: tl.constexpr):
+    """Writes mean, mean_low, 1 / (std + 1e-8) and count.
+
+    From sums of what is left, and of its squares, after the rounded mean was taken off.
+    """
+    several = (count > 1) & NORM_ADV
+    at_least_one = tl.where(count > 0, count, 1.0)
+    at_least_two = tl.where(count > 1, count, 2.0)
+    variance = (squares - total * (total / at_least_one)) / (at_least_two - 1.0)
+    variance = tl.where(variance < 0, 0.0, variance)
+    tl.store(moments_ptr, tl.where(several, rounded, 0.0))
+    tl.store(moments_ptr + 1, tl.where(several, total / at_least_one, 0.0))
+    tl.store(moments_ptr + 2, tl.where(several, 1.0 / (tl.sqrt(variance) + 1e-8), 1.0))
+    tl.store(moments_ptr + 3, count)
+
+
 @triton.jit(do_not_specialize=["batch_size"])
 def moments_kernel(
     advantages_ptr,  # [B] f32
@@ -72,26 +89,11 @@ def moments_kernel(
     advantage = tl.load(advantages_ptr + row, ok, other=0.0)
     count = tl.sum(tl.where(ok, 1.0, 0.0), 0)
     at_least_one = tl.where(count > 0, count, 1.0)
-
-    mean = 0.0
-    correction = 0.0
-    rstd = 1.0
-    if NORM_ADV:
-        rounded = tl.sum(advantage, 0) / at_least_one
-        # Centred by the rounded mean, the second sum holds what rounding took from it.
-        centred = tl.where(ok, advantage - rounded, 0.0)
-        total = tl.sum(centred, 0)
-        squares = centred * centred
-        at_least_two = tl.where(count > 1, count, 2.0)
-        variance = (tl.sum(squares, 0) - total * (total / at_least_one)) / (at_least_two - 1.0)
-        variance = tl.where(variance < 0, 0.0, variance)
-        mean = tl.where(count > 1, rounded, 0.0)
-        correction = tl.where(count > 1, total / at_least_one, 0.0)
-        rstd = tl.where(count > 1, 1.0 / (tl.sqrt(variance) + 1e-8), 1.0)
-    tl.store(moments_ptr, mean)
-    tl.store(moments_ptr + 1, correction)
-    tl.store(moments_ptr + 2, rstd)
-    tl.store(moments_ptr + 3, count)
+    rounded = tl.sum(advantage, 0) / at_least_one
+    # Centred by the rounded mean, the second sum holds what rounding took from it.
+    centred = tl.where(ok, advantage - rounded, 0.0)
+    squares = tl.sum(centred * centred, 0)
+    store_moments(moments_ptr, count, rounded, tl.sum(centred, 0), squares, NORM_ADV)
 
 
 @triton.jit(do_not_specialize=["batch_size"])
@@ -136,32 +138,19 @@ def merge_kernel(
         totals += part * tl.load(at + 1, inside, other=0.0)
     count = tl.sum(counts, 0)
     at_least_one = tl.where(count > 0, count, 1.0)
-    mean = 0.0
-    correction = 0.0
-    rstd = 1.0
-    if NORM_ADV:
-        rounded = tl.sum(totals, 0) / at_least_one
-        totals = tl.zeros([BLOCK_P], tl.float32)
-        squares = tl.zeros([BLOCK_P], tl.float32)
-        for start in range(0, num_partials, BLOCK_P):
-            inside = start + lane < num_partials
-            at = partials_ptr + (start + lane) * 4
-            part = tl.load(at, inside, other=0.0)
-            away = tl.load(at + 1, inside, other=0.0) - rounded
-            away = tl.where(part > 0, away + tl.load(at + 2, inside, other=0.0), 0.0)
-            totals += part * away
-            squares += tl.load(at + 3, inside, other=0.0) + part * away * away
-        total = tl.sum(totals, 0)
-        at_least_two = tl.where(count > 1, count, 2.0)
-        variance = (tl.sum(squares, 0) - total * (total / at_least_one)) / (at_least_two - 1.0)
-        variance = tl.where(variance < 0, 0.0, variance)
-        mean = tl.where(count > 1, rounded, 0.0)
-        correction = tl.where(count > 1, total / at_least_one, 0.0)
-        rstd = tl.where(count > 1, 1.0 / (tl.sqrt(variance) + 1e-8), 1.0)
-    tl.store(moments_ptr, mean)
-    tl.store(moments_ptr + 1, correction)
-    tl.store(moments_ptr + 2, rstd)
-    tl.store(moments_ptr + 3, count)
+    rounded = tl.sum(totals, 0) / at_least_one
+    totals = tl.zeros([BLOCK_P], tl.float32)
+    squares = tl.zeros([BLOCK_P], tl.float32)
+    for start in range(0, num_partials, BLOCK_P):
+        inside = start + lane < num_partials
+        at = partials_ptr + (start + lane) * 4
+        part = tl.load(at, inside, other=0.0)
+        away = tl.load(at + 1, inside, other=0.0) - rounded
+        away = tl.where(part > 0, away + tl.load(at + 2, inside, other=0.0), 0.0)
+        totals += part * away
+        squares += tl.load(at + 3, inside, other=0.0) + part * away * away
+    total = tl.sum(totals, 0)
+    store_moments(moments_ptr, count, rounded, total, tl.sum(squares, 0), NORM_ADV)
 
 
 @triton.jit
