@@ -18,12 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from fastppo.config import Config
-from fastppo.envs import VecEnv
 from fastppo.normalize import RewardScaler
 from fastppo.policy import ActorCritic
 from fastppo.ppo import EagerEngine, UpdateStats
 from fastppo.rollout import Rollout
-from fastppo.timing import PhaseTimer
 
 
 class Capture:
@@ -95,7 +93,7 @@ class GraphEngine(EagerEngine):
         self._finishing: Program | None = None
 
     def act(self, rollout: Rollout, t: int, step: int) -> NDArray[Any]:
-        """Decides on row t of the rollout, which is staged, or for row 0 in its place.
+        """Decides on row t of the rollout, and writes actions, log-probs and values there.
 
         Returns:
             The actions on the host, [N, ...], until the next call.
@@ -109,16 +107,6 @@ class GraphEngine(EagerEngine):
             self._acted.synchronize()
         actions: NDArray[Any] = self._actions.numpy()
         return actions
-
-    def play(self, env: VecEnv, rollout: Rollout, t: int, step: int, timer: PhaseTimer) -> int:
-        """Fills row t of the rollout; the next observation is staged."""
-        with timer.host_phase("policy"):
-            actions = self.act(rollout, t, step)
-        with timer.phase("env"):
-            answer = env.step(actions)
-        with timer.host_phase("copy"):
-            rollout.stage(t, answer)
-        return 1
 
     def bootstrap(self, rollout: Rollout) -> None:
         """Writes the values of row T."""
@@ -170,30 +158,17 @@ class GraphEngine(EagerEngine):
         self._stats_names: tuple[str, ...] = ()
         self._stats = torch.zeros(0, device=device)
         self._acting = [
-            Program(partial(self._decide, rollout, t), self._capture)
+            Program(partial(self._act_on, rollout, t), self._capture)
             for t in range(config.num_steps)
         ]
-        self._bootstrapping = Program(partial(self._evaluate, rollout), self._capture)
+        self._bootstrapping = Program(partial(super().bootstrap, rollout), self._capture)
         self._finishing = None
         self._learning = Program(partial(self._learn, rollout), self._capture)
 
-    def _decide(self, rollout: Rollout, t: int) -> None:
+    def _act_on(self, rollout: Rollout, t: int) -> None:
         """The device's part of a step."""
-        if t > 0:  # row 0 was carried over from the last rollout
-            rollout.store.send(t)
-        out = rollout.act_row(t)
-        self.policy.act(
-            rollout.store.row(t),
-            self._steps[t, 0],
-            key=self.act_key,
-            out=out,
-            backend=self.config.backend,
-        )
-        self._actions.copy_(out.actions, non_blocking=True)
-
-    def _evaluate(self, rollout: Rollout) -> None:
-        rollout.store.send(self.config.num_steps)
-        super().bootstrap(rollout)
+        self.decide(rollout, t, self._steps[t, 0])
+        self._actions.copy_(rollout.actions[t], non_blocking=True)
 
     def _learn(self, rollout: Rollout) -> None:
         stats = self.learn(rollout, self._orders, self._learning_rate, self.config.clip_coef)

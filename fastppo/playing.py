@@ -20,7 +20,7 @@ class Actor(Protocol):
 def play_one(
     actor: Actor, env: VecEnv, rollout: Rollout, t: int, step: int, timer: PhaseTimer
 ) -> int:
-    """Fills row t of the rollout, and the observation of row t + 1.
+    """Fills row t of the rollout; on a GPU the observation of row t + 1 is staged.
 
     Args:
         step: decisions so far.
@@ -28,10 +28,10 @@ def play_one(
     Returns:
         1, the rows that were filled.
     """
-    with timer.phase("policy"):
+    with timer.host_phase("policy"):  # it ends when the actions are on the host
         actions = actor.act(rollout, t, step)
     with timer.phase("env"):
         answer = env.step(actions)
-    with timer.phase("copy"):
-        rollout.write(t, answer)
+    with timer.host_phase("copy"):
+        rollout.stage(t, answer)
     return 1

@@ -170,11 +170,17 @@ class EagerEngine:
         Returns:
             The actions on the host, [N, ...], for the environments.
         """
+        self.decide(rollout, t, step)
+        actions: NDArray[Any] = rollout.actions[t].cpu().numpy()
+        return actions
+
+    def decide(self, rollout: Rollout, t: int, step: int | Tensor) -> None:
+        """The device's part of `act`: the staged row crosses, and the policy decides on it."""
+        if t > 0:  # row 0 was carried over from the last rollout
+            rollout.store.send(t)
         out, backend = rollout.act_row(t), self.config.backend
         obs = rollout.store.row(t)
         self.policy.act(obs, step, key=self.act_key, out=out, backend=backend)
-        actions: NDArray[Any] = out.actions.cpu().numpy()
-        return actions
 
     def play(self, env: VecEnv, rollout: Rollout, t: int, step: int, timer: PhaseTimer) -> int:
         """Fills row t of the rollout."""
@@ -186,6 +192,7 @@ class EagerEngine:
 
     def bootstrap(self, rollout: Rollout) -> None:
         """Writes the values that acting left out: those of row T."""
+        rollout.store.send(self.config.num_steps)
         rollout.values[-1].copy_(self.policy.value(rollout.store.row(self.config.num_steps)))
 
     def finish(self, rollout: Rollout, reward_scaler: RewardScaler | None) -> None:

@@ -162,16 +162,16 @@ def test_poisoned_reset_rows_change_no_metric(env_id: str, monkeypatch: pytest.M
 
 
 def _poison(run: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = run.rollout.write
+    stage = run.rollout.stage
 
     def poisoned(t: int, step: StepResult) -> None:
         reset = torch.from_numpy(~step.valid)
         garbage = float("nan") if run.rollout.actions.is_floating_point() else -12345
         run.rollout.actions[t][reset] = garbage
         run.rollout.log_probs[t][reset] = float("nan")
-        write(t, step._replace(rewards=np.where(step.valid, step.rewards, np.nan)))
+        stage(t, step._replace(rewards=np.where(step.valid, step.rewards, np.nan)))
 
-    monkeypatch.setattr(run.rollout, "write", poisoned)
+    monkeypatch.setattr(run.rollout, "stage", poisoned)
 
 
 def test_steps_are_counted_by_valid_rows() -> None:
