@@ -21,10 +21,10 @@ class Args(Outputs):
     quick: bool = False
     """The ends of the grid, fewer rounds."""
     compile: bool = True
-    """Also time what torch.compile makes: compiling it takes most of the kernels' time."""
+    """Whether torch.compile's kernels are timed too; compiling them takes most of that stage."""
     seconds: Annotated[float, arg(metavar="S")] = 450.0
     """For all of it."""
     only: Annotated[tuple[str, ...], arg(metavar="PATTERN...")] = ()
     """Stages to run: train, check, kernels, tilings, tests, or patterns of their full names."""
-    sha: str | None = None
+    sha: Annotated[str | None, arg(metavar="SHA")] = None
     """The revision that is checked, where this is a copy without git."""

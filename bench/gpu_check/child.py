@@ -1,4 +1,4 @@
-"""One stage's process: `child STAGE FILE DEVICE SECONDS quick|full compile|eager`."""
+"""One stage in a process of its own: `child STAGE FILE DEVICE SECONDS quick|full compile|eager`."""
 
 import sys
 from pathlib import Path
