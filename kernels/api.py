@@ -26,9 +26,11 @@ from fastppo.kernels.backends import (
 from fastppo.kernels.frames.op import gather_frames
 from fastppo.kernels.gae.op import gae
 from fastppo.kernels.gather.op import gather_rows
-from fastppo.kernels.loss.op import categorical_ppo_loss, gaussian_ppo_loss, unit_gradient
+from fastppo.kernels.loss.computed import unit_gradient
+from fastppo.kernels.loss.op import categorical_ppo_loss, gaussian_ppo_loss
 from fastppo.kernels.loss.spec import STATS, Stats
 from fastppo.kernels.moments.op import normalize, update_moments_
+from fastppo.kernels.token_log_probs.op import token_log_probs
 
 __all__ = [
     "STATS",
@@ -46,6 +48,7 @@ __all__ = [
     "gaussian_ppo_loss",
     "normalize",
     "resolve_backend",
+    "token_log_probs",
     "unit_gradient",
     "update_moments_",
     "warmup",

@@ -1,5 +1,6 @@
 """Checks of one argument, for those of an operation: one-line ValueErrors, in a few us."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -27,3 +28,32 @@ def expect_floats(name: str, tensor: Tensor, ndim: int, shape: str) -> None:
         raise ValueError(f"{name} has shape {list(tensor.shape)}: expected {shape}, no size 0")
     if not tensor.dtype.is_floating_point:
         raise ValueError(f"{name} has dtype {tensor.dtype}: expected a floating dtype")
+
+
+def expect_logits(name: str, logits: Tensor) -> None:
+    """Raises ValueError unless `logits` are floats [..., V], no size 0."""
+    expect_floats(name, logits, max(2, logits.ndim), "[..., V]")
+
+
+def check_temperature(temperature: float) -> None:
+    """Raises ValueError unless logits can be divided by it."""
+    if not 0.0 < temperature < math.inf:
+        raise ValueError(f"temperature={temperature}: expected a finite number > 0")
+
+
+def check_vocabulary(name: str, tokens: Tensor, width: int, valid: Tensor | None) -> None:
+    """Raises ValueError if a valid token is outside 0 .. width - 1.
+
+    Looks at those that a CPU holds: a GPU would have to be waited for.
+    """
+    if not tokens.is_cpu or torch.compiler.is_compiling():
+        return
+    outside = (tokens < 0) | (tokens >= width)
+    if valid is not None and valid.shape == tokens.shape:
+        outside &= valid
+    if bool(outside.any()):
+        at = outside.nonzero()[0].tolist()
+        raise ValueError(
+            f"{name}: token {int(tokens[tuple(at)])} at {at} is outside the vocabulary of {width}: "
+            f"expected 0 to {width - 1}, or valid=False there"
+        )

@@ -11,10 +11,10 @@ from fastppo.kernels.loss.numba_categorical import categorical_kernel
 from fastppo.kernels.loss.numba_gaussian import gaussian
 from fastppo.kernels.loss.numba_rows import RowArguments
 from fastppo.kernels.loss.numba_vocab import vocab_kernel
-from fastppo.kernels.loss.terms import Rows, Terms
+from fastppo.kernels.loss.terms import Rows, Terms, Tokens
 from fastppo.kernels.tools.numba_memory import address, dense, empty
 
-__all__ = ["categorical", "gaussian"]
+__all__ = ["categorical", "gaussian", "tokens"]
 
 WIDE = 128
 """Rows of more logits than this are computed along the row instead of across rows."""
@@ -37,23 +37,87 @@ def categorical(
 ) -> tuple[Tensor, ...]:
     """Loss, STATS [6] and the gradients of logits and values, as `spec`, on the CPU."""
     batch_size, width = logits.shape
-    wide = width > WIDE
-    heads = _head_sizes((width,) if nvec is None else nvec)
-    z = dense(logits if wide or logits.dtype == torch.float32 else logits.float())
+    heads = (width,) if nvec is None else nvec
+    if width > WIDE:
+        plain = Tokens()
+        return _wide(
+            logits, new_values, actions, rows, terms, plain, action_mask, heads, overwrite_logits
+        )[:4]
+    sizes = _head_sizes(heads)
+    z = dense(logits.float())
     mask = None if action_mask is None else dense(action_mask)
-    choices = dense(actions if actions.dtype == torch.int64 else actions.long())
+    choices = dense(actions.long())
     arguments = RowArguments(rows, new_values, terms)
     # `.data` has its own version counter: autograd does not see this as a change to the logits
+    d_logits = z.data if overwrite_logits else empty(*z.shape)
+    categorical_kernel(
+        batch_size,
+        width,
+        len(heads),
+        z.data_ptr(),
+        choices.data_ptr(),
+        address(mask),
+        sizes.data_ptr(),
+        d_logits.data_ptr(),
+        arguments.for_kernel,
+    )
+    d_logits = _returned(logits, z, d_logits, overwrite_logits)
+    return arguments.loss, arguments.stats, d_logits, arguments.d_values
+
+
+def tokens(
+    logits: Tensor,
+    new_values: Tensor,
+    actions: Tensor,
+    rows: Rows,
+    terms: Terms,
+    extras: Tokens,
+    action_mask: Tensor | None,
+    overwrite_logits: bool,
+) -> tuple[Tensor, ...]:
+    """Loss, STATS and ref_kl [7], and the gradients of logits and values, as `spec`."""
+    heads = (logits.shape[1],)
+    return _wide(
+        logits, new_values, actions, rows, terms, extras, action_mask, heads, overwrite_logits
+    )
+
+
+def _wide(
+    logits: Tensor,
+    new_values: Tensor,
+    actions: Tensor,
+    rows: Rows,
+    terms: Terms,
+    extras: Tokens,
+    action_mask: Tensor | None,
+    heads: tuple[int, ...],
+    overwrite_logits: bool,
+) -> tuple[Tensor, ...]:
+    batch_size, width = logits.shape
+    sizes, z, choices = _head_sizes(heads), dense(logits), dense(actions.long())
+    mask = None if action_mask is None else dense(action_mask)
+    arguments = RowArguments(rows, new_values, terms, extras)
     d_logits = z.data if overwrite_logits else empty(*z.shape, dtype=z.dtype)
-    sizes = (batch_size, width, len(heads), z.data_ptr())
-    policy = (choices.data_ptr(), address(mask), heads.data_ptr(), d_logits.data_ptr())
-    if wide:
-        vocab_kernel(*sizes, z.dtype == torch.bfloat16, *policy, arguments.for_kernel)
-    else:
-        categorical_kernel(*sizes, *policy, arguments.for_kernel)
+    vocab_kernel(
+        batch_size,
+        width,
+        len(heads),
+        z.data_ptr(),
+        z.dtype == torch.bfloat16,
+        choices.data_ptr(),
+        address(mask),
+        sizes.data_ptr(),
+        1.0 / extras.temperature,
+        d_logits.data_ptr(),
+        arguments.for_kernel,
+    )
+    d_logits = _returned(logits, z, d_logits, overwrite_logits)
+    return arguments.loss, arguments.stats, d_logits, arguments.d_values
+
+
+def _returned(logits: Tensor, z: Tensor, d_logits: Tensor, overwrite_logits: bool) -> Tensor:
+    """The gradient of the dense or widened copy `z`, in the logits' own dtype or memory."""
     if overwrite_logits and z is not logits:
         logits.data.copy_(d_logits)
-        d_logits = logits.data
-    elif d_logits.dtype != logits.dtype:
-        d_logits = d_logits.to(logits.dtype)
-    return arguments.loss, arguments.stats, d_logits, arguments.d_values
+        return logits.data
+    return d_logits.to(logits.dtype)

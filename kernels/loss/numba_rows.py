@@ -17,7 +17,7 @@ from numba import carray, njit
 from torch import Tensor
 
 from fastppo.kernels.loss.spec import STATS
-from fastppo.kernels.loss.terms import LOG_RATIO_MAX, Rows, Terms
+from fastppo.kernels.loss.terms import KL_ESTIMATORS, LOG_RATIO_MAX, Rows, Terms, Tokens
 from fastppo.kernels.tools.numba_math import HALF, ONE, ZERO, exp
 from fastppo.kernels.tools.numba_memory import OPTIONS, SUMMING, address, dense, empty, pointer
 
@@ -37,14 +37,19 @@ class LossRows(NamedTuple):
     given_stats: int  # [4] f32 from advantage_stats, or 0
     norm_adv: bool
     normalizer: float  # below 0: the number of valid rows
-    clip_coef: float
+    clip_low: float
+    clip_high: float
     vf_coef: float
     ent_coef: float
     clip_vloss: float  # below 0: off
     dual_clip: float  # inf: off
     d_values: int  # [B] f32, written
     loss: int  # [] f32, written
-    stats: int  # [6] f32, written
+    stats: int  # [6] f32, written; [7] by the kernel of vocabularies, which alone serves the rest
+    weights: int  # [B] f32, or 0 for 1
+    ref_log_probs: int  # [B] f32, or 0
+    kl_coef: float
+    kl_estimator: int  # index into KL_ESTIMATORS
 
 
 @njit(**SUMMING)
@@ -101,8 +106,12 @@ def compute_scales(arrays, given):
 # Rows of the tile `lane` [LANES, ROWS]: what a row's loss needs, then what it yields.
 WEIGHT, OLD_LOG_PROB, ADVANTAGE, RETURN, OLD_VALUE, NEW_VALUE = range(6)
 LOG_PROB, ENTROPY, POLICY_GRAD, VALUE_GRAD = range(6, 10)
-TERMS = 10
-LANES = TERMS + len(STATS)
+SHARE, REF_LOG_PROB = 10, 11
+TERMS = 12
+REF_KL = TERMS + len(STATS)
+LANES = REF_KL + 1
+PLAIN = len(STATS)
+"""Sums of a loss without REF_KL."""
 
 
 # The loops below are functions of their own and get slices: LLVM then sees that no index is
@@ -153,6 +162,21 @@ def row_arrays(batch_size, given):
 
 
 @njit(**OPTIONS)
+def load_token_rows(batch_size, given, first, count, lane):
+    """The lanes SHARE, 1 where no weights are given, and REF_LOG_PROB; after `load_rows`."""
+    stop = first + count
+    fill(lane[SHARE], ONE)
+    if given.weights:
+        weights = carray(pointer(given.weights), (batch_size,), np.float32)
+        copy(weights[first:stop], lane[SHARE])
+        clear_invalid(lane[WEIGHT], lane[SHARE])
+    if given.ref_log_probs:
+        ref_log_probs = carray(pointer(given.ref_log_probs), (batch_size,), np.float32)
+        copy(ref_log_probs[first:stop], lane[REF_LOG_PROB])
+        clear_invalid(lane[WEIGHT], lane[REF_LOG_PROB])
+
+
+@njit(**OPTIONS)
 def load_rows(arrays, first, count, mean, rstd, lane):
     """Fills `lane` with rows first .. first + count; zeros behind them and where not valid."""
     old_log_probs, advantages, returns, old_values, new_values, valid = arrays
@@ -172,7 +196,7 @@ def load_rows(arrays, first, count, mean, rstd, lane):
 
 
 @njit(**OPTIONS)
-def _policy_terms(lane, low, high, width, dual_clip):
+def _policy_terms(lane, low, high, clip_low, clip_high, dual_clip):
     for k in range(ROWS):
         weight = lane[WEIGHT, k]
         advantage = lane[ADVANTAGE, k]
@@ -196,7 +220,8 @@ def _policy_terms(lane, low, high, width, dual_clip):
         lane[TERMS + 2, k] = weight * lane[ENTROPY, k]
         lane[TERMS + 3, k] = (ratio - ONE) - log_ratio
         lane[TERMS + 4, k] = -log_ratio
-        lane[TERMS + 5, k] = weight if abs(ratio - ONE) > width else ZERO
+        far = ratio - ONE > clip_high or ONE - ratio > clip_low
+        lane[TERMS + 5, k] = weight if far else ZERO
 
 
 @njit(**OPTIONS)
@@ -226,6 +251,39 @@ def _clipped_value_terms(lane, near):
 
 
 @njit(**OPTIONS)
+def _reference_terms(lane, estimator, kl_coef):
+    """`spec.reference_kl`, and its part of the gradient."""
+    for k in range(ROWS):
+        weight = lane[WEIGHT, k]
+        difference = (lane[LOG_PROB, k] - lane[REF_LOG_PROB, k]) if weight > ZERO else ZERO
+        log_ratio = (lane[LOG_PROB, k] - lane[OLD_LOG_PROB, k]) if weight > ZERO else ZERO
+        bound = _LOG_RATIO_MAX + (difference - difference)
+        inverse = exp(bound if -difference > _LOG_RATIO_MAX else -difference)
+        bound = _LOG_RATIO_MAX + (log_ratio - log_ratio)
+        ratio = exp(bound if log_ratio > _LOG_RATIO_MAX else log_ratio)
+        value = inverse - ONE + difference
+        grad = ONE - inverse
+        if estimator == 0:
+            value = HALF * difference * difference
+            grad = difference
+        elif estimator == 2:
+            grad = ratio * (value + grad)
+            value = ratio * value
+        lane[REF_KL, k] = weight * value
+        lane[POLICY_GRAD, k] += kl_coef * grad
+
+
+@njit(**OPTIONS)
+def _share(lane):
+    for field in range(POLICY_GRAD, VALUE_GRAD + 1):
+        for k in range(ROWS):
+            lane[field, k] *= lane[SHARE, k]
+    for field in range(TERMS, LANES):
+        for k in range(ROWS):
+            lane[field, k] *= lane[SHARE, k]
+
+
+@njit(**OPTIONS)
 def scaled(values, factor, out):
     """The first values times a factor, as many as fit."""
     for k in range(out.shape[0]):
@@ -242,34 +300,47 @@ def _lane_sum(values):
 
 @njit(**OPTIONS)
 def row_losses(lane, given, sums):
-    """Adds the rows' terms to `sums` [6]; writes d/d log_prob and d/d value to `lane`.
+    """Adds the rows' terms to `sums` [6 or 7]; writes d/d log_prob and d/d value to `lane`.
 
     Comparisons are written so that NaN takes the branch that keeps it.
     """
-    low, high = np.float32(1.0 - given.clip_coef), np.float32(1.0 + given.clip_coef)
-    _policy_terms(lane, low, high, np.float32(given.clip_coef), np.float32(given.dual_clip))
+    low, high = np.float32(1.0 - given.clip_low), np.float32(1.0 + given.clip_high)
+    clip_low, clip_high = np.float32(given.clip_low), np.float32(given.clip_high)
+    _policy_terms(lane, low, high, clip_low, clip_high, np.float32(given.dual_clip))
     if given.clip_vloss >= 0.0:
         _clipped_value_terms(lane, np.float32(given.clip_vloss))
     else:
         _value_terms(lane)
+    if sums.shape[0] > PLAIN:
+        if given.ref_log_probs:
+            _reference_terms(lane, given.kl_estimator, np.float32(given.kl_coef))
+        else:
+            fill(lane[REF_KL], ZERO)
+        if given.weights:
+            _share(lane)
     for s in range(sums.shape[0]):
         sums[s] += _lane_sum(lane[TERMS + s])
 
 
 @njit(**OPTIONS)
 def finish(sums, scale, given):
-    """The sums over all rows [6] to the loss, [] f32, and STATS, [6] f32."""
+    """The sums over all rows [6 or 7] to the loss, [] f32, and as many statistics, f32."""
     loss = carray(pointer(given.loss), (1,), np.float32)
-    stats = carray(pointer(given.stats), (6,), np.float32)
-    for s in range(6):
+    stats = carray(pointer(given.stats), (sums.shape[0],), np.float32)
+    for s in range(sums.shape[0]):
         stats[s] = np.float32(sums[s] * scale)
-    loss[0] = np.float32((sums[0] + given.vf_coef * sums[1] - given.ent_coef * sums[2]) * scale)
+    total = sums[0] + given.vf_coef * sums[1] - given.ent_coef * sums[2]
+    if sums.shape[0] > PLAIN and given.ref_log_probs:
+        total += given.kl_coef * sums[PLAIN]
+    loss[0] = np.float32(total * scale)
 
 
 class RowArguments:
     """The rows of one loss as its kernel takes them, and the outputs that all losses have."""
 
-    def __init__(self, rows: Rows, new_values: Tensor, terms: Terms) -> None:
+    def __init__(
+        self, rows: Rows, new_values: Tensor, terms: Terms, tokens: Tokens | None = None
+    ) -> None:
         normalizer = terms.normalizer
         if normalizer is None:
             normalizer = -1.0
@@ -277,12 +348,14 @@ class RowArguments:
             normalizer = float(normalizer.detach().double().numpy())
         self.d_values = empty(len(new_values))
         self.loss = empty()
-        self.stats = empty(len(STATS))
+        self.stats = empty(len(STATS) if tokens is None else len(STATS) + 1)
+        tokens = tokens or Tokens()
         # held here: an address does not keep its tensor alive
-        self._inputs = [None if t is None else dense(t) for t in (*rows, new_values)]
-        old_log_probs, advantages, returns, old_values, valid, stats, values = map(
-            address, self._inputs
-        )
+        inputs = (*rows, new_values, tokens.weights, tokens.ref_log_probs)
+        self._inputs = [None if t is None else dense(t) for t in inputs]
+        addresses = [address(t) for t in self._inputs]
+        old_log_probs, advantages, returns, old_values, valid, stats, values = addresses[:7]
+        weights, ref_log_probs = addresses[7:]
         self.for_kernel = LossRows(
             old_log_probs,
             advantages,
@@ -293,7 +366,8 @@ class RowArguments:
             stats,
             bool(terms.norm_adv),
             float(normalizer),
-            float(terms.clip_coef),
+            float(terms.clip_low),
+            float(terms.clip_high),
             float(terms.vf_coef),
             float(terms.ent_coef),
             -1.0 if terms.clip_vloss is None else float(terms.clip_vloss),
@@ -301,4 +375,8 @@ class RowArguments:
             self.d_values.data_ptr(),
             self.loss.data_ptr(),
             self.stats.data_ptr(),
+            weights,
+            ref_log_probs,
+            float(tokens.kl_coef),
+            KL_ESTIMATORS.index(tokens.kl_estimator),
         )

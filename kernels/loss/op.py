@@ -3,139 +3,19 @@
 A fused backend computes loss, statistics and gradients in one forward pass; backward only scales.
 """
 
-from collections.abc import Callable, Sequence
-from ctypes import c_float
-from functools import cache
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from fastppo.kernels.backends import BackendUnavailable, implementation, resolve_backend
+from fastppo.kernels.backends import resolve_backend
 from fastppo.kernels.loss import checks, spec
+from fastppo.kernels.loss.computed import Computed, attach, named
 from fastppo.kernels.loss.spec import STATS, Stats
-from fastppo.kernels.loss.terms import Rows, Terms
+from fastppo.kernels.loss.terms import Rows, Terms, Tokens
+from fastppo.kernels.loss.tokens import FLAT_SCHEMA, Sums, flat, fused, nested, token_loss
 from fastppo.kernels.registry import register
-
-Computed = tuple[Tensor, ...]
-"""loss (0-d), the six STATS [6], then d loss / d p for each parameter p."""
-
-
-@cache
-def unit_gradient(device: torch.device) -> Tensor:
-    """1, 0-d float32: `loss.backward(unit_gradient(loss.device))` fills and multiplies nothing.
-
-    Whoever writes to it changes every such backward pass.
-    """
-    return torch.ones((), device=device)
-
-
-def _is_one(factor: Tensor) -> bool:
-    """Whether backward has nothing to multiply by, as after loss.backward().
-
-    Read from memory on a CPU, where looking is free: factor.numpy() would cost seven times as much.
-    On a GPU it would stall, so there only `unit_gradient` is known by its address.
-    """
-    if type(factor) is not Tensor:  # while torch.compile traces it has no memory
-        return False
-    if factor.is_cpu:
-        return c_float.from_address(factor.data_ptr()).value == 1.0
-    return factor.data_ptr() == unit_gradient(factor.device).data_ptr()
-
-
-class _Computed(torch.autograd.Function):
-    """A loss whose gradients were computed together with it."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, loss: tuple[Tensor], grads: Sequence[Tensor], spend: bool, *parameters: Tensor
-    ) -> Tensor:
-        del parameters
-        ctx.save_for_backward(*grads)
-        ctx.spend = spend
-        return loss[0]
-
-    @staticmethod
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "create_graph=True: the fused losses have first derivatives only; "
-                "pass backend='torch'"
-            )
-        grads: Sequence[Tensor] = ctx.saved_tensors
-        if ctx.spend:
-            # a second backward pass finds them changed, and raises
-            grads = [grad.mul_(factor) for grad in grads]
-        elif not _is_one(factor):
-            grads = [grad * factor for grad in grads]
-        return None, None, None, *grads
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        del ctx, tangents
-        raise RuntimeError(
-            "forward-mode AD: the fused losses have gradients by backward only; "
-            "pass backend='torch'"
-        )
-
-
-def _attach(num_parameters: int, *, spend: bool = False) -> Callable[..., Computed]:
-    """Gives a registered loss its gradients, in the arguments behind the backend's name.
-
-    Args:
-        spend: backward may scale the gradients in place, once.
-    """
-
-    def attach(computed: Computed, _backend: str, *arguments: Any) -> Computed:
-        loss, stats, *grads = computed
-        parameters = arguments[:num_parameters]
-        # in a tuple, or autograd would take the result for one of the inputs
-        loss = cast(Any, _Computed).apply((loss,), grads, spend, *parameters)
-        return loss, stats, *grads
-
-    return attach
-
-
-def _named(computed: Computed) -> tuple[Tensor, Stats]:
-    loss, stats, *_ = computed
-    return loss, dict(zip(STATS, stats.unbind(), strict=True))
-
-
-def _fused(backend: str, tensor: Tensor) -> Any:
-    """The kernels behind a registered loss."""
-    name = resolve_backend(backend, tensor.device, tensor.dtype)
-    if name == "torch":
-        raise BackendUnavailable(
-            "torch.ops.fastppo has the fused losses only: "
-            "call fastppo.kernels.api for backend 'torch'"
-        )
-    return implementation("loss", name, tensor)
-
-
-def _flat(rows: Rows, terms: Terms) -> tuple[Any, ...]:
-    """The arguments of a registered loss behind the policy's outputs, in its schema's order."""
-    on_device = isinstance(terms.normalizer, Tensor)
-    return (
-        *rows,
-        terms.normalizer if on_device else None,
-        None if on_device else terms.normalizer,
-        *terms[:-1],
-    )
-
-
-def _nested(arguments: Sequence[Any]) -> tuple[Rows, Terms]:
-    """What `_flat` flattened."""
-    count = len(Rows._fields)
-    on_device, number = arguments[count : count + 2]
-    normalizer = number if on_device is None else on_device
-    return Rows._make(arguments[:count]), Terms._make([*arguments[count + 2 :], normalizer])
-
-
-_FLAT_SCHEMA = (
-    "Tensor old_log_probs, Tensor advantages, Tensor returns, Tensor old_values, Tensor? valid, "
-    "Tensor? advantage_stats, Tensor? normalizer, float? divisor, float clip_coef, float vf_coef, "
-    "float ent_coef, float? clip_vloss, float? dual_clip, bool norm_adv"
-)
 
 
 def _run_categorical(
@@ -148,16 +28,16 @@ def _run_categorical(
     *flat: Any,
     overwrite: bool = False,
 ) -> Computed:
-    compute = _fused(backend, logits).categorical
+    compute = fused(backend, logits).categorical
     nvec = None if nvec is None else tuple(nvec)
-    settings = (actions, *_nested(flat), action_mask, nvec, overwrite)
+    settings = (actions, *nested(flat), action_mask, nvec, overwrite)
     return cast(Computed, compute(logits, new_values, *settings))
 
 
 def _overwriting(backend: str, logits: Tensor, *arguments: Any) -> Computed:
     """As the registered loss, with the logits' gradient in their place; for eager code only."""
     computed = _run_categorical(backend, logits, *arguments, overwrite=True)
-    computed = _attach(2, spend=True)(computed, backend, logits, *arguments)
+    computed = attach(2, spend=True)(computed, backend, logits, *arguments)
     # a layer below that kept its output for its own backward pass learns of it, and raises
     torch.autograd.graph.increment_version(logits)
     return computed
@@ -177,10 +57,10 @@ def _fake_categorical(
 
 _categorical = register(
     "categorical_ppo_loss(str backend, Tensor logits, Tensor new_values, Tensor actions, "
-    f"Tensor? action_mask, int[]? nvec, {_FLAT_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor)",
+    f"Tensor? action_mask, int[]? nvec, {FLAT_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor)",
     _run_categorical,
     _fake_categorical,
-    _attach(2),
+    attach(2),
 )
 
 
@@ -192,8 +72,8 @@ def _run_gaussian(
     actions: Tensor,
     *flat: Any,
 ) -> Computed:
-    compute = _fused(backend, mean).gaussian
-    return cast(Computed, compute(mean, log_std, new_values, actions, *_nested(flat)))
+    compute = fused(backend, mean).gaussian
+    return cast(Computed, compute(mean, log_std, new_values, actions, *nested(flat)))
 
 
 def _fake_gaussian(
@@ -206,24 +86,24 @@ def _fake_gaussian(
 
 _gaussian = register(
     "gaussian_ppo_loss(str backend, Tensor mean, Tensor log_std, Tensor new_values, "
-    f"Tensor actions, {_FLAT_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"Tensor actions, {FLAT_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _run_gaussian,
     _fake_gaussian,
-    _attach(3),
+    attach(3),
 )
 
 
 def categorical_ppo_loss(
     logits: Tensor,
-    new_values: Tensor,
+    new_values: Tensor | None,
     actions: Tensor,
     old_log_probs: Tensor,
     advantages: Tensor,
-    returns: Tensor,
-    old_values: Tensor,
+    returns: Tensor | None,
+    old_values: Tensor | None,
     valid: Tensor | None = None,
     *,
-    clip_coef: float,
+    clip_coef: float | tuple[float, float],
     vf_coef: float,
     ent_coef: float,
     clip_vloss: float | None = None,
@@ -233,27 +113,48 @@ def categorical_ppo_loss(
     nvec: Sequence[int] | None = None,
     normalizer: float | Tensor | None = None,
     advantage_stats: Tensor | None = None,
+    temperature: float = 1.0,
+    reduction: str = "token",
+    sequence_id: Tensor | None = None,
+    ref_log_probs: Tensor | None = None,
+    kl_coef: float = 0.0,
+    kl_estimator: str = "k2",
     overwrite_logits: bool = False,
     backend: str = "auto",
 ) -> tuple[Tensor, Stats]:
     """PPO's loss for discrete actions, differentiable in `logits` and `new_values`, and its STATS.
 
-    The terms are in `spec.ppo_loss`; every other tensor is a constant.
+    The terms are in `spec.ppo_loss`; every other tensor is a constant. Actions are those of a
+    control task, logits [B, A], or tokens of a language model, logits [..., V]; of tokens are also
+    2-d logits with any of: no values, temperature, a reduction, reference log-probabilities.
 
     Args:
-        logits: [B, A], or [B, sum(nvec)] for a multi-discrete policy; bfloat16 logits are
-            widened to float32, and their gradient is bfloat16.
-        new_values, old_log_probs, advantages, returns, old_values: [B]; with bfloat16 logits
-            better float32: a log-ratio of bfloat16 numbers is mostly rounding.
-        actions: [B] int64 or int32, or [B, len(nvec)].
-        valid: [B] bool or None for all; other rows may hold anything and change nothing.
+        logits: [B, A], or [B, sum(nvec)] for a multi-discrete policy, or [..., V]; bfloat16 logits
+            are widened to float32, and their gradient is bfloat16.
+        new_values, old_log_probs, advantages, returns, old_values: [B] or [...]; with bfloat16
+            logits better float32: a log-ratio of bfloat16 numbers is mostly rounding. new_values
+            None is an actor alone: returns and old_values are not looked at.
+        actions: [B] int64 or int32, or [B, len(nvec)], or [...].
+        valid: [B] or [...] bool or None for all; other rows may hold anything and change nothing.
+        clip_coef: the ratio is clipped to 1 -+ clip_coef, or to 1 - low .. 1 + high for (low,
+            high).
         clip_vloss, dual_clip: None turns the term off.
         action_mask: as logits, bool, True where allowed. A valid row with no allowed action in a
             head, or with an action out of range, makes the loss NaN.
-        normalizer: what sums over rows are divided by, in place of the number of valid rows: a
-            number, or a 0-d tensor on the same device.
+        normalizer: what sums over rows are divided by, in place of the number that `reduction`
+            stands for: a number, or a 0-d tensor on the same device. Micro-batches and ranks that
+            divide by the whole batch's number add up to its loss, statistics and gradient.
         advantage_stats: [4], the row of `advantage_stats` for this minibatch, or None to compute
             it here.
+        temperature: of tokens: the policy is softmax(logits / temperature).
+        reduction: of tokens: "token", the mean over tokens; "sequence", the mean over sequences of
+            their tokens' means; "sequence_sum", the mean over sequences of their tokens' sums;
+            "constant", these sums by the number of sequences times T. Statistics add up alike.
+        sequence_id: [...] integer, 0 up to the number of tokens - 1: which sequence a token belongs
+            to; None for logits [B, T, V], whose rows are sequences.
+        ref_log_probs: [...], of the same tokens under a reference policy: the loss has kl_coef
+            times `spec.reference_kl` more, and the statistics have "ref_kl".
+        kl_estimator: "k2", "k3" or "k3_is"; see `spec.reference_kl` for what each minimises.
         overwrite_logits: lets the gradient overwrite the logits, which spares a second [B, A]: the
             logits must not be read afterwards, and autograd raises if a layer needs them.
 
@@ -261,14 +162,37 @@ def categorical_ppo_loss(
         loss, 0-d, and a dict of STATS, 0-d each, on the device and detached.
 
     Raises:
-        ValueError: a shape, dtype, device or number is off; the message names it.
+        ValueError: a shape, dtype, device or number is off, or on a CPU a token is outside the
+            vocabulary; the message names it.
         BackendUnavailable: `backend` cannot serve these tensors.
     """
+    clip = checks.clip_range(clip_coef)
+    terms = Terms(*clip, vf_coef, ent_coef, clip_vloss, dual_clip, norm_adv, normalizer)
+    rows = Rows(
+        old_log_probs,
+        advantages,
+        cast(Tensor, returns),
+        cast(Tensor, old_values),
+        valid,
+        advantage_stats,
+    )
+    if (
+        logits.ndim > 2
+        or new_values is None
+        or reduction != "token"
+        or sequence_id is not None
+        or temperature != 1.0
+        or ref_log_probs is not None
+        or kl_coef != 0.0
+    ):
+        checks.check_one_head(nvec)
+        tokens = Tokens(temperature, None, ref_log_probs, kl_coef, kl_estimator)
+        sums = Sums(reduction, sequence_id)
+        policy = (logits, new_values, actions, rows, terms, tokens, sums)
+        return token_loss(*policy, action_mask, overwrite_logits, backend)
     # numpy's integers would reach the kernels, too
     nvec = None if nvec is None else tuple(int(n) for n in nvec)
     checks.check_categorical(logits, actions, action_mask, nvec)
-    rows = Rows(old_log_probs, advantages, returns, old_values, valid, advantage_stats)
-    terms = Terms(clip_coef, vf_coef, ent_coef, clip_vloss, dual_clip, norm_adv, normalizer)
     checks.check_rows(logits, new_values, rows)
     checks.check_terms(logits, terms)
     if logits.dtype == torch.bfloat16:
@@ -280,11 +204,11 @@ def categorical_ppo_loss(
         return spec.categorical_ppo_loss(
             logits, new_values, actions, rows, terms, action_mask=action_mask, nvec=nvec
         )
-    arguments = (name, logits, new_values, actions, action_mask, nvec, *_flat(rows, terms))
+    arguments = (name, logits, new_values, actions, action_mask, nvec, *flat(rows, terms))
     if overwrite_logits:
         checks.check_overwritable(logits)
-        return _named(_overwriting(*arguments))
-    return _named(_categorical(*arguments))
+        return named(_overwriting(*arguments))
+    return named(_categorical(*arguments))
 
 
 def gaussian_ppo_loss(
@@ -298,7 +222,7 @@ def gaussian_ppo_loss(
     old_values: Tensor,
     valid: Tensor | None = None,
     *,
-    clip_coef: float,
+    clip_coef: float | tuple[float, float],
     vf_coef: float,
     ent_coef: float,
     clip_vloss: float | None = None,
@@ -317,7 +241,8 @@ def gaussian_ppo_loss(
     """
     checks.check_gaussian(mean, log_std, actions)
     rows = Rows(old_log_probs, advantages, returns, old_values, valid, advantage_stats)
-    terms = Terms(clip_coef, vf_coef, ent_coef, clip_vloss, dual_clip, norm_adv, normalizer)
+    clip = checks.clip_range(clip_coef)
+    terms = Terms(*clip, vf_coef, ent_coef, clip_vloss, dual_clip, norm_adv, normalizer)
     checks.check_rows(mean, new_values, rows)
     checks.check_terms(mean, terms)
     if mean.dtype == torch.bfloat16:
@@ -326,5 +251,5 @@ def gaussian_ppo_loss(
     name = resolve_backend(backend, mean.device, mean.dtype)
     if name == "torch":
         return spec.gaussian_ppo_loss(mean, log_std, new_values, actions, rows, terms)
-    flat = _flat(rows, terms)
-    return _named(_gaussian(name, mean, log_std, new_values, actions, *flat))
+    arguments = (name, mean, log_std, new_values, actions, *flat(rows, terms))
+    return named(_gaussian(*arguments))

@@ -38,19 +38,27 @@ def _loss(
     )
 
 
-def _categorical(nvec: tuple[int, ...], masked: bool = False, dtype: str = "fp32") -> KernelSpec:
-    """By the kernel that `triton_loss.categorical` chooses for these heads."""
+def _categorical(
+    nvec: tuple[int, ...], masked: bool = False, dtype: str = "fp32", tokens: bool = False
+) -> KernelSpec:
+    """By the kernel that `triton_gpu` chooses for these heads, or for `tokens` with every term."""
     heads = "x".join(str(n) for n in nvec)
     name = f"categorical A={heads}{' masked' if masked else ''}"
     name += "" if dtype == "fp32" else f" {dtype}"
+    name += " tokens" if tokens else ""
     types = {"logits_ptr": f"*{dtype}", "d_logits_ptr": f"*{dtype}", "actions_ptr": "*i64"}
     width = sum(nvec)
-    if len(nvec) == 1 and width <= triton_narrow.MAX_WIDTH:
+    if not tokens and len(nvec) == 1 and width <= triton_narrow.MAX_WIDTH:
         narrow = {"WIDTH": width, "BLOCK_B": triton_narrow.BLOCK_B}
         return _loss(name, triton_narrow.narrow_kernel, masked, narrow, types=types)
-    if len(nvec) == 1 and width > triton_categorical.MAX_WIDTH:
-        tiling = triton_vocab.tiling(width, 4 if dtype == "fp32" else 2, width)
-        num_warps = tiling.pop("num_warps")
+    if tokens or (len(nvec) == 1 and width > triton_categorical.MAX_WIDTH):
+        tiling: dict[str, object] = dict(
+            triton_vocab.tiling(width, 4 if dtype == "fp32" else 2, width)
+        )
+        num_warps = int(str(tiling.pop("num_warps")))
+        tiling["ESTIMATOR"] = 2
+        if not tokens:
+            tiling |= {"weights_ptr": None, "ref_log_probs_ptr": None}
         sizes = ("width", "logits_stride", "d_logits_stride")
         types |= dict.fromkeys((*sizes, "allowed_stride"), "i32")
         multiples = sizes if width % 16 == 0 else ()
@@ -87,7 +95,7 @@ def shipped() -> list[KernelSpec]:
     partial, merge = triton_rows.partial_kernel, triton_rows.merge_kernel
     partial_constants = {"BLOCK_B": triton_rows.MOMENTS_BLOCK}
     merge_constants = {"NORM_ADV": True, "BLOCK_P": triton_rows.MERGE_BLOCK}
-    finish_constants = {"normalizer_ptr": None, "BLOCK_P": triton_rows.FINISH_BLOCK}
+    finish_constants = {"normalizer_ptr": None, "SUMS": 6, "BLOCK_P": triton_rows.FINISH_BLOCK}
     return [
         _categorical((6,)),
         _categorical((18,), masked=True),
@@ -102,6 +110,8 @@ def shipped() -> list[KernelSpec]:
         _categorical((50_257,), masked=True, dtype="bf16"),
         _categorical((131_072,), dtype="bf16"),
         _categorical((131_072,), masked=True),
+        _categorical((32_000,), masked=True, dtype="bf16", tokens=True),
+        _categorical((151_936,), dtype="bf16", tokens=True),
         _gaussian(6, shared=True),
         _gaussian(17, shared=True, masked=True),
         _gaussian(21, shared=False, masked=True),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastppo.kernels.loss.terms import LOG_RATIO_MAX, Rows, Terms
+from fastppo.kernels.loss.terms import LOG_RATIO_MAX, Rows, Terms, Tokens
 
 Stats = dict[str, Tensor]
 STATS = ("policy_loss", "value_loss", "entropy", "approx_kl", "old_approx_kl", "clip_frac")
@@ -23,6 +23,7 @@ def categorical_ppo_loss(
     rows: Rows,
     terms: Terms,
     *,
+    tokens: Tokens = Tokens(),  # noqa: B008 - a NamedTuple cannot change
     action_mask: Tensor | None = None,
     nvec: Sequence[int] | None = None,
 ) -> tuple[Tensor, Stats]:
@@ -32,7 +33,7 @@ def categorical_ppo_loss(
         logits: [B, A], or [B, sum(nvec)]: one block of columns per head.
         new_values: [B]
         actions: [B] integer, or [B, len(nvec)].
-        rows, terms: see `terms.py`.
+        rows, terms, tokens: see `terms.py`.
         action_mask: as logits, bool; False makes an action impossible. A valid row with a head
             that allows no action, or an action out of range, makes the loss NaN.
         nvec: number of actions of each head; log-probabilities and entropies add over heads.
@@ -42,7 +43,7 @@ def categorical_ppo_loss(
     """
     ok = _valid(rows, new_values)
     # Clean the inputs, not the outputs: autograd multiplies by zero, and NaN times zero is NaN.
-    z = torch.where(ok[:, None], logits, 0.0)
+    z = torch.where(ok[:, None], logits, 0.0) / tokens.temperature
     if action_mask is not None:
         z = torch.where(action_mask | ~ok[:, None], z, -math.inf)
     widths = [logits.shape[1]] if nvec is None else list(nvec)
@@ -60,13 +61,7 @@ def categorical_ppo_loss(
         # p * log p is 0 at p = 0, but 0 * -inf is NaN, in the gradient too
         finite = torch.where(logp == -math.inf, 0.0, logp)
         entropy = entropy - (logp.exp() * finite).sum(1)
-    return ppo_loss(
-        log_prob,
-        entropy,
-        new_values,
-        rows,
-        terms,
-    )
+    return ppo_loss(log_prob, entropy, new_values, rows, terms, tokens)
 
 
 def gaussian_ppo_loss(
@@ -96,13 +91,7 @@ def gaussian_ppo_loss(
     scaled = error * torch.exp(-log_std)
     log_prob = (-0.5 * scaled.square() - log_std - half_log_2pi).sum(1)
     entropy = (log_std + 0.5 + half_log_2pi).expand_as(mean).sum(1)
-    return ppo_loss(
-        log_prob,
-        entropy,
-        new_values,
-        rows,
-        terms,
-    )
+    return ppo_loss(log_prob, entropy, new_values, rows, terms)
 
 
 def _valid(rows: Rows, like: Tensor) -> Tensor:
@@ -129,16 +118,36 @@ def _ratio(log_ratio: Tensor) -> Tensor:
     return torch.where(log_ratio > LOG_RATIO_MAX, bound, log_ratio).exp()
 
 
+def reference_kl(log_prob: Tensor, ref_log_prob: Tensor, ratio: Tensor, estimator: str) -> Tensor:
+    """An estimate of KL(pi || pi_ref) for each row, differentiable in log_prob and ratio.
+
+        d = log pi - log pi_ref
+        k2    = d^2 / 2
+        k3    = e^-d - 1 + d
+        k3_is = ratio * k3, ratio = pi / pi_old
+
+    k1 = d, k2 and k3 are those of http://joschu.net/blog/kl-approx.html. What an estimate is good
+    for as a loss is another matter: over actions drawn from pi, the gradient of k2 and of k3_is is
+    that of KL(pi || pi_ref), the gradient of k3 is that of KL(pi_ref || pi), and that of k1 is 0.
+    """
+    difference = log_prob - ref_log_prob
+    if estimator == "k2":
+        return 0.5 * difference.square()
+    k3 = _ratio(-difference) - 1.0 + difference
+    return k3 if estimator == "k3" else ratio * k3
+
+
 def ppo_loss(
     log_prob: Tensor,
     entropy: Tensor,
     new_values: Tensor,
     rows: Rows,
     terms: Terms,
+    tokens: Tokens = Tokens(),  # noqa: B008 - a NamedTuple cannot change
 ) -> tuple[Tensor, Stats]:
     """loss = policy_loss + vf_coef * value_loss - ent_coef * entropy, and six statistics.
 
-        policy_loss = mean max(-A ratio, -A clip(ratio, 1 - clip_coef, 1 + clip_coef))
+        policy_loss = mean max(-A ratio, -A clip(ratio, 1 - clip_low, 1 + clip_high))
         value_loss  = mean (v - R)^2 / 2
 
     The first is equation 7 of https://arxiv.org/abs/1707.06347, negated. `dual_clip = c` bounds
@@ -146,13 +155,14 @@ def ppo_loss(
     takes the larger of (v - R)^2 and the same with v clipped to old_v +- e. approx_kl is the
     mean of (ratio - 1) - log ratio, old_approx_kl that of -log ratio: k3 and k1 of
     http://joschu.net/blog/kl-approx.html. Each mean is a sum over the rows where `ok`, divided
-    by their number or by `normalizer`; without such rows all is 0.
+    by their number or by `normalizer`; without such rows all is 0. With `tokens.weights` each row
+    counts that much, and with `tokens.ref_log_probs` the loss has kl_coef times the mean of
+    `reference_kl` more, and a seventh statistic, ref_kl.
 
     A finite ratio is at most e^LOG_RATIO_MAX, in every dtype: with inf, a clipped row or an
     advantage of 0 would have the gradient 0 * inf. Beyond the bound its slope is the bound. A
     log-ratio of +inf makes the loss NaN, one of -inf is a ratio of 0.
     """
-    clip_coef = terms.clip_coef
     ok = _valid(rows, new_values)
     adv = torch.where(ok, rows.advantages.detach(), 0.0)
     if terms.norm_adv and rows.advantage_stats is not None:
@@ -162,7 +172,7 @@ def ppo_loss(
         adv = normalized(adv, ok)
     log_ratio = log_prob - torch.where(ok, rows.old_log_probs.detach(), 0.0)
     ratio = _ratio(log_ratio)
-    clipped = ratio.clamp(1.0 - clip_coef, 1.0 + clip_coef)
+    clipped = ratio.clamp(1.0 - terms.clip_low, 1.0 + terms.clip_high)
     policy = torch.maximum(-adv * ratio, -adv * clipped)
     if terms.dual_clip is not None:
         policy = torch.where(adv < 0, torch.minimum(policy, -terms.dual_clip * adv), policy)
@@ -185,18 +195,28 @@ def ppo_loss(
         scale = any_ok.to(adv.dtype) / normalizer
 
     def mean_of(per_row: Tensor) -> Tensor:
+        if tokens.weights is not None:
+            per_row = per_row * torch.where(ok, tokens.weights, 0.0)
         return torch.where(ok, per_row, 0.0).sum() * scale
 
     policy_loss, value_loss = mean_of(policy), mean_of(0.5 * value)
     mean_entropy = mean_of(entropy)
     loss = policy_loss + terms.vf_coef * value_loss - terms.ent_coef * mean_entropy
+    ref_kl = None
+    if tokens.ref_log_probs is not None:
+        ref_log_prob = torch.where(ok, tokens.ref_log_probs.detach(), 0.0)
+        ref_kl = mean_of(reference_kl(log_prob, ref_log_prob, ratio, tokens.kl_estimator))
+        loss = loss + tokens.kl_coef * ref_kl
     with torch.no_grad():
+        outside = (ratio - 1.0 > terms.clip_high) | (1.0 - ratio > terms.clip_low)
         stats = {
             "policy_loss": policy_loss.detach(),
             "value_loss": value_loss.detach(),
             "entropy": mean_entropy.detach(),
             "approx_kl": mean_of((ratio - 1.0) - log_ratio),
             "old_approx_kl": mean_of(-log_ratio),
-            "clip_frac": mean_of(((ratio - 1.0).abs() > clip_coef).to(adv.dtype)),
+            "clip_frac": mean_of(outside.to(adv.dtype)),
         }
+    if ref_kl is not None:
+        stats["ref_kl"] = ref_kl.detach()
     return loss, stats

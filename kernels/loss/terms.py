@@ -31,6 +31,17 @@ class Rows(NamedTuple):
             self.advantage_stats,
         )
 
+    def flat(self) -> "Rows":
+        """The same rows, [B], of those that are [...]."""
+        return Rows(
+            self.old_log_probs.reshape(-1),
+            self.advantages.reshape(-1),
+            self.returns.reshape(-1),
+            self.old_values.reshape(-1),
+            None if self.valid is None else self.valid.reshape(-1),
+            self.advantage_stats,
+        )
+
     def contiguous(self) -> "Rows":
         """The same rows, dense in memory."""
         return Rows(
@@ -46,7 +57,9 @@ class Rows(NamedTuple):
 class Terms(NamedTuple):
     """Which terms the loss has, and their weights; None turns an optional one off."""
 
-    clip_coef: float
+    clip_low: float
+    """The ratio is clipped to 1 - clip_low .. 1 + clip_high."""
+    clip_high: float
     vf_coef: float
     ent_coef: float
     clip_vloss: float | None
@@ -54,3 +67,23 @@ class Terms(NamedTuple):
     norm_adv: bool
     normalizer: float | Tensor | None
     """What sums over rows are divided by; None for the number of valid rows."""
+
+
+class Tokens(NamedTuple):
+    """What the loss of a language model's tokens has besides."""
+
+    temperature: float = 1.0
+    """The policy is softmax(logits / temperature)."""
+    weights: Tensor | None = None
+    """[B], what each row's terms and gradients are multiplied by; None for 1."""
+    ref_log_probs: Tensor | None = None
+    """[B], of the same actions under the reference policy; None for no such term."""
+    kl_coef: float = 0.0
+    kl_estimator: str = "k2"
+    """One of KL_ESTIMATORS."""
+
+
+REDUCTIONS = ("token", "sequence", "sequence_sum", "constant")
+"""How the terms of tokens add up; what each is: `tokens.shares`."""
+KL_ESTIMATORS = ("k2", "k3", "k3_is")
+"""Those with a gradient; what each is: `spec.reference_kl`."""

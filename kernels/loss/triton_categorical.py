@@ -15,8 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastppo.kernels.loss.triton_rows import PARTIALS, finite, load_ok, load_scale, row_losses
+from fastppo.kernels.loss.triton_rows import PARTIALS, load_ok, load_scale, row_losses
 from fastppo.kernels.tools.triton_options import OPTIONS
+from fastppo.kernels.tools.triton_softmax import finite
 
 TILE = 1024  # elements of a tile: 8 per thread of 4 warps
 MAX_WIDTH = 512  # actions of a head; at 1000 Triton 3.7.1 spills 8 bytes on sm_80
@@ -77,9 +78,10 @@ def categorical_kernel(
     normalizer,  # used if above 0 and normalizer_ptr is None
     vf_coef,
     ent_coef,
-    low,  # 1 - clip_coef
-    high,  # 1 + clip_coef
-    clip_coef,
+    low,  # 1 - clip_low
+    high,  # 1 + clip_high
+    clip_low,
+    clip_high,
     clip_vloss,
     dual_clip,
     NVEC: tl.constexpr,  # actions of each head
@@ -97,7 +99,8 @@ def categorical_kernel(
     ent_coef = tl.cast(ent_coef, tl.float32)
     low = tl.cast(low, tl.float32)
     high = tl.cast(high, tl.float32)
-    clip_coef = tl.cast(clip_coef, tl.float32)
+    clip_low = tl.cast(clip_low, tl.float32)
+    clip_high = tl.cast(clip_high, tl.float32)
     clip_vloss = tl.cast(clip_vloss, tl.float32)
     dual_clip = tl.cast(dual_clip, tl.float32)
     # int64: an element offset past 2**31 wraps silently
@@ -137,7 +140,8 @@ def categorical_kernel(
         partials_ptr,
         low,
         high,
-        clip_coef,
+        clip_low,
+        clip_high,
         clip_vloss,
         dual_clip,
         NORM_ADV,

@@ -41,12 +41,6 @@ def load_ok(valid_ptr, row, in_range):
 
 
 @triton.jit
-def finite(centred):
-    """e**-120 is 0, and finite: 0 * -inf would be NaN. A NaN stays one."""
-    return tl.maximum(centred, -120.0, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
 def load_scale(moments_ptr, normalizer_ptr, normalizer):
     """1 / divisor of every sum over rows; 0 without valid rows."""
     count = tl.load(moments_ptr + 3)
@@ -159,9 +153,16 @@ def _add(a0, a1, a2, a3, a4, a5, b0, b1, b2, b3, b4, b5):
 
 
 @triton.jit
-def row_losses(
+def bounded_exp(log_ratio):
+    """e**log_ratio, at most e**LOG_RATIO_MAX; its slope is its value."""
+    # inf - inf: what is infinite was so in the inputs, and must show in the loss
+    bound = _LOG_RATIO_MAX + (log_ratio - log_ratio)
+    return tl.exp(tl.where(log_ratio > _LOG_RATIO_MAX, bound, log_ratio))
+
+
+@triton.jit
+def row_terms(
     log_prob,
-    entropy,
     row,
     ok,
     old_log_probs_ptr,
@@ -170,18 +171,19 @@ def row_losses(
     old_values_ptr,
     new_values_ptr,
     moments_ptr,
-    partials_ptr,
     low,
     high,
-    clip_coef,
+    clip_low,
+    clip_high,
     clip_vloss,
     dual_clip,
     NORM_ADV: tl.constexpr,
     CLIP_VLOSS: tl.constexpr,
     DUAL_CLIP: tl.constexpr,
 ):
-    """Stores six sums over the rows; returns d policy / d log_prob and d value / d new_value [B].
+    """Of each row: policy and value loss, log-ratio, ratio, whether that is clipped.
 
+    And d policy / d log_prob, d value / d new_value. Rows that are not ok have terms of 0.
     Written with comparisons, because maximum and minimum drop NaN on the device.
     """
     old_log_prob = tl.load(old_log_probs_ptr + row, ok, other=0.0)
@@ -190,9 +192,7 @@ def row_losses(
         advantage = advantage - tl.load(moments_ptr) - tl.load(moments_ptr + 1)
         advantage = advantage * tl.load(moments_ptr + 2)
     log_ratio = tl.where(ok, log_prob - old_log_prob, 0.0)
-    # inf - inf: what is infinite was so in the inputs, and must show in the loss
-    bound = _LOG_RATIO_MAX + (log_ratio - log_ratio)
-    ratio = tl.exp(tl.where(log_ratio > _LOG_RATIO_MAX, bound, log_ratio))
+    ratio = bounded_exp(log_ratio)
     outside = (ratio < low) | (ratio > high)
     clipped = tl.where(ratio < low, low, tl.where(ratio > high, high, ratio))
     unclipped_loss = -advantage * ratio
@@ -224,16 +224,65 @@ def row_losses(
         tie = tl.where(near_value == value, 0.5 * (value_grad + near_grad), value_grad)
         value_grad = tl.where(near_value > value, near_grad, tie)
         value = tl.where(near_value > value, near_value, value)
+    far = ok & ((ratio - 1.0 > clip_high) | (1.0 - ratio > clip_low))
+    policy = tl.where(ok, policy, 0.0)
+    value = tl.where(ok, 0.5 * value, 0.0)
+    return policy, value, log_ratio, ratio, far, policy_grad, value_grad
 
+
+@triton.jit
+def row_losses(
+    log_prob,
+    entropy,
+    row,
+    ok,
+    old_log_probs_ptr,
+    advantages_ptr,
+    returns_ptr,
+    old_values_ptr,
+    new_values_ptr,
+    moments_ptr,
+    partials_ptr,
+    low,
+    high,
+    clip_low,
+    clip_high,
+    clip_vloss,
+    dual_clip,
+    NORM_ADV: tl.constexpr,
+    CLIP_VLOSS: tl.constexpr,
+    DUAL_CLIP: tl.constexpr,
+):
+    """Stores six sums over the rows; returns the last two of `row_terms`."""
+    policy, value, log_ratio, ratio, far, policy_grad, value_grad = row_terms(
+        log_prob,
+        row,
+        ok,
+        old_log_probs_ptr,
+        advantages_ptr,
+        returns_ptr,
+        old_values_ptr,
+        new_values_ptr,
+        moments_ptr,
+        low,
+        high,
+        clip_low,
+        clip_high,
+        clip_vloss,
+        dual_clip,
+        NORM_ADV,
+        CLIP_VLOSS,
+        DUAL_CLIP,
+    )
     # One reduction of six: each of its own would make all threads wait for each other again.
     sums = tl.reduce(
         (
-            tl.where(ok, policy, 0.0),
-            tl.where(ok, 0.5 * value, 0.0),
+            policy,
+            value,
             tl.where(ok, entropy, 0.0),
             ratio - 1.0 - log_ratio,
             -log_ratio,
-            tl.where(ok & (tl.abs(ratio - 1.0) > clip_coef), 1.0, 0.0),
+            tl.where(far, 1.0, 0.0),
         ),
         0,
         _add,
@@ -250,28 +299,33 @@ def finish_kernel(
     moments_ptr,  # [MOMENTS] f32
     normalizer_ptr,  # [] of any number type, or None
     loss_ptr,  # [] f32, written
-    stats_ptr,  # [6] f32, written
+    stats_ptr,  # [SUMS] f32, written
     num_partials,
     normalizer,  # used if above 0 and normalizer_ptr is None
     vf_coef,
     ent_coef,
+    kl_coef,
+    SUMS: tl.constexpr,  # 6, or 7 with the reference's divergence
     BLOCK_P: tl.constexpr,
 ):
     vf_coef = tl.cast(vf_coef, tl.float32)
     ent_coef = tl.cast(ent_coef, tl.float32)
+    kl_coef = tl.cast(kl_coef, tl.float32)
     stat = tl.arange(0, 8).to(tl.int64)
     lane = tl.arange(0, BLOCK_P).to(tl.int64)
     sums = tl.zeros([BLOCK_P, 8], tl.float32)
     for start in range(0, num_partials, BLOCK_P):
         at = (start + lane)[:, None]
-        mask = (at < num_partials) & (stat < 6)[None, :]
+        mask = (at < num_partials) & (stat < SUMS)[None, :]
         sums += tl.load(partials_ptr + at * 8 + stat[None, :], mask, other=0.0)
     stats = tl.sum(sums, 0) * load_scale(moments_ptr, normalizer_ptr, normalizer)
-    tl.store(stats_ptr + stat, stats, stat < 6)
+    tl.store(stats_ptr + stat, stats, stat < SUMS)
     # Only the terms of the loss: 0 * inf of a statistic would make it NaN.
     terms = tl.where(stat == 0, stats, 0.0)
     terms += tl.where(stat == 1, vf_coef * stats, 0.0)
     terms -= tl.where(stat == 2, ent_coef * stats, 0.0)
+    if SUMS > 6:
+        terms += tl.where(stat == 6, kl_coef * stats, 0.0)
     tl.store(loss_ptr, tl.sum(terms, 0))
 
 
@@ -319,9 +373,10 @@ def prepare(rows: Rows, terms: Terms) -> dict[str, Any]:
         "normalizer": 0.0 if normalizer is None or on_device else float(normalizer),
         "vf_coef": float(terms.vf_coef),
         "ent_coef": float(terms.ent_coef),
-        "low": 1.0 - float(terms.clip_coef),
-        "high": 1.0 + float(terms.clip_coef),
-        "clip_coef": float(terms.clip_coef),
+        "low": 1.0 - float(terms.clip_low),
+        "high": 1.0 + float(terms.clip_high),
+        "clip_low": float(terms.clip_low),
+        "clip_high": float(terms.clip_high),
         "clip_vloss": 0.0 if clip_vloss is None else float(clip_vloss),
         "dual_clip": math.inf if dual_clip is None else float(dual_clip),
         "NORM_ADV": terms.norm_adv,
@@ -330,16 +385,21 @@ def prepare(rows: Rows, terms: Terms) -> dict[str, Any]:
     }
 
 
-def finish(partials: Tensor, settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """The loss, 0-d, and STATS [6]."""
+def finish(
+    partials: Tensor, settings: dict[str, Any], kl_coef: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """The loss, 0-d, and STATS [6]; with `kl_coef`, which a seventh sum is weighted by, [7]."""
+    sums = len(STATS) if kl_coef is None else len(STATS) + 1
     loss = torch.empty((), dtype=torch.float32, device=partials.device)
-    stats = torch.empty(len(STATS), dtype=torch.float32, device=partials.device)
+    stats = torch.empty(sums, dtype=torch.float32, device=partials.device)
     finish_kernel[(1,)](
         partials,
         loss_ptr=loss,
         stats_ptr=stats,
         num_partials=len(partials),
+        kl_coef=kl_coef or 0.0,
         **{name: settings[name] for name in _FINISH_ARGUMENTS},
+        SUMS=sums,
         BLOCK_P=FINISH_BLOCK,
         **OPTIONS,
     )

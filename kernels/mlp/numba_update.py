@@ -198,6 +198,7 @@ def update_kernel(
                 loss.norm_adv,
                 -1.0,
                 loss.clip_coef,
+                loss.clip_coef,
                 loss.vf_coef,
                 loss.ent_coef,
                 loss.clip_vloss,
@@ -205,6 +206,10 @@ def update_kernel(
                 address_of(d_values),
                 loss_at,
                 stats_at,
+                0,
+                0,
+                0.0,
+                0,
             )
             if discrete:
                 _gather(choices, index, chosen)

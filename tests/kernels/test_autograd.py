@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastppo.kernels import api
-from fastppo.kernels.loss import op as losses
+from fastppo.kernels.loss import tokens as losses
 from fastppo.kernels.loss.terms import Rows, Terms
 
 Loss = Callable[[Tensor], Tensor]
@@ -29,7 +29,7 @@ def make_loss(kind: str, backend: str, *, registered: bool) -> Loss:
     discrete = kind == "categorical"
     actions = torch.arange(ROWS) % WIDTH if discrete else random(ROWS, WIDTH, seed=3)
     between = () if discrete else (torch.zeros(WIDTH),)
-    flat = losses._flat(rows, Terms(0.2, 0.5, 0.01, None, None, True, None))
+    flat = losses.flat(rows, Terms(0.2, 0.2, 0.5, 0.01, None, None, True, None))
     behind = (None, None, *flat) if discrete else flat
 
     def public(policy: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastppo.kernels import api, backends
-from fastppo.kernels.loss import op as losses
+from fastppo.kernels.loss import tokens as losses
 from fastppo.kernels.loss.terms import Rows, Terms
 
 TERMS: dict[str, Any] = {"clip_coef": 0.2, "vf_coef": 0.5, "ent_coef": 0.01, "clip_vloss": 0.2}
@@ -56,13 +56,13 @@ def test_the_registered_operation_keeps_its_contract(backend: str, discrete: boo
     count = 2 if discrete else 3
     policy, actions, old = arguments[:count], arguments[count], arguments[count + 1 :]
     rows = Rows(old[0], old[1], old[2], old[3], torch.tensor([True] * 5 + [False]))
-    terms = Terms(0.2, 0.5, 0.01, None, 3.0, True, torch.tensor(5.0))
+    terms = Terms(0.2, 0.2, 0.5, 0.01, None, 3.0, True, torch.tensor(5.0))
     between = (None, None) if discrete else ()
     name = "categorical_ppo_loss" if discrete else "gaussian_ppo_loss"
     operation = getattr(torch.ops.fastppo, name).default
 
     torch.library.opcheck(
-        operation, (backend, *policy, actions, *between, *losses._flat(rows, terms))
+        operation, (backend, *policy, actions, *between, *losses.flat(rows, terms))
     )
 
 

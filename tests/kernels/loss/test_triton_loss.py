@@ -170,7 +170,7 @@ def test_offsets_past_2_to_the_31() -> None:
     columns = torch.randn(5, 3, generator=g)
     rows = Rows(columns[0], columns[1], columns[2], columns[3], None)
     d_values, partials = torch.empty(3), torch.empty(3, 8)
-    settings = triton_rows.prepare(rows, Terms(0.2, 0.5, 0.01, None, None, False, None))
+    settings = triton_rows.prepare(rows, Terms(0.2, 0.2, 0.5, 0.01, None, None, False, None))
     triton_vocab.vocab_kernel[(3,)](
         logits[0],
         actions,

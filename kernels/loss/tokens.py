@@ -1,0 +1,207 @@
+"""The loss of a language model's tokens: how they add up, and the way to the kernels.
+
+Triton and numba run the kernel for vocabularies at every width, by the steps of `token_log_probs`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from fastppo.kernels.backends import BackendUnavailable, implementation, resolve_backend
+from fastppo.kernels.loss import checks, spec
+from fastppo.kernels.loss.computed import Computed, attach, named
+from fastppo.kernels.loss.spec import STATS, Stats
+from fastppo.kernels.loss.terms import Rows, Terms, Tokens
+from fastppo.kernels.registry import register
+
+FLAT_SCHEMA = (
+    "Tensor old_log_probs, Tensor advantages, Tensor returns, Tensor old_values, Tensor? valid, "
+    "Tensor? advantage_stats, Tensor? normalizer, float? divisor, float clip_low, float clip_high, "
+    "float vf_coef, float ent_coef, float? clip_vloss, float? dual_clip, bool norm_adv"
+)
+
+
+def flat(rows: Rows, terms: Terms) -> tuple[Any, ...]:
+    """The arguments of a registered loss behind the policy's outputs, in its schema's order."""
+    on_device = isinstance(terms.normalizer, Tensor)
+    return (
+        *rows,
+        terms.normalizer if on_device else None,
+        None if on_device else terms.normalizer,
+        *terms[:-1],
+    )
+
+
+def nested(arguments: Sequence[Any]) -> tuple[Rows, Terms]:
+    """What `flat` flattened."""
+    count = len(Rows._fields)
+    on_device, number = arguments[count : count + 2]
+    normalizer = number if on_device is None else on_device
+    return Rows._make(arguments[:count]), Terms._make([*arguments[count + 2 :], normalizer])
+
+
+def fused(backend: str, tensor: Tensor) -> Any:
+    """The kernels behind a registered loss."""
+    name = resolve_backend(backend, tensor.device, tensor.dtype)
+    if name == "torch":
+        raise BackendUnavailable(
+            "torch.ops.fastppo has the fused losses only: "
+            "call fastppo.kernels.api for backend 'torch'"
+        )
+    return implementation("loss", name, tensor)
+
+
+def _run(
+    backend: str,
+    logits: Tensor,
+    new_values: Tensor,
+    actions: Tensor,
+    action_mask: Tensor | None,
+    *arguments: Any,
+    overwrite: bool = False,
+) -> Computed:
+    extras = len(Tokens._fields)
+    rows, terms = nested(arguments[:-extras])
+    tokens = Tokens._make(arguments[-extras:])
+    compute = fused(backend, logits).tokens
+    settings = (rows, terms, tokens, action_mask, overwrite)
+    return cast(Computed, compute(logits, new_values, actions, *settings))
+
+
+def _overwriting(backend: str, logits: Tensor, *arguments: Any) -> Computed:
+    """As the registered loss, with the logits' gradient in their place; for eager code only."""
+    computed = _run(backend, logits, *arguments, overwrite=True)
+    computed = attach(2, spend=True)(computed, backend, logits, *arguments)
+    # a layer below that kept its output for its own backward pass learns of it, and raises
+    torch.autograd.graph.increment_version(logits)
+    return computed
+
+
+def _fake(_backend: str, logits: Tensor, new_values: Tensor, *_: Any) -> Computed:
+    floats = torch.float32
+    return (
+        new_values.new_empty((), dtype=floats),
+        new_values.new_empty(len(STATS) + 1, dtype=floats),
+        logits.new_empty(logits.shape),
+        new_values.new_empty(new_values.shape),
+    )
+
+
+_operation = register(
+    "token_ppo_loss(str backend, Tensor logits, Tensor new_values, Tensor actions, "
+    f"Tensor? action_mask, {FLAT_SCHEMA}, float temperature, Tensor? weights, "
+    "Tensor? ref_log_probs, float kl_coef, str kl_estimator) -> (Tensor, Tensor, Tensor, Tensor)",
+    _run,
+    _fake,
+    attach(2),
+)
+
+
+class Sums(NamedTuple):
+    """How the terms of tokens add up."""
+
+    reduction: str
+    """One of REDUCTIONS."""
+    sequence_id: Tensor | None
+    """[...], or None: a row of [B, T] is a sequence."""
+
+
+def shares(
+    shape: Sequence[int], valid: Tensor | None, sums: Sums, terms: Terms, like: Tensor
+) -> tuple[Tensor | None, float | Tensor | None]:
+    """What each token counts for, and what their sum is divided by, unless a normalizer is given.
+
+        token         1               number of valid tokens
+        sequence      1 / its length  number of sequences: the mean over sequences of token means
+        sequence_sum  1               number of sequences
+        constant      1               number of sequences * T
+
+    A length counts valid tokens, and a sequence counts if it has one.
+
+    Args:
+        shape: of the tokens.
+        valid: [prod(shape)] bool, or None.
+
+    Returns:
+        weights [prod(shape)] or None for 1, and the normalizer or None for the number of rows.
+
+    Raises:
+        ValueError: nothing says which token belongs to which sequence.
+    """
+    reduction, sequence_id = sums
+    given = terms.normalizer
+    if reduction == "token" or (reduction != "sequence" and given is not None):
+        return None, given
+    checks.check_sequences(reduction, sequence_id, shape, valid, like)
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    total = like.shape[:-1].numel()
+    ok = torch.ones(total, dtype=dtype, device=like.device) if valid is None else valid.to(dtype)
+    if sequence_id is None:
+        lengths = ok.view(*shape).sum(1)
+        each = lengths[:, None].expand(*shape).reshape(-1)
+    else:
+        index = sequence_id.reshape(-1).long()
+        index = index if valid is None else torch.where(valid, index, 0)
+        lengths = torch.zeros_like(ok).index_add_(0, index, ok)
+        each = lengths[index]
+    count = (lengths > 0).sum()
+    if reduction == "sequence":
+        # of a sequence without a valid token nothing is read
+        return 1.0 / each.clamp(min=1.0), count if given is None else given
+    return None, count * shape[1] if reduction == "constant" else count
+
+
+def token_loss(
+    logits: Tensor,
+    new_values: Tensor | None,
+    actions: Tensor,
+    rows: Rows,
+    terms: Terms,
+    tokens: Tokens,
+    sums: Sums,
+    action_mask: Tensor | None,
+    overwrite_logits: bool,
+    backend: str,
+) -> tuple[Tensor, Stats]:
+    """`op.categorical_ppo_loss` of tokens; [...] for every tensor but the logits and their mask."""
+    checks.check_tokens(logits, actions, action_mask, rows.valid)
+    if new_values is None:
+        floats = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        new_values = torch.zeros(logits.shape[:-1], dtype=floats, device=logits.device)
+        rows = rows._replace(returns=new_values, old_values=new_values)
+    checks.check_rows(logits, new_values, rows)
+    checks.check_terms(logits, terms)
+    checks.check_extras(logits, tokens, sums.reduction)
+    checks.check_whitened(terms, rows.advantage_stats)
+    shape, width = logits.shape[:-1], logits.shape[-1]
+    z = logits.reshape(-1, width)
+    rows = rows.flat()
+    new_values, actions = new_values.reshape(-1), actions.reshape(-1)
+    if action_mask is not None:
+        action_mask = action_mask.reshape(-1, width)
+    ref_log_probs = tokens.ref_log_probs
+    if ref_log_probs is not None:
+        ref_log_probs = ref_log_probs.reshape(-1)
+    if logits.dtype == torch.bfloat16:
+        new_values, rows = new_values.float(), rows.float()
+        ref_log_probs = None if ref_log_probs is None else ref_log_probs.float()
+    weights, normalizer = shares(shape, rows.valid, sums, terms, logits)
+    terms = terms._replace(normalizer=normalizer)
+    tokens = tokens._replace(weights=weights, ref_log_probs=ref_log_probs)
+    name = resolve_backend(backend, logits.device, logits.dtype)
+    if name == "torch":
+        checks.check_no_overwrite(overwrite_logits, "backend 'torch' keeps the logits")
+        z = z.float() if z.dtype == torch.bfloat16 else z
+        return spec.categorical_ppo_loss(
+            z, new_values, actions, rows, terms, tokens=tokens, action_mask=action_mask
+        )
+    arguments = (name, z, new_values, actions, action_mask, *flat(rows, terms), *tokens)
+    if overwrite_logits:
+        checks.check_overwritable(z)
+        checks.check_viewed(logits, z)
+        computed = _overwriting(*arguments)
+    else:
+        computed = cast(Computed, _operation(*arguments))
+    return named(computed, with_reference=ref_log_probs is not None)

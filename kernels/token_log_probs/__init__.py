@@ -1,0 +1,1 @@
+"""Log-probabilities of tokens under logits as wide as a vocabulary."""
