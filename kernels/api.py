@@ -27,10 +27,12 @@ from fastppo.kernels.frames.op import gather_frames
 from fastppo.kernels.gae.op import gae
 from fastppo.kernels.gather.op import gather_rows
 from fastppo.kernels.loss.computed import unit_gradient
+from fastppo.kernels.loss.linear import linear_token_ppo_loss
 from fastppo.kernels.loss.op import categorical_ppo_loss, gaussian_ppo_loss
 from fastppo.kernels.loss.spec import STATS, Stats
 from fastppo.kernels.moments.op import normalize, update_moments_
 from fastppo.kernels.token_log_probs.op import token_log_probs
+from fastppo.kernels.token_rewards import kl_estimate, shape_rewards, whiten
 
 __all__ = [
     "STATS",
@@ -46,12 +48,16 @@ __all__ = [
     "gather_frames",
     "gather_rows",
     "gaussian_ppo_loss",
+    "kl_estimate",
+    "linear_token_ppo_loss",
     "normalize",
     "resolve_backend",
+    "shape_rewards",
     "token_log_probs",
     "unit_gradient",
     "update_moments_",
     "warmup",
+    "whiten",
 ]
 
 

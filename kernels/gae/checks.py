@@ -38,6 +38,28 @@ def check_gae(
         raise ValueError(f"gae_lambda={gae_lambda}: expected a number in [0, 1]")
 
 
+def check_rows_only(
+    rewards: Tensor, layout: str, valid: Tensor | None, lambdas: Tensor | None
+) -> None:
+    """Raises ValueError unless holes and lambdas of rows fit rewards [N, T]."""
+    if layout == "TN":
+        for name, tensor in (("valid", valid), ("gae_lambda of [N]", lambdas)):
+            if tensor is not None:
+                raise ValueError(f"{name} serves layout='NT' only: leave it out, or transpose")
+        return
+    if valid is not None:
+        expect("valid", valid, rewards, rewards.shape, torch.bool)
+    if lambdas is None:
+        return
+    floats = (torch.float32, torch.float64)
+    expect("gae_lambda", lambdas, rewards, rewards.shape[:1], floats)
+    if lambdas.is_cpu and not torch.compiler.is_compiling():
+        inside = (lambdas >= 0.0) & (lambdas <= 1.0)
+        if not bool(inside.all()):
+            wrong = float(lambdas[~inside][0])
+            raise ValueError(f"gae_lambda holds {wrong}: expected numbers in [0, 1]")
+
+
 def check_out(out: tuple[Tensor, Tensor], rewards: Tensor) -> None:
     """Raises ValueError unless both can be written as `gae` would return them."""
     dtype = torch.float32 if rewards.dtype == torch.bfloat16 else rewards.dtype

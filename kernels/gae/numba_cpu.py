@@ -3,7 +3,7 @@
 Time-major, time runs backwards over blocks of BLOCK environments, and each step of a block is one
 SIMD loop: a block's carry and next values (16 KB) stay in the first cache while its rows, 8 KB at a
 time, stream by. Env-major, a row is three loops: the deltas (SIMD), the scan (four rows
-take turns), the returns (SIMD).
+take turns), the returns (SIMD). With holes, or a lambda of its own, it is one scalar loop.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -170,6 +170,54 @@ def rows_kernel(
             returns[n, length:] = _ZERO
 
 
+@kernel("void(" + ", ".join(["int64"] * 11) + ", float64, float64)")
+def holes_kernel(
+    rewards,  # [N, T] f32
+    values,  # [N, T + 1] f32
+    terminated,  # [N, T] bool, as truncated
+    truncated,
+    advantages,  # [N, T] f32, written, as returns
+    returns,
+    lengths,  # [N] i64, or 0 for all T
+    valid,  # [N, T] bool, or 0 for all
+    lambdas,  # [N] f32, or 0
+    num_rows,
+    num_steps,
+    gamma,
+    decay,  # gamma * lambda, without lambdas
+):
+    shape = (num_rows, num_steps)
+    rewards = carray(pointer(rewards), shape, np.float32)
+    values = carray(pointer(values), (num_rows, num_steps + 1), np.float32)
+    terminated = carray(pointer(terminated), shape, np.uint8)
+    truncated = carray(pointer(truncated), shape, np.uint8)
+    advantages = carray(pointer(advantages), shape, np.float32)
+    returns = carray(pointer(returns), shape, np.float32)
+    limits = carray(pointer(lengths), (num_rows if lengths != 0 else 0,), np.int64)
+    flags = carray(pointer(valid), (num_rows if valid != 0 else 0, num_steps), np.uint8)
+    own = carray(pointer(lambdas), (num_rows if lambdas != 0 else 0,), np.float32)
+    for n in range(num_rows):
+        length = max(0, min(num_steps, limits[n])) if lengths != 0 else num_steps
+        step_decay = np.float32(gamma) * own[n] if lambdas != 0 else np.float32(decay)
+        advantages[n, length:] = _ZERO
+        returns[n, length:] = _ZERO
+        carry = _ZERO
+        next_value = values[n, length]
+        for i in range(length):
+            t = length - 1 - i
+            if valid != 0 and flags[n, t] == 0:
+                advantages[n, t] = _ZERO
+                returns[n, t] = _ZERO
+                continue
+            behind = _ZERO if terminated[n, t] != 0 else next_value
+            trace = _ZERO if (terminated[n, t] | truncated[n, t]) != 0 else carry
+            delta = rewards[n, t] + np.float32(gamma) * behind - values[n, t]
+            carry = delta + step_decay * trace
+            next_value = values[n, t]
+            advantages[n, t] = carry
+            returns[n, t] = carry + next_value
+
+
 def gae(
     rewards: Tensor,
     values: Tensor,
@@ -180,6 +228,8 @@ def gae(
     gamma: float,
     gae_lambda: float,
     layout: str = "TN",
+    valid: Tensor | None = None,
+    lambdas: Tensor | None = None,
     out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `spec.gae`, for float32 and bfloat16 on the CPU."""
@@ -199,5 +249,10 @@ def gae(
         gae_kernel(*addresses, *numbers)
         return advantages, returns
     limits = None if lengths is None else dense(lengths.long())
-    rows_kernel(*addresses, address(limits), *numbers)
+    if valid is None and lambdas is None:
+        rows_kernel(*addresses, address(limits), *numbers)
+        return advantages, returns
+    holes = None if valid is None else dense(valid)
+    own = None if lambdas is None else dense(lambdas.float())
+    holes_kernel(*addresses, address(limits), address(holes), address(own), *numbers)
     return advantages, returns

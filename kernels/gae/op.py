@@ -20,6 +20,8 @@ def _run(
     gae_lambda: float,
     layout: str,
     backend: str,
+    valid: Tensor | None = None,
+    lambdas: Tensor | None = None,
     out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     module = implementation("gae", backend, rewards)
@@ -33,6 +35,8 @@ def _run(
             gamma=gamma,
             gae_lambda=gae_lambda,
             layout=layout,
+            valid=valid,
+            lambdas=lambdas,
             out=out,
         )
     return cast(tuple[Tensor, Tensor], result)
@@ -60,9 +64,14 @@ _INPUTS = (
     "Tensor rewards, Tensor values, Tensor terminated, Tensor truncated, Tensor? lengths, "
     "float gamma, float gae_lambda, str layout, str backend"
 )
-_operation = register(f"gae({_INPUTS}) -> (Tensor, Tensor)", _run, _fake)
+_operation = register(
+    f"gae({_INPUTS}, Tensor? valid=None, Tensor? lambdas=None) -> (Tensor, Tensor)", _run, _fake
+)
 _operation_out = register(
-    f"gae_out({_INPUTS}, Tensor(a!) advantages, Tensor(b!) returns) -> ()", _run_out, _fake_out
+    f"gae_out({_INPUTS}, Tensor? valid, Tensor? lambdas, Tensor(a!) advantages, "
+    "Tensor(b!) returns) -> ()",
+    _run_out,
+    _fake_out,
 )
 
 
@@ -73,8 +82,9 @@ def gae(
     truncated: Tensor,
     *,
     gamma: float,
-    gae_lambda: float,
+    gae_lambda: float | Tensor,
     lengths: Tensor | None = None,
+    valid: Tensor | None = None,
     layout: str = "TN",
     out: tuple[Tensor, Tensor] | None = None,
     backend: str = "auto",
@@ -89,10 +99,15 @@ def gae(
         values: [T + 1, N]; row T is the bootstrap value. As rewards, or one bfloat16 and the other
             float32.
         terminated, truncated: [T, N] bool.
-        gamma, gae_lambda: in [0, 1].
+        gamma, gae_lambda: in [0, 1]. For layout "NT" gae_lambda may be [N] floats, one of each row;
+            on a GPU, where looking would stall it, their range is not checked.
         lengths: [N] int64 or int32, for layout "NT" only. Steps from lengths[n] on are padding:
             never used, 0 in both results; values[n, lengths[n]] is the bootstrap value. A length
             outside 0 .. T is clamped: checking it would stall a GPU.
+        valid: [N, T] bool or None for all, for layout "NT" only. The others are holes, such as the
+            tokens of a prompt or of a tool: never used, 0 in both results, and a row counts as if
+            they were cut out: one gamma and lambda for each valid step, none across a hole, and
+            the value behind a step is that of the next valid one.
         layout: "TN" (time-major), or "NT": rewards and flags [N, T], values [N, T + 1], as
             sequences of tokens come.
         out: advantages and returns to write, dense and as returned, or None for new tensors.
@@ -101,13 +116,15 @@ def gae(
         ValueError: a shape, dtype, device or number is off; the message names it.
         BackendUnavailable: `backend` cannot serve these tensors.
     """
-    checks.check_gae(
-        rewards, values, terminated, truncated, gamma, gae_lambda, lengths=lengths, layout=layout
-    )
+    lambdas, decay = (gae_lambda, 1.0) if isinstance(gae_lambda, Tensor) else (None, gae_lambda)
+    inputs = (rewards, values, terminated, truncated)
+    checks.check_gae(*inputs, gamma, decay, lengths=lengths, layout=layout)
+    checks.check_rows_only(rewards, layout, valid, lambdas)
     rewards, values = rewards.detach(), values.detach()
-    inputs = (rewards, values, terminated, truncated, lengths, gamma, gae_lambda, layout, backend)
+    inputs = (rewards, values, terminated, truncated)
+    options = (lengths, gamma, decay, layout, backend, valid, lambdas)
     if out is None:
-        return cast(tuple[Tensor, Tensor], _operation(*inputs))
+        return cast(tuple[Tensor, Tensor], _operation(*inputs, *options))
     checks.check_out(out, rewards)
-    _operation_out(*inputs, *out)
+    _operation_out(*inputs, *options, *out)
     return out

@@ -18,14 +18,23 @@ def _gae(name: str, num_steps: int, num_envs: int) -> KernelSpec:
     )
 
 
-def _gae_rows(name: str, num_steps: int, dtype: str, masked: bool) -> KernelSpec:
+def _gae_rows(
+    name: str, num_steps: int, dtype: str, masked: bool, holes: bool = False
+) -> KernelSpec:
     """Env-major; `masked`: with lengths, and values whose rows are not aligned to 16 bytes."""
     function = triton_gpu.gae_rows_kernel
     constants: dict[str, object] = dict(triton_gpu.row_tiling(num_steps))
     num_warps = int(str(constants.pop("num_warps")))
     if not masked:
         constants["lengths_ptr"] = None
-    pointers = {"terminated_ptr": "*i1", "truncated_ptr": "*i1", "lengths_ptr": "*i64"}
+    if not holes:
+        constants |= {"valid_ptr": None, "lambdas_ptr": None}
+    pointers = {
+        "terminated_ptr": "*i1",
+        "truncated_ptr": "*i1",
+        "lengths_ptr": "*i64",
+        "valid_ptr": "*i1",
+    }
     strides = [n for n in function.arg_names if n.endswith("_stride")]
     return KernelSpec(
         name=name,
@@ -52,4 +61,5 @@ def shipped() -> list[KernelSpec]:
         _gae("gae 128x65536", 128, 65536),
         _gae_rows("gae rows 512", 512, "fp32", masked=False),
         _gae_rows("gae rows 4096 bf16 lengths", 4096, "bf16", masked=True),
+        _gae_rows("gae rows 4096 bf16 holes", 4096, "bf16", masked=True, holes=True),
     ]

@@ -130,22 +130,31 @@ def _compose_rows(a1, b1, a2, b2):
 
 
 @triton.jit
+def _nearest(has1, value1, has2, value2):
+    """The value of the nearest later step that has one: the first operand is later in time."""
+    return has1 | has2, tl.where(has2 != 0, value2, value1)
+
+
+@triton.jit
 def gae_rows_kernel(
     rewards_ptr,  # [N, T] f32 or bf16
     values_ptr,  # [N, T + 1] f32 or bf16
     terminated_ptr,  # [N, T] bool
     truncated_ptr,  # [N, T] bool
     lengths_ptr,  # [N] i64 or i32, or None for all T
+    valid_ptr,  # [N, T] bool, or None for all
+    lambdas_ptr,  # [N] f32, or None
     advantages_ptr,  # [N, T] f32, written
     returns_ptr,  # [N, T] f32, written
     num_steps,
-    rewards_stride,  # elements from one row to the next, as the next four
+    rewards_stride,  # elements from one row to the next, as the next five
     values_stride,
     terminated_stride,
     truncated_stride,
+    valid_stride,
     written_stride,
     gamma,
-    decay,  # gamma * lambda
+    decay,  # gamma * lambda, without lambdas
     BLOCK_T: tl.constexpr,
 ):
     # a Python float reaches the kernel as f64 under torch.compile, as f32 in eager mode
@@ -159,12 +168,17 @@ def gae_rows_kernel(
     truncated_ptr += row * truncated_stride
     advantages_ptr += row * written_stride
     returns_ptr += row * written_stride
+    if valid_ptr is not None:
+        valid_ptr += row * valid_stride
+    if lambdas_ptr is not None:
+        decay = gamma * tl.load(lambdas_ptr + row)
     length = num_steps
     if lengths_ptr is not None:
         length = tl.minimum(tl.load(lengths_ptr + row), num_steps)
     rounded = tl.cdiv(length, 16) * 16
     lane = tl.arange(0, BLOCK_T).to(tl.int64)
     carry = 0.0
+    carried_value = 0.0  # with holes: of the nearest valid step behind the tile's end
     num_tiles = tl.cdiv(num_steps, BLOCK_T)
     for tile in range(num_tiles):
         t = (num_tiles - 1 - tile).to(tl.int64) * BLOCK_T + lane
@@ -176,15 +190,30 @@ def gae_rows_kernel(
         next_value = tl.load(values_ptr + 1 + t, loaded, other=0.0).to(tl.float32)
         terminated = tl.load(terminated_ptr + t, loaded, other=0) != 0
         truncated = tl.load(truncated_ptr + t, loaded, other=0) != 0
+        if valid_ptr is not None:
+            live = live & (tl.load(valid_ptr + t, loaded, other=0) != 0)
+            inside = loaded & (t + 1 < length)
+            follows = tl.load(valid_ptr + t + 1, inside, other=0) != 0
+            follows = (follows & inside) | (t + 1 == length)
+            own = tl.where(follows, next_value, 0.0)
+            has, nearest = tl.associative_scan(
+                (follows.to(tl.int32), own), 0, _nearest, reverse=True
+            )
+            next_value = tl.where(has != 0, nearest, carried_value)
+            carried_value = tl.sum(tl.where(lane == 0, next_value, 0.0), 0)
         # Behind the end of the row the delta is 0, and so is the carry.
         value = tl.where(live, value, 0.0)
         delta = reward - value + gamma * tl.where(terminated, 0.0, next_value)
         delta = tl.where(live, delta, 0.0)
         step_decay = tl.where(terminated | truncated, 0.0, decay)
+        if valid_ptr is not None:
+            step_decay = tl.where(live, step_decay, 1.0)  # a hole passes everything through
         a, b = tl.associative_scan((step_decay, delta), 0, _compose_rows, reverse=True)
         advantage = _apply(a, b, carry)
         carry = tl.sum(tl.where(lane == 0, advantage, 0.0), 0)
         written = t < num_steps
+        if valid_ptr is not None:
+            advantage = tl.where(live, advantage, 0.0)
         tl.store(advantages_ptr + t, advantage, written)
         tl.store(returns_ptr + t, advantage + value, written)
 
@@ -222,6 +251,8 @@ def gae(
     gamma: float,
     gae_lambda: float,
     layout: str = "TN",
+    valid: Tensor | None = None,
+    lambdas: Tensor | None = None,
     out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `spec.gae`, for float32 and bfloat16 on CUDA."""
@@ -250,13 +281,17 @@ def gae(
             )
             return advantages, returns
         inputs = tuple(_dense_rows(tensor) for tensor in inputs)
+        holes = None if valid is None else _dense_rows(valid)
         gae_rows_kernel[(first,)](
             *inputs,
             None if lengths is None else lengths.contiguous(),
+            holes,
+            None if lambdas is None else lambdas.float().contiguous(),
             advantages,
             returns,
             second,
             *(tensor.stride(0) for tensor in inputs),
+            0 if holes is None else holes.stride(0),
             second,
             float(gamma),
             float(gamma) * float(gae_lambda),

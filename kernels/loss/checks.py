@@ -197,6 +197,15 @@ def check_whitened(terms: Terms, advantage_stats: Tensor | None) -> None:
         )
 
 
+def check_no_chunk_moments(norm_adv: bool, advantage_stats: Tensor | None) -> None:
+    """Raises ValueError if advantages were to be normalised over a chunk."""
+    if norm_adv and advantage_stats is None:
+        raise ValueError(
+            "norm_adv=True: mean and spread would be those of a chunk; pass norm_adv=False and "
+            "whiten() the advantages before, or their advantage_stats"
+        )
+
+
 def check_overwritable(logits: Tensor) -> None:
     """Raises ValueError if two logits share memory, as after expand(), or torch.compile owns it."""
     compiling = torch.compiler.is_compiling()

@@ -89,7 +89,7 @@ def attach(num_parameters: int, *, spend: bool = False) -> Callable[..., Compute
     return attached
 
 
-def named(computed: Computed, *, with_reference: bool = False) -> tuple[Tensor, Stats]:
+def named(computed: tuple[Tensor, ...], *, with_reference: bool = False) -> tuple[Tensor, Stats]:
     """The loss and its statistics by name; a seventh is ref_kl, which counts `with_reference`."""
     loss, stats, *_ = computed
     names = (*STATS, "ref_kl") if with_reference else STATS

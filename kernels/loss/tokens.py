@@ -53,6 +53,41 @@ def fused(backend: str, tensor: Tensor) -> Any:
     return implementation("loss", name, tensor)
 
 
+class Batch(NamedTuple):
+    """Tokens in a row, and all that their loss is given besides the logits."""
+
+    new_values: Tensor
+    actions: Tensor
+    rows: Rows
+    terms: Terms
+    tokens: Tokens
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """Tokens start .. stop - 1. The terms' normalizer must be a number for it to be a part."""
+
+        def cut(tensor: Tensor | None) -> Any:
+            return None if tensor is None else tensor[start:stop]
+
+        *rows, advantage_stats = self.rows
+        extras = self.tokens
+        return Batch(
+            cut(self.new_values),
+            cut(self.actions),
+            Rows._make([*map(cut, rows), advantage_stats]),
+            self.terms,
+            extras._replace(weights=cut(extras.weights), ref_log_probs=cut(extras.ref_log_probs)),
+        )
+
+
+def computed(
+    backend: str, logits: Tensor, batch: Batch, action_mask: Tensor | None, *, overwrite: bool
+) -> Computed:
+    """Loss, STATS and ref_kl [7], gradients of logits [R, V] and values, by a fused backend."""
+    new_values, actions, *settings = batch
+    compute = fused(backend, logits).tokens
+    return cast(Computed, compute(logits, new_values, actions, *settings, action_mask, overwrite))
+
+
 def _run(
     backend: str,
     logits: Tensor,
@@ -65,18 +100,17 @@ def _run(
     extras = len(Tokens._fields)
     rows, terms = nested(arguments[:-extras])
     tokens = Tokens._make(arguments[-extras:])
-    compute = fused(backend, logits).tokens
-    settings = (rows, terms, tokens, action_mask, overwrite)
-    return cast(Computed, compute(logits, new_values, actions, *settings))
+    batch = Batch(new_values, actions, rows, terms, tokens)
+    return computed(backend, logits, batch, action_mask, overwrite=overwrite)
 
 
 def _overwriting(backend: str, logits: Tensor, *arguments: Any) -> Computed:
     """As the registered loss, with the logits' gradient in their place; for eager code only."""
-    computed = _run(backend, logits, *arguments, overwrite=True)
-    computed = attach(2, spend=True)(computed, backend, logits, *arguments)
+    result = _run(backend, logits, *arguments, overwrite=True)
+    result = attach(2, spend=True)(result, backend, logits, *arguments)
     # a layer below that kept its output for its own backward pass learns of it, and raises
     torch.autograd.graph.increment_version(logits)
-    return computed
+    return result
 
 
 def _fake(_backend: str, logits: Tensor, new_values: Tensor, *_: Any) -> Computed:
@@ -153,6 +187,39 @@ def shares(
     return None, count * shape[1] if reduction == "constant" else count
 
 
+def batch_of(
+    like: Tensor,
+    new_values: Tensor | None,
+    actions: Tensor,
+    rows: Rows,
+    terms: Terms,
+    tokens: Tokens,
+    sums: Sums,
+) -> Batch:
+    """The tokens of logits or hidden states `like` [..., X], checked but for the actions."""
+    floats = torch.float64 if like.dtype == torch.float64 else torch.float32
+    if new_values is None:
+        new_values = torch.zeros(like.shape[:-1], dtype=floats, device=like.device)
+        rows = rows._replace(returns=new_values, old_values=new_values)
+    checks.check_rows(like, new_values, rows)
+    checks.check_terms(like, terms)
+    checks.check_extras(like, tokens, sums.reduction)
+    checks.check_whitened(terms, rows.advantage_stats)
+    rows, ref_log_probs = rows.flat(), tokens.ref_log_probs
+    if ref_log_probs is not None:
+        ref_log_probs = ref_log_probs.reshape(-1).to(floats)
+    if like.dtype == torch.bfloat16:
+        new_values, rows = new_values.float(), rows.float()
+    weights, normalizer = shares(like.shape[:-1], rows.valid, sums, terms, like)
+    return Batch(
+        new_values.reshape(-1),
+        actions.reshape(-1),
+        rows,
+        terms._replace(normalizer=normalizer),
+        tokens._replace(weights=weights, ref_log_probs=ref_log_probs),
+    )
+
+
 def token_loss(
     logits: Tensor,
     new_values: Tensor | None,
@@ -167,41 +234,32 @@ def token_loss(
 ) -> tuple[Tensor, Stats]:
     """`op.categorical_ppo_loss` of tokens; [...] for every tensor but the logits and their mask."""
     checks.check_tokens(logits, actions, action_mask, rows.valid)
-    if new_values is None:
-        floats = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        new_values = torch.zeros(logits.shape[:-1], dtype=floats, device=logits.device)
-        rows = rows._replace(returns=new_values, old_values=new_values)
-    checks.check_rows(logits, new_values, rows)
-    checks.check_terms(logits, terms)
-    checks.check_extras(logits, tokens, sums.reduction)
-    checks.check_whitened(terms, rows.advantage_stats)
-    shape, width = logits.shape[:-1], logits.shape[-1]
+    batch = batch_of(logits, new_values, actions, rows, terms, tokens, sums)
+    width = logits.shape[-1]
     z = logits.reshape(-1, width)
-    rows = rows.flat()
-    new_values, actions = new_values.reshape(-1), actions.reshape(-1)
     if action_mask is not None:
         action_mask = action_mask.reshape(-1, width)
-    ref_log_probs = tokens.ref_log_probs
-    if ref_log_probs is not None:
-        ref_log_probs = ref_log_probs.reshape(-1)
-    if logits.dtype == torch.bfloat16:
-        new_values, rows = new_values.float(), rows.float()
-        ref_log_probs = None if ref_log_probs is None else ref_log_probs.float()
-    weights, normalizer = shares(shape, rows.valid, sums, terms, logits)
-    terms = terms._replace(normalizer=normalizer)
-    tokens = tokens._replace(weights=weights, ref_log_probs=ref_log_probs)
     name = resolve_backend(backend, logits.device, logits.dtype)
     if name == "torch":
         checks.check_no_overwrite(overwrite_logits, "backend 'torch' keeps the logits")
-        z = z.float() if z.dtype == torch.bfloat16 else z
-        return spec.categorical_ppo_loss(
-            z, new_values, actions, rows, terms, tokens=tokens, action_mask=action_mask
-        )
-    arguments = (name, z, new_values, actions, action_mask, *flat(rows, terms), *tokens)
+        return specified(z, batch, action_mask)
+    values, chosen, rows, terms, tokens = batch
+    arguments = (name, z, values, chosen, action_mask, *flat(rows, terms), *tokens)
     if overwrite_logits:
         checks.check_overwritable(z)
         checks.check_viewed(logits, z)
-        computed = _overwriting(*arguments)
+        result = _overwriting(*arguments)
     else:
-        computed = cast(Computed, _operation(*arguments))
-    return named(computed, with_reference=ref_log_probs is not None)
+        result = cast(Computed, _operation(*arguments))
+    return named(result, with_reference=tokens.ref_log_probs is not None)
+
+
+def specified(
+    logits: Tensor, batch: Batch, action_mask: Tensor | None = None
+) -> tuple[Tensor, Stats]:
+    """The specification's loss of logits [R, V]."""
+    new_values, actions, rows, terms, tokens = batch
+    logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+    return spec.categorical_ppo_loss(
+        logits, new_values, actions, rows, terms, tokens=tokens, action_mask=action_mask
+    )

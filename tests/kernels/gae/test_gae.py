@@ -404,7 +404,7 @@ def test_offsets_past_2_to_the_31(layout: str) -> None:
     else:
         inputs = [inputs[0][:, :7], inputs[1], *(flag[:, :7] for flag in inputs[2:])]
         triton_gae.gae_rows_kernel[(3,)](
-            *first, None, *written, 7, *[stride] * 5, 0.99, 0.99 * 0.95, BLOCK_T=16
+            *first, None, None, None, *written, 7, *[stride] * 6, 0.99, 0.99 * 0.95, BLOCK_T=16
         )
 
     expected = api.gae(*inputs, **DISCOUNT, layout=layout, backend="torch")
