@@ -45,11 +45,12 @@ def kl_estimate(
         return difference
     if estimator == "k2":
         return 0.5 * difference.square()
-    k3 = torch.exp(-difference) - 1.0 + difference
     if estimator == "k3" or old_log_probs is None:
-        return k3
+        return torch.exp(-difference) - 1.0 + difference
     expect("old_log_probs", old_log_probs, log_probs, log_probs.shape, _FLOATS)
-    return (log_probs - old_log_probs).exp() * k3
+    # pi / pi_old * e^-d is pi_ref / pi_old, without a slope: multiplied out, two would cancel
+    ratio, constant = (log_probs - old_log_probs).exp(), (ref_log_probs - old_log_probs).exp()
+    return constant + ratio * (difference - 1.0)
 
 
 def shape_rewards(

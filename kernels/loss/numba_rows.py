@@ -195,15 +195,21 @@ def load_rows(arrays, first, count, mean, rstd, lane):
             clear_invalid(lane[WEIGHT], lane[field])
 
 
+@njit(inline="always", **OPTIONS)
+def _bounded_exp(log_ratio):
+    """e**log_ratio, at most e**LOG_RATIO_MAX."""
+    # inf - inf: what is infinite was so in the inputs, and must show in the loss
+    bound = _LOG_RATIO_MAX + (log_ratio - log_ratio)
+    return exp(bound if log_ratio > _LOG_RATIO_MAX else log_ratio)
+
+
 @njit(**OPTIONS)
 def _policy_terms(lane, low, high, clip_low, clip_high, dual_clip):
     for k in range(ROWS):
         weight = lane[WEIGHT, k]
         advantage = lane[ADVANTAGE, k]
         log_ratio = (lane[LOG_PROB, k] - lane[OLD_LOG_PROB, k]) if weight > ZERO else ZERO
-        # inf - inf: what is infinite was so in the inputs, and must show in the loss
-        bound = _LOG_RATIO_MAX + (log_ratio - log_ratio)
-        ratio = exp(bound if log_ratio > _LOG_RATIO_MAX else log_ratio)
+        ratio = _bounded_exp(log_ratio)
         outside = ratio < low or ratio > high
         clipped = low if ratio < low else (high if ratio > high else ratio)
         unclipped_loss = -advantage * ratio
@@ -256,19 +262,19 @@ def _reference_terms(lane, estimator, kl_coef):
     for k in range(ROWS):
         weight = lane[WEIGHT, k]
         difference = (lane[LOG_PROB, k] - lane[REF_LOG_PROB, k]) if weight > ZERO else ZERO
-        log_ratio = (lane[LOG_PROB, k] - lane[OLD_LOG_PROB, k]) if weight > ZERO else ZERO
-        bound = _LOG_RATIO_MAX + (difference - difference)
-        inverse = exp(bound if -difference > _LOG_RATIO_MAX else -difference)
-        bound = _LOG_RATIO_MAX + (log_ratio - log_ratio)
-        ratio = exp(bound if log_ratio > _LOG_RATIO_MAX else log_ratio)
-        value = inverse - ONE + difference
-        grad = ONE - inverse
         if estimator == 0:
             value = HALF * difference * difference
             grad = difference
-        elif estimator == 2:
-            grad = ratio * (value + grad)
-            value = ratio * value
+        elif estimator == 1:
+            inverse = _bounded_exp(-difference)
+            value = inverse - ONE + difference
+            grad = ONE - inverse
+        else:
+            log_ratio = (lane[LOG_PROB, k] - lane[OLD_LOG_PROB, k]) if weight > ZERO else ZERO
+            ratio = _bounded_exp(log_ratio)
+            constant = _bounded_exp(lane[REF_LOG_PROB, k] - lane[OLD_LOG_PROB, k])
+            value = constant + ratio * (difference - ONE)
+            grad = ratio * difference
         lane[REF_KL, k] = weight * value
         lane[POLICY_GRAD, k] += kl_coef * grad
 
@@ -298,6 +304,15 @@ def _lane_sum(values):
     return np.float64(total)
 
 
+@njit(**SUMMING)
+def _exact_sum(values):
+    """In float64: where padding stands between the rows shall change no bit."""
+    total = 0.0
+    for k in range(ROWS):
+        total += np.float64(values[k])
+    return total
+
+
 @njit(**OPTIONS)
 def row_losses(lane, given, sums):
     """Adds the rows' terms to `sums` [6 or 7]; writes d/d log_prob and d/d value to `lane`.
@@ -318,8 +333,11 @@ def row_losses(lane, given, sums):
             fill(lane[REF_KL], ZERO)
         if given.weights:
             _share(lane)
-    for s in range(sums.shape[0]):
-        sums[s] += _lane_sum(lane[TERMS + s])
+        for s in range(sums.shape[0]):
+            sums[s] += _exact_sum(lane[TERMS + s])
+    else:
+        for s in range(sums.shape[0]):
+            sums[s] += _lane_sum(lane[TERMS + s])
 
 
 @njit(**OPTIONS)

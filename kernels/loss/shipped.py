@@ -95,7 +95,10 @@ def shipped() -> list[KernelSpec]:
     partial, merge = triton_rows.partial_kernel, triton_rows.merge_kernel
     partial_constants = {"BLOCK_B": triton_rows.MOMENTS_BLOCK}
     merge_constants = {"NORM_ADV": True, "BLOCK_P": triton_rows.MERGE_BLOCK}
-    finish_constants = {"normalizer_ptr": None, "SUMS": 6, "BLOCK_P": triton_rows.FINISH_BLOCK}
+    finish_constants: dict[str, object] = {
+        "normalizer_ptr": None,
+        "BLOCK_P": triton_rows.FINISH_BLOCK,
+    }
     return [
         _categorical((6,)),
         _categorical((18,), masked=True),
@@ -133,10 +136,13 @@ def shipped() -> list[KernelSpec]:
             types=types_of(merge, merge_constants),
             constants=merge_constants,
         ),
-        KernelSpec(
-            name="finish",
-            function=finish,
-            types=types_of(finish, finish_constants),
-            constants=finish_constants,
+        *(
+            KernelSpec(
+                name=name,
+                function=finish,
+                types=types_of(finish, finish_constants | {"SUMS": sums}),
+                constants=finish_constants | {"SUMS": sums},
+            )
+            for name, sums in (("finish", 6), ("finish tokens", 7))
         ),
     ]

@@ -23,7 +23,7 @@ def categorical_ppo_loss(
     rows: Rows,
     terms: Terms,
     *,
-    tokens: Tokens = Tokens(),  # noqa: B008 - a NamedTuple cannot change
+    tokens: Tokens | None = None,
     action_mask: Tensor | None = None,
     nvec: Sequence[int] | None = None,
 ) -> tuple[Tensor, Stats]:
@@ -43,7 +43,9 @@ def categorical_ppo_loss(
     """
     ok = _valid(rows, new_values)
     # Clean the inputs, not the outputs: autograd multiplies by zero, and NaN times zero is NaN.
-    z = torch.where(ok[:, None], logits, 0.0) / tokens.temperature
+    z = torch.where(ok[:, None], logits, 0.0)
+    if tokens is not None:
+        z = z / tokens.temperature
     if action_mask is not None:
         z = torch.where(action_mask | ~ok[:, None], z, -math.inf)
     widths = [logits.shape[1]] if nvec is None else list(nvec)
@@ -118,13 +120,15 @@ def _ratio(log_ratio: Tensor) -> Tensor:
     return torch.where(log_ratio > LOG_RATIO_MAX, bound, log_ratio).exp()
 
 
-def reference_kl(log_prob: Tensor, ref_log_prob: Tensor, ratio: Tensor, estimator: str) -> Tensor:
-    """An estimate of KL(pi || pi_ref) for each row, differentiable in log_prob and ratio.
+def reference_kl(
+    log_prob: Tensor, ref_log_prob: Tensor, old_log_prob: Tensor, estimator: str
+) -> Tensor:
+    """An estimate of KL(pi || pi_ref) for each row, differentiable in log_prob.
 
         d = log pi - log pi_ref
         k2    = d^2 / 2
         k3    = e^-d - 1 + d
-        k3_is = ratio * k3, ratio = pi / pi_old
+        k3_is = pi / pi_old * k3
 
     k1 = d, k2 and k3 are those of http://joschu.net/blog/kl-approx.html. What an estimate is good
     for as a loss is another matter: over actions drawn from pi, the gradient of k2 and of k3_is is
@@ -133,8 +137,12 @@ def reference_kl(log_prob: Tensor, ref_log_prob: Tensor, ratio: Tensor, estimato
     difference = log_prob - ref_log_prob
     if estimator == "k2":
         return 0.5 * difference.square()
-    k3 = _ratio(-difference) - 1.0 + difference
-    return k3 if estimator == "k3" else ratio * k3
+    if estimator == "k3":
+        return _ratio(-difference) - 1.0 + difference
+    # pi / pi_old * e^-d is pi_ref / pi_old, a constant: multiplied out, two huge slopes would
+    # have to cancel where the policy is far from its reference
+    ratio, constant = _ratio(log_prob - old_log_prob), _ratio(ref_log_prob - old_log_prob)
+    return constant + ratio * (difference - 1.0)
 
 
 def ppo_loss(
@@ -143,7 +151,7 @@ def ppo_loss(
     new_values: Tensor,
     rows: Rows,
     terms: Terms,
-    tokens: Tokens = Tokens(),  # noqa: B008 - a NamedTuple cannot change
+    tokens: Tokens | None = None,
 ) -> tuple[Tensor, Stats]:
     """loss = policy_loss + vf_coef * value_loss - ent_coef * entropy, and six statistics.
 
@@ -170,7 +178,8 @@ def ppo_loss(
         adv = torch.where(ok, (adv - mean - mean_low) * rstd, 0.0)
     elif terms.norm_adv:
         adv = normalized(adv, ok)
-    log_ratio = log_prob - torch.where(ok, rows.old_log_probs.detach(), 0.0)
+    old_log_prob = torch.where(ok, rows.old_log_probs.detach(), 0.0)
+    log_ratio = log_prob - old_log_prob
     ratio = _ratio(log_ratio)
     clipped = ratio.clamp(1.0 - terms.clip_low, 1.0 + terms.clip_high)
     policy = torch.maximum(-adv * ratio, -adv * clipped)
@@ -195,17 +204,21 @@ def ppo_loss(
         scale = any_ok.to(adv.dtype) / normalizer
 
     def mean_of(per_row: Tensor) -> Tensor:
+        per_row = torch.where(ok, per_row, 0.0)
+        if tokens is None:
+            return per_row.sum() * scale
         if tokens.weights is not None:
             per_row = per_row * torch.where(ok, tokens.weights, 0.0)
-        return torch.where(ok, per_row, 0.0).sum() * scale
+        # in float64: where padding stands between the rows shall change no bit
+        return (per_row.sum(dtype=torch.float64) * scale).to(per_row.dtype)
 
     policy_loss, value_loss = mean_of(policy), mean_of(0.5 * value)
     mean_entropy = mean_of(entropy)
     loss = policy_loss + terms.vf_coef * value_loss - terms.ent_coef * mean_entropy
     ref_kl = None
-    if tokens.ref_log_probs is not None:
+    if tokens is not None and tokens.ref_log_probs is not None:
         ref_log_prob = torch.where(ok, tokens.ref_log_probs.detach(), 0.0)
-        ref_kl = mean_of(reference_kl(log_prob, ref_log_prob, ratio, tokens.kl_estimator))
+        ref_kl = mean_of(reference_kl(log_prob, ref_log_prob, old_log_prob, tokens.kl_estimator))
         loss = loss + tokens.kl_coef * ref_kl
     with torch.no_grad():
         outside = (ratio - 1.0 > terms.clip_high) | (1.0 - ratio > terms.clip_low)

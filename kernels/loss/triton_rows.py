@@ -313,12 +313,15 @@ def finish_kernel(
     kl_coef = tl.cast(kl_coef, tl.float32)
     stat = tl.arange(0, 8).to(tl.int64)
     lane = tl.arange(0, BLOCK_P).to(tl.int64)
-    sums = tl.zeros([BLOCK_P, 8], tl.float32)
+    # of tokens in float64: where padding stands between the rows shall change no bit
+    WIDE: tl.constexpr = tl.float64 if SUMS > 6 else tl.float32
+    sums = tl.zeros([BLOCK_P, 8], WIDE)
     for start in range(0, num_partials, BLOCK_P):
         at = (start + lane)[:, None]
         mask = (at < num_partials) & (stat < SUMS)[None, :]
-        sums += tl.load(partials_ptr + at * 8 + stat[None, :], mask, other=0.0)
+        sums += tl.load(partials_ptr + at * 8 + stat[None, :], mask, other=0.0).to(WIDE)
     stats = tl.sum(sums, 0) * load_scale(moments_ptr, normalizer_ptr, normalizer)
+    stats = stats.to(tl.float32)
     tl.store(stats_ptr + stat, stats, stat < SUMS)
     # Only the terms of the loss: 0 * inf of a statistic would make it NaN.
     terms = tl.where(stat == 0, stats, 0.0)

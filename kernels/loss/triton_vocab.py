@@ -33,17 +33,20 @@ from fastppo.kernels.tools.triton_softmax import (
 
 
 @triton.jit
-def _reference_kl(difference, ratio, ESTIMATOR: tl.constexpr):
-    """`spec.reference_kl` of log pi - log pi_ref, and its derivative by log pi."""
-    inverse = bounded_exp(-difference)
-    value = inverse - 1.0 + difference
-    grad = 1.0 - inverse
+def _reference_kl(log_prob, ref_log_prob, old_log_prob, ESTIMATOR: tl.constexpr):
+    """`spec.reference_kl`, and its derivative by log_prob."""
+    difference = log_prob - ref_log_prob
     if ESTIMATOR == 0:
         value = 0.5 * difference * difference
         grad = difference
-    if ESTIMATOR == 2:
-        grad = ratio * (value + grad)
-        value = ratio * value
+    elif ESTIMATOR == 1:
+        inverse = bounded_exp(-difference)
+        value = inverse - 1.0 + difference
+        grad = 1.0 - inverse
+    else:
+        ratio = bounded_exp(log_prob - old_log_prob)
+        value = bounded_exp(ref_log_prob - old_log_prob) + ratio * (difference - 1.0)
+        grad = ratio * difference
     return value, grad
 
 
@@ -138,8 +141,11 @@ def vocab_kernel(
     )
     ref_kl = tl.zeros([1], tl.float32)
     if ref_log_probs_ptr is not None:
-        difference = log_prob - tl.load(ref_log_probs_ptr + row, ok, other=0.0)
-        ref_kl, kl_grad = _reference_kl(tl.where(ok, difference, 0.0), ratio, ESTIMATOR)
+        ref_log_prob = tl.load(ref_log_probs_ptr + row, ok, other=0.0)
+        old_log_prob = tl.load(old_log_probs_ptr + row, ok, other=0.0)
+        ref_kl, kl_grad = _reference_kl(
+            tl.where(ok, log_prob, 0.0), ref_log_prob, old_log_prob, ESTIMATOR
+        )
         policy_grad += kl_coef * kl_grad
     share = tl.where(ok, 1.0, 0.0)
     if weights_ptr is not None:

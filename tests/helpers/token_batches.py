@@ -64,7 +64,7 @@ def draw(
     if holes:
         valid = torch.rand(shape, generator=g) < 0.7
         arguments["valid"] = valid
-        for name, value in arguments.items():
+        for value in arguments.values():
             if isinstance(value, Tensor) and value.is_floating_point():
                 value[~valid] = math.nan
         arguments["actions"][~valid] = -100
@@ -97,13 +97,13 @@ def oracle(arguments: dict[str, Any]) -> Result:
 
 def assert_close(actual: Result, expected: Result, rtol: float = 3e-5) -> None:
     """Up to float32; a gradient of bfloat16 to its own precision."""
-    loose = {"rtol": rtol, "atol": 1e-5}
+    loose: dict[str, Any] = {"rtol": rtol, "atol": 1e-5}
     torch.testing.assert_close(actual[0].double(), expected[0], **loose)
     assert actual[1].keys() == expected[1].keys()
     for name, value in expected[1].items():
         torch.testing.assert_close(actual[1][name].double(), value, **loose)
     rounded = actual[2].dtype == torch.bfloat16
-    tight = {"rtol": 1e-2, "atol": 1e-6} if rounded else loose
+    tight: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-6} if rounded else loose
     torch.testing.assert_close(actual[2].double(), expected[2], **tight)
     assert (actual[3] is None) == (expected[3] is None)
     if actual[3] is not None and expected[3] is not None:
@@ -116,3 +116,36 @@ def cut(arguments: dict[str, Any], rows: slice) -> dict[str, Any]:
         name: x[rows] if isinstance(x, Tensor) and name in ("logits", *OF_TOKENS) else x
         for name, x in arguments.items()
     }
+
+
+REDUCTIONS = ("token", "sequence", "sequence_sum", "constant")
+
+
+def whole_number(arguments: dict[str, Any], reduction: str) -> float:
+    """What the whole batch divides by."""
+    lengths = arguments["valid"].sum(1)
+    sequences = int((lengths > 0).sum())
+    by_name = {"token": int(lengths.sum()), "constant": sequences * arguments["valid"].shape[1]}
+    return float(by_name.get(reduction, sequences))
+
+
+def gradient_of_rank(rank: int, folder: str) -> None:
+    """One of two processes: half of the batch's sequences, shared parameters, one all-reduce."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    grads = {}
+    for reduction in REDUCTIONS:
+        arguments = draw(6, 4, 25, reduction=reduction)
+        mine = cut(arguments, slice(0, 2) if rank == 0 else slice(2, 6))
+        number = torch.tensor(whole_number(mine, reduction))
+        torch.distributed.all_reduce(number)
+        scale = torch.ones(25, requires_grad=True)
+        mine |= {"logits": mine["logits"].nan_to_num() * scale, "normalizer": number}
+        loss, _ = api.categorical_ppo_loss(**mine, backend="numba")
+        loss.backward()
+        assert scale.grad is not None
+        torch.distributed.all_reduce(scale.grad)
+        grads[reduction] = scale.grad
+    torch.save(grads, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
