@@ -79,9 +79,31 @@ def _check(draw: Draw, num_steps: int, num_envs: int, layout: str, dtype: torch.
         case.require_same(name, a, b)
 
 
+def _check_holes(draw: Draw, num_rows: int, num_steps: int, dtype: torch.dtype) -> None:
+    shape = (num_rows, num_steps)
+    inputs = [draw.normal(*shape).to(dtype), draw.normal(num_rows, num_steps + 1).to(dtype)]
+    inputs += [draw.flags(*shape, chance=0.02), draw.flags(*shape, chance=0.02)]
+    options: dict[str, Any] = {
+        "gamma": GAMMA,
+        "gae_lambda": torch.rand(num_rows, generator=draw.generator, device=draw.device),
+        "lengths": draw.integers(num_steps + 1, num_rows),
+        "valid": draw.flags(*shape, chance=0.7),
+        "layout": "NT",
+    }
+    first, again = op.gae(*inputs, **options), op.gae(*inputs, **options)
+    oracle = op.gae(*map(case.double, inputs), **options, backend="torch")
+    for name, a, b, expected in zip(("advantages", "returns"), first, again, oracle, strict=True):
+        case.require_close(name, a, expected, 1e-4)
+        case.require_same(name, a, b)
+
+
 def checks(device: torch.device) -> Iterator[Check]:
     for num_steps, num_envs in ((1, 1), (5, 3), (128, 8), (129, 33), (2048, 5), (64, 40000)):
         for layout in ("TN", "NT"):
             for dtype in (torch.float32, torch.bfloat16):
                 name = f"gae {layout} T={num_steps} N={num_envs} {dtype}"
                 yield case.check(name, _check, device, num_steps, num_envs, layout, dtype)
+    for num_rows, num_steps in ((1, 1), (5, 40), (33, 512), (3, 5000)):
+        for dtype in (torch.float32, torch.bfloat16):
+            name = f"gae holes N={num_rows} T={num_steps} {dtype}"
+            yield case.check(name, _check_holes, device, num_rows, num_steps, dtype)

@@ -252,6 +252,35 @@ def _check_categorical(
     )
 
 
+def _check_tokens(
+    draw: Draw, shape: tuple[int, int, int], dtype: torch.dtype, reduction: str, estimator: str
+) -> None:
+    """Of [B, T, V]: sequences, temperature, a reference, clips of two sides."""
+    *batch, width = shape
+    count, temperature = batch[0] * batch[1], 0.8
+    logits = draw.normal(count, width).to(dtype)
+    actions, valid = draw.integers(width, count), draw.flags(count, chance=0.8)
+    now = _log_probs(logits / temperature, actions[:, None], (width,), None)
+    values, rows = draw.normal(count), _rows(draw, count, False)
+    rows[0] = now.float() + 0.2 * draw.normal(count)
+    rows[:4] = _clear(now, values, rows[:4], TERMS)
+    reference = now.float() + 0.3 * draw.normal(count)
+    tensors = [logits.view(*batch, width), values, actions, *rows[:4], valid]
+    tensors = [tensors[0], *(t.view(*batch) for t in tensors[1:])]
+    _check(
+        op.categorical_ppo_loss,
+        2,
+        tensors,
+        1e-3 if dtype == torch.float32 else 3e-2,
+        norm_adv=False,
+        temperature=temperature,
+        reduction=reduction,
+        ref_log_probs=reference.view(*batch),
+        kl_coef=0.1,
+        kl_estimator=estimator,
+    )
+
+
 def _check_gaussian(draw: Draw, batch_size: int, width: int, shared: bool) -> None:
     mean = draw.normal(batch_size, width)
     log_std = 0.1 * (draw.normal(width) if shared else draw.normal(batch_size, width))
@@ -280,3 +309,9 @@ def checks(device: torch.device) -> Iterator[Check]:
         for masked in (False, True):
             name = f"vocabulary A={width} {dtype} masked={masked}"
             yield case.check(name, _check_categorical, device, 7, (width,), masked, dtype)
+    kinds = (("token", "k2"), ("sequence", "k3"), ("sequence_sum", "k3_is"), ("constant", "k2"))
+    for shape in ((2, 5, 31), (3, 40, 1000), (2, 2, 151936)):
+        for dtype in (floats, halves):
+            for reduction, estimator in kinds:
+                name = f"tokens {shape} {dtype} {reduction} {estimator}"
+                yield case.check(name, _check_tokens, device, shape, dtype, reduction, estimator)

@@ -1,6 +1,6 @@
 """Log-probabilities of tokens: the public function, its derivative, and the way to a backend."""
 
-from typing import Any, cast
+from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ def _fake_gradient(_backend: str, logits: Tensor, *_: object) -> Tensor:
     return logits.new_empty(logits.shape)
 
 
-_gradient = register(
+register(
     "token_log_probs_gradient(str backend, Tensor logits, Tensor tokens, Tensor? valid, "
     "float temperature, Tensor d_log_probs, Tensor d_entropy) -> Tensor",
     _run_gradient,
@@ -77,7 +77,9 @@ class _Scored(torch.autograd.Function):
             )
         logits, tokens, valid = ctx.saved_tensors
         backend, temperature = ctx.constants
-        return None, None, _gradient(backend, logits, tokens, valid, temperature, *grads)
+        # by its name: what traces this backward pass, AOTAutograd, must see one node
+        gradient = torch.ops.fastppo.token_log_probs_gradient.default
+        return None, None, gradient(backend, logits, tokens, valid, temperature, *grads)
 
 
 def _attach(
@@ -100,6 +102,30 @@ _operation = register(
     _fake,
     _attach,
 )
+
+
+@overload
+def token_log_probs(
+    logits: Tensor,
+    tokens: Tensor,
+    *,
+    temperature: float = ...,
+    valid: Tensor | None = ...,
+    with_entropy: Literal[False] = ...,
+    backend: str = ...,
+) -> Tensor: ...
+
+
+@overload
+def token_log_probs(
+    logits: Tensor,
+    tokens: Tensor,
+    *,
+    temperature: float = ...,
+    valid: Tensor | None = ...,
+    with_entropy: Literal[True],
+    backend: str = ...,
+) -> tuple[Tensor, Tensor]: ...
 
 
 def token_log_probs(
