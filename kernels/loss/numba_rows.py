@@ -204,7 +204,7 @@ def _bounded_exp(log_ratio):
 
 
 @njit(**OPTIONS)
-def _policy_terms(lane, low, high, clip_low, clip_high, dual_clip):
+def _policy_terms(lane, low, high, middle, reach, dual_clip):
     for k in range(ROWS):
         weight = lane[WEIGHT, k]
         advantage = lane[ADVANTAGE, k]
@@ -226,8 +226,7 @@ def _policy_terms(lane, low, high, clip_low, clip_high, dual_clip):
         lane[TERMS + 2, k] = weight * lane[ENTROPY, k]
         lane[TERMS + 3, k] = (ratio - ONE) - log_ratio
         lane[TERMS + 4, k] = -log_ratio
-        far = ratio - ONE > clip_high or ONE - ratio > clip_low
-        lane[TERMS + 5, k] = weight if far else ZERO
+        lane[TERMS + 5, k] = weight if abs(ratio - middle) > reach else ZERO
 
 
 @njit(**OPTIONS)
@@ -314,42 +313,61 @@ def _exact_sum(values):
 
 
 @njit(**OPTIONS)
-def row_losses(lane, given, sums):
-    """Adds the rows' terms to `sums` [6 or 7]; writes d/d log_prob and d/d value to `lane`.
+def _row_terms(lane, given):
+    """Writes the rows' terms, d/d log_prob and d/d value to `lane`.
 
     Comparisons are written so that NaN takes the branch that keeps it.
     """
     low, high = np.float32(1.0 - given.clip_low), np.float32(1.0 + given.clip_high)
-    clip_low, clip_high = np.float32(given.clip_low), np.float32(given.clip_high)
-    _policy_terms(lane, low, high, clip_low, clip_high, np.float32(given.dual_clip))
+    middle = np.float32(1.0 + 0.5 * (given.clip_high - given.clip_low))
+    reach = np.float32(0.5 * (given.clip_low + given.clip_high))
+    _policy_terms(lane, low, high, middle, reach, np.float32(given.dual_clip))
     if given.clip_vloss >= 0.0:
         _clipped_value_terms(lane, np.float32(given.clip_vloss))
     else:
         _value_terms(lane)
-    if sums.shape[0] > PLAIN:
-        if given.ref_log_probs:
-            _reference_terms(lane, given.kl_estimator, np.float32(given.kl_coef))
-        else:
-            fill(lane[REF_KL], ZERO)
-        if given.weights:
-            _share(lane)
-        for s in range(sums.shape[0]):
-            sums[s] += _exact_sum(lane[TERMS + s])
+
+
+@njit(**OPTIONS)
+def row_losses(lane, given, sums):
+    """Adds the rows' terms to `sums` [6]; leaves d/d log_prob and d/d value in `lane`."""
+    _row_terms(lane, given)
+    for s in range(PLAIN):
+        sums[s] += _lane_sum(lane[TERMS + s])
+
+
+@njit(**OPTIONS)
+def token_losses(lane, given, sums):
+    """As `row_losses`, with weights and a reference; `sums` [7]."""
+    _row_terms(lane, given)
+    if given.ref_log_probs:
+        _reference_terms(lane, given.kl_estimator, np.float32(given.kl_coef))
     else:
-        for s in range(sums.shape[0]):
-            sums[s] += _lane_sum(lane[TERMS + s])
+        fill(lane[REF_KL], ZERO)
+    if given.weights:
+        _share(lane)
+    for s in range(PLAIN + 1):
+        sums[s] += _exact_sum(lane[TERMS + s])
 
 
 @njit(**OPTIONS)
 def finish(sums, scale, given):
-    """The sums over all rows [6 or 7] to the loss, [] f32, and as many statistics, f32."""
+    """The sums over all rows [6] to the loss, [] f32, and STATS, [6] f32."""
     loss = carray(pointer(given.loss), (1,), np.float32)
-    stats = carray(pointer(given.stats), (sums.shape[0],), np.float32)
-    for s in range(sums.shape[0]):
+    stats = carray(pointer(given.stats), (6,), np.float32)
+    for s in range(6):
         stats[s] = np.float32(sums[s] * scale)
-    total = sums[0] + given.vf_coef * sums[1] - given.ent_coef * sums[2]
-    if sums.shape[0] > PLAIN and given.ref_log_probs:
-        total += given.kl_coef * sums[PLAIN]
+    loss[0] = np.float32((sums[0] + given.vf_coef * sums[1] - given.ent_coef * sums[2]) * scale)
+
+
+@njit(**OPTIONS)
+def finish_tokens(sums, scale, given):
+    """As `finish`, of 7."""
+    loss = carray(pointer(given.loss), (1,), np.float32)
+    stats = carray(pointer(given.stats), (7,), np.float32)
+    for s in range(7):
+        stats[s] = np.float32(sums[s] * scale)
+    total = sums[0] + given.vf_coef * sums[1] - given.ent_coef * sums[2] + given.kl_coef * sums[6]
     loss[0] = np.float32(total * scale)
 
 

@@ -23,11 +23,11 @@ from fastppo.kernels.loss.numba_rows import (
     compute_scales,
     copy,
     fill,
-    finish,
+    finish_tokens,
     load_rows,
     load_token_rows,
     row_arrays,
-    row_losses,
+    token_losses,
 )
 from fastppo.kernels.tools.numba_math import ONE, ZERO, log
 from fastppo.kernels.tools.numba_memory import kernel_of_records, pointer
@@ -119,7 +119,7 @@ def vocab_kernel(
                 lane[LOG_PROB, k] += chosen - log_total
                 start += nvec[h]
 
-        row_losses(lane, given, sums)
+        token_losses(lane, given, sums)
 
         for k in range(rows):
             i = first + k
@@ -142,4 +142,4 @@ def vocab_kernel(
                 rounded(z[k], d_halves[i])
             else:
                 copy(z[k], d_logits[i])
-    finish(sums, scale, given)
+    finish_tokens(sums, scale, given)

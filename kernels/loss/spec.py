@@ -221,7 +221,7 @@ def ppo_loss(
         ref_kl = mean_of(reference_kl(log_prob, ref_log_prob, old_log_prob, tokens.kl_estimator))
         loss = loss + tokens.kl_coef * ref_kl
     with torch.no_grad():
-        outside = (ratio - 1.0 > terms.clip_high) | (1.0 - ratio > terms.clip_low)
+        outside = (ratio - terms.middle).abs() > terms.reach
         stats = {
             "policy_loss": policy_loss.detach(),
             "value_loss": value_loss.detach(),

@@ -68,6 +68,16 @@ class Terms(NamedTuple):
     normalizer: float | Tensor | None
     """What sums over rows are divided by; None for the number of valid rows."""
 
+    @property
+    def middle(self) -> float:
+        """Of the clip range, from which a ratio outside is further away than `reach`."""
+        return 1.0 + 0.5 * (self.clip_high - self.clip_low)
+
+    @property
+    def reach(self) -> float:
+        """Half of the clip range's width."""
+        return 0.5 * (self.clip_low + self.clip_high)
+
 
 class Tokens(NamedTuple):
     """What the loss of a language model's tokens has besides."""

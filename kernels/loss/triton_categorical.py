@@ -80,8 +80,7 @@ def categorical_kernel(
     ent_coef,
     low,  # 1 - clip_low
     high,  # 1 + clip_high
-    clip_low,
-    clip_high,
+    reach,  # half of the distance between these two
     clip_vloss,
     dual_clip,
     NVEC: tl.constexpr,  # actions of each head
@@ -99,8 +98,7 @@ def categorical_kernel(
     ent_coef = tl.cast(ent_coef, tl.float32)
     low = tl.cast(low, tl.float32)
     high = tl.cast(high, tl.float32)
-    clip_low = tl.cast(clip_low, tl.float32)
-    clip_high = tl.cast(clip_high, tl.float32)
+    reach = tl.cast(reach, tl.float32)
     clip_vloss = tl.cast(clip_vloss, tl.float32)
     dual_clip = tl.cast(dual_clip, tl.float32)
     # int64: an element offset past 2**31 wraps silently
@@ -140,8 +138,7 @@ def categorical_kernel(
         partials_ptr,
         low,
         high,
-        clip_low,
-        clip_high,
+        reach,
         clip_vloss,
         dual_clip,
         NORM_ADV,

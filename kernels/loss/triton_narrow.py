@@ -45,8 +45,7 @@ def narrow_kernel(
     ent_coef,
     low,  # 1 - clip_low
     high,  # 1 + clip_high
-    clip_low,
-    clip_high,
+    reach,  # half of the distance between these two
     clip_vloss,
     dual_clip,
     WIDTH: tl.constexpr,
@@ -60,8 +59,7 @@ def narrow_kernel(
     ent_coef = tl.cast(ent_coef, tl.float32)
     low = tl.cast(low, tl.float32)
     high = tl.cast(high, tl.float32)
-    clip_low = tl.cast(clip_low, tl.float32)
-    clip_high = tl.cast(clip_high, tl.float32)
+    reach = tl.cast(reach, tl.float32)
     clip_vloss = tl.cast(clip_vloss, tl.float32)
     dual_clip = tl.cast(dual_clip, tl.float32)
     # int64: an element offset past 2**31 wraps silently
@@ -108,8 +106,7 @@ def narrow_kernel(
         partials_ptr,
         low,
         high,
-        clip_low,
-        clip_high,
+        reach,
         clip_vloss,
         dual_clip,
         NORM_ADV,

@@ -173,8 +173,7 @@ def row_terms(
     moments_ptr,
     low,
     high,
-    clip_low,
-    clip_high,
+    reach,
     clip_vloss,
     dual_clip,
     NORM_ADV: tl.constexpr,
@@ -224,9 +223,10 @@ def row_terms(
         tie = tl.where(near_value == value, 0.5 * (value_grad + near_grad), value_grad)
         value_grad = tl.where(near_value > value, near_grad, tie)
         value = tl.where(near_value > value, near_value, value)
-    far = ok & ((ratio - 1.0 > clip_high) | (1.0 - ratio > clip_low))
     policy = tl.where(ok, policy, 0.0)
     value = tl.where(ok, 0.5 * value, 0.0)
+    # exactly 1 for a range of two equal sides
+    far = ok & (tl.abs(ratio - 0.5 * (low + high)) > reach)
     return policy, value, log_ratio, ratio, far, policy_grad, value_grad
 
 
@@ -245,8 +245,7 @@ def row_losses(
     partials_ptr,
     low,
     high,
-    clip_low,
-    clip_high,
+    reach,
     clip_vloss,
     dual_clip,
     NORM_ADV: tl.constexpr,
@@ -266,8 +265,7 @@ def row_losses(
         moments_ptr,
         low,
         high,
-        clip_low,
-        clip_high,
+        reach,
         clip_vloss,
         dual_clip,
         NORM_ADV,
@@ -378,8 +376,7 @@ def prepare(rows: Rows, terms: Terms) -> dict[str, Any]:
         "ent_coef": float(terms.ent_coef),
         "low": 1.0 - float(terms.clip_low),
         "high": 1.0 + float(terms.clip_high),
-        "clip_low": float(terms.clip_low),
-        "clip_high": float(terms.clip_high),
+        "reach": terms.reach,
         "clip_vloss": 0.0 if clip_vloss is None else float(clip_vloss),
         "dual_clip": math.inf if dual_clip is None else float(dual_clip),
         "NORM_ADV": terms.norm_adv,

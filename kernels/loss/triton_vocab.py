@@ -80,8 +80,7 @@ def vocab_kernel(
     kl_coef,
     low,  # 1 - clip_low
     high,  # 1 + clip_high
-    clip_low,
-    clip_high,
+    reach,  # half of the distance between these two
     clip_vloss,
     dual_clip,
     NORM_ADV: tl.constexpr,
@@ -99,8 +98,7 @@ def vocab_kernel(
     kl_coef = tl.cast(kl_coef, tl.float32)
     low = tl.cast(low, tl.float32)
     high = tl.cast(high, tl.float32)
-    clip_low = tl.cast(clip_low, tl.float32)
-    clip_high = tl.cast(clip_high, tl.float32)
+    reach = tl.cast(reach, tl.float32)
     clip_vloss = tl.cast(clip_vloss, tl.float32)
     dual_clip = tl.cast(dual_clip, tl.float32)
     # int64: an element offset past 2**31 wraps silently
@@ -131,8 +129,7 @@ def vocab_kernel(
         moments_ptr,
         low,
         high,
-        clip_low,
-        clip_high,
+        reach,
         clip_vloss,
         dual_clip,
         NORM_ADV,
@@ -150,14 +147,14 @@ def vocab_kernel(
     share = tl.where(ok, 1.0, 0.0)
     if weights_ptr is not None:
         share = tl.load(weights_ptr + row, ok, other=0.0)
-    at = partials_ptr + row * 8
-    tl.store(at, policy * share)
-    tl.store(at + 1, value * share)
-    tl.store(at + 2, tl.where(ok, entropy, 0.0) * share)
-    tl.store(at + 3, (ratio - 1.0 - log_ratio) * share)
-    tl.store(at + 4, -log_ratio * share)
-    tl.store(at + 5, tl.where(far, share, 0.0))
-    tl.store(at + 6, ref_kl * share)
+    sums_ptr = partials_ptr + row * 8
+    tl.store(sums_ptr, policy * share)
+    tl.store(sums_ptr + 1, value * share)
+    tl.store(sums_ptr + 2, tl.where(ok, entropy, 0.0) * share)
+    tl.store(sums_ptr + 3, (ratio - 1.0 - log_ratio) * share)
+    tl.store(sums_ptr + 4, -log_ratio * share)
+    tl.store(sums_ptr + 5, tl.where(far, share, 0.0))
+    tl.store(sums_ptr + 6, ref_kl * share)
 
     scale = load_scale(moments_ptr, normalizer_ptr, normalizer) * share
     tl.store(d_values_ptr + row, tl.where(ok, vf_coef * scale * value_grad, 0.0))

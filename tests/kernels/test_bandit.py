@@ -19,11 +19,11 @@ def optimum() -> Tensor:
     return (REFERENCE.log() + REWARDS / BETA).softmax(0)
 
 
-def trained(estimator: str, *, steps: int = 600, batch: int = 4096) -> Tensor:
+def trained(estimator: str, *, steps: int = 250, batch: int = 4096) -> Tensor:
     """The policy that PPO ends at, with a rate that falls to 0, from the reference policy."""
     g = torch.Generator().manual_seed(0)
     logits = REFERENCE.log().clone().requires_grad_()
-    optimizer = torch.optim.Adam([logits], lr=0.03)
+    optimizer = torch.optim.Adam([logits], lr=0.05)
     in_reward, in_loss = estimator == "k1_reward", estimator not in ("k1_reward", "k1", "none")
     for step in range(steps):
         with torch.no_grad():
@@ -46,7 +46,7 @@ def trained(estimator: str, *, steps: int = 600, batch: int = 4096) -> Tensor:
             optimizer.zero_grad()
             loss.backward()
             for group in optimizer.param_groups:
-                group["lr"] = 0.03 * (1.0 - step / steps)
+                group["lr"] = 0.05 * (1.0 - step / steps)
             optimizer.step()
     return logits.detach().softmax(0)
 

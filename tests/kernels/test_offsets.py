@@ -12,7 +12,9 @@ from fastppo.kernels.tools.triton_spec import KernelSpec
 # Additions that may be narrow, by kernel: what they reach cannot hold 2**31 elements.
 BOUNDED = {
     "vocab_kernel": "tensor",  # within a row, to which a scalar of 64 bits led
-    "frames_kernel": "tensor",  # within a frame, likewise
+    "log_probs_kernel": "tensor",  # likewise, as the next two
+    "gradient_kernel": "tensor",
+    "frames_kernel": "tensor",
     "small_kernel": "grad_ptr",  # one program serves 16,384 parameters at most
     "norm_kernel": "partials",  # one number a program, as the next three
     "update_kernel": "partials",
