@@ -23,7 +23,7 @@ def unit_gradient(device: torch.device) -> Tensor:
     return torch.ones((), device=device)
 
 
-def _is_one(factor: Tensor) -> bool:
+def is_one(factor: Tensor) -> bool:
     """Whether backward has nothing to multiply by, as after loss.backward().
 
     Read from memory on a CPU, where looking is free: factor.numpy() would cost seven times as much.
@@ -56,11 +56,12 @@ class _Computed(torch.autograd.Function):
                 "pass backend='torch'"
             )
         grads: Sequence[Tensor] = ctx.saved_tensors
-        if ctx.spend:
-            # a second backward pass finds them changed, and raises
-            grads = [grad.mul_(factor) for grad in grads]
-        elif not _is_one(factor):
-            grads = [grad * factor for grad in grads]
+        if is_one(factor):
+            if ctx.spend:
+                # a second backward pass finds them changed, and raises
+                torch.autograd.graph.increment_version(grads)
+        else:
+            grads = [grad.mul_(factor) if ctx.spend else grad * factor for grad in grads]
         return None, None, None, *grads
 
     @staticmethod

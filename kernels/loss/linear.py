@@ -13,7 +13,7 @@ from torch import Tensor
 from fastppo.kernels.backends import check_not_transformed, resolve_backend
 from fastppo.kernels.checks import INTEGERS, check_vocabulary, expect, expect_logits
 from fastppo.kernels.loss import checks
-from fastppo.kernels.loss.computed import named
+from fastppo.kernels.loss.computed import is_one, named
 from fastppo.kernels.loss.spec import Stats
 from fastppo.kernels.loss.terms import Rows, Terms, Tokens
 from fastppo.kernels.loss.tokens import Batch, Sums, batch_of, computed, specified
@@ -49,8 +49,9 @@ class _Chunked(torch.autograd.Function):
                 "compute the loss again"
             )
         # in place: a second weight's worth of memory is what this loss is there to spare
-        grads = [None if grad is None else grad.mul_(factor) for grad in ctx.grads]
-        ctx.grads = None
+        grads, ctx.grads = ctx.grads, None
+        if not is_one(factor):
+            grads = [None if grad is None else grad.mul_(factor) for grad in grads]
         return None, None, *grads
 
 
