@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastppo.kernels.loss.triton_rows import load_ok, store_moments
+from fastppo.kernels.loss.triton_moments import load_ok, store_moments
 from fastppo.kernels.tools.triton_options import OPTIONS
 
 MAX_BLOCK = 8192

@@ -162,21 +162,6 @@ def row_arrays(batch_size, given):
 
 
 @njit(**OPTIONS)
-def load_token_rows(batch_size, given, first, count, lane):
-    """The lanes SHARE, 1 where no weights are given, and REF_LOG_PROB; after `load_rows`."""
-    stop = first + count
-    fill(lane[SHARE], ONE)
-    if given.weights:
-        weights = carray(pointer(given.weights), (batch_size,), np.float32)
-        copy(weights[first:stop], lane[SHARE])
-        clear_invalid(lane[WEIGHT], lane[SHARE])
-    if given.ref_log_probs:
-        ref_log_probs = carray(pointer(given.ref_log_probs), (batch_size,), np.float32)
-        copy(ref_log_probs[first:stop], lane[REF_LOG_PROB])
-        clear_invalid(lane[WEIGHT], lane[REF_LOG_PROB])
-
-
-@njit(**OPTIONS)
 def load_rows(arrays, first, count, mean, rstd, lane):
     """Fills `lane` with rows first .. first + count; zeros behind them and where not valid."""
     old_log_probs, advantages, returns, old_values, new_values, valid = arrays
@@ -196,7 +181,7 @@ def load_rows(arrays, first, count, mean, rstd, lane):
 
 
 @njit(inline="always", **OPTIONS)
-def _bounded_exp(log_ratio):
+def bounded_exp(log_ratio):
     """e**log_ratio, at most e**LOG_RATIO_MAX."""
     # inf - inf: what is infinite was so in the inputs, and must show in the loss
     bound = _LOG_RATIO_MAX + (log_ratio - log_ratio)
@@ -209,7 +194,7 @@ def _policy_terms(lane, low, high, middle, reach, dual_clip):
         weight = lane[WEIGHT, k]
         advantage = lane[ADVANTAGE, k]
         log_ratio = (lane[LOG_PROB, k] - lane[OLD_LOG_PROB, k]) if weight > ZERO else ZERO
-        ratio = _bounded_exp(log_ratio)
+        ratio = bounded_exp(log_ratio)
         outside = ratio < low or ratio > high
         clipped = low if ratio < low else (high if ratio > high else ratio)
         unclipped_loss = -advantage * ratio
@@ -256,39 +241,6 @@ def _clipped_value_terms(lane, near):
 
 
 @njit(**OPTIONS)
-def _reference_terms(lane, estimator, kl_coef):
-    """`spec.reference_kl`, and its part of the gradient."""
-    for k in range(ROWS):
-        weight = lane[WEIGHT, k]
-        difference = (lane[LOG_PROB, k] - lane[REF_LOG_PROB, k]) if weight > ZERO else ZERO
-        if estimator == 0:
-            value = HALF * difference * difference
-            grad = difference
-        elif estimator == 1:
-            inverse = _bounded_exp(-difference)
-            value = inverse - ONE + difference
-            grad = ONE - inverse
-        else:
-            log_ratio = (lane[LOG_PROB, k] - lane[OLD_LOG_PROB, k]) if weight > ZERO else ZERO
-            ratio = _bounded_exp(log_ratio)
-            constant = _bounded_exp(lane[REF_LOG_PROB, k] - lane[OLD_LOG_PROB, k])
-            value = constant + ratio * (difference - ONE)
-            grad = ratio * difference
-        lane[REF_KL, k] = weight * value
-        lane[POLICY_GRAD, k] += kl_coef * grad
-
-
-@njit(**OPTIONS)
-def _share(lane):
-    for field in range(POLICY_GRAD, VALUE_GRAD + 1):
-        for k in range(ROWS):
-            lane[field, k] *= lane[SHARE, k]
-    for field in range(TERMS, LANES):
-        for k in range(ROWS):
-            lane[field, k] *= lane[SHARE, k]
-
-
-@njit(**OPTIONS)
 def scaled(values, factor, out):
     """The first values times a factor, as many as fit."""
     for k in range(out.shape[0]):
@@ -303,17 +255,8 @@ def _lane_sum(values):
     return np.float64(total)
 
 
-@njit(**SUMMING)
-def _exact_sum(values):
-    """In float64: where padding stands between the rows shall change no bit."""
-    total = 0.0
-    for k in range(ROWS):
-        total += np.float64(values[k])
-    return total
-
-
 @njit(**OPTIONS)
-def _row_terms(lane, given):
+def row_terms(lane, given):
     """Writes the rows' terms, d/d log_prob and d/d value to `lane`.
 
     Comparisons are written so that NaN takes the branch that keeps it.
@@ -331,23 +274,9 @@ def _row_terms(lane, given):
 @njit(**OPTIONS)
 def row_losses(lane, given, sums):
     """Adds the rows' terms to `sums` [6]; leaves d/d log_prob and d/d value in `lane`."""
-    _row_terms(lane, given)
+    row_terms(lane, given)
     for s in range(PLAIN):
         sums[s] += _lane_sum(lane[TERMS + s])
-
-
-@njit(**OPTIONS)
-def token_losses(lane, given, sums):
-    """As `row_losses`, with weights and a reference; `sums` [7]."""
-    _row_terms(lane, given)
-    if given.ref_log_probs:
-        _reference_terms(lane, given.kl_estimator, np.float32(given.kl_coef))
-    else:
-        fill(lane[REF_KL], ZERO)
-    if given.weights:
-        _share(lane)
-    for s in range(PLAIN + 1):
-        sums[s] += _exact_sum(lane[TERMS + s])
 
 
 @njit(**OPTIONS)
@@ -358,17 +287,6 @@ def finish(sums, scale, given):
     for s in range(6):
         stats[s] = np.float32(sums[s] * scale)
     loss[0] = np.float32((sums[0] + given.vf_coef * sums[1] - given.ent_coef * sums[2]) * scale)
-
-
-@njit(**OPTIONS)
-def finish_tokens(sums, scale, given):
-    """As `finish`, of 7."""
-    loss = carray(pointer(given.loss), (1,), np.float32)
-    stats = carray(pointer(given.stats), (7,), np.float32)
-    for s in range(7):
-        stats[s] = np.float32(sums[s] * scale)
-    total = sums[0] + given.vf_coef * sums[1] - given.ent_coef * sums[2] + given.kl_coef * sums[6]
-    loss[0] = np.float32(total * scale)
 
 
 class RowArguments:

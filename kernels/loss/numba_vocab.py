@@ -23,12 +23,10 @@ from fastppo.kernels.loss.numba_rows import (
     compute_scales,
     copy,
     fill,
-    finish_tokens,
     load_rows,
-    load_token_rows,
     row_arrays,
-    token_losses,
 )
+from fastppo.kernels.loss.numba_token_rows import finish_tokens, load_token_rows, token_losses
 from fastppo.kernels.tools.numba_math import ONE, ZERO, log
 from fastppo.kernels.tools.numba_memory import kernel_of_records, pointer
 from fastppo.kernels.tools.numba_softmax import (

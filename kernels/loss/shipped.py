@@ -6,6 +6,7 @@ from typing import Any
 from fastppo.kernels.loss import (
     triton_categorical,
     triton_gaussian,
+    triton_moments,
     triton_narrow,
     triton_rows,
     triton_vocab,
@@ -90,11 +91,11 @@ def _gaussian(width: int, shared: bool, masked: bool = False) -> KernelSpec:
 
 def shipped() -> list[KernelSpec]:
     """The configurations that are compiled ahead of time and gated."""
-    moments, finish = triton_rows.moments_kernel, triton_rows.finish_kernel
-    moments_constants = {"NORM_ADV": True, "BLOCK_B": triton_rows.MOMENTS_BLOCK}
-    partial, merge = triton_rows.partial_kernel, triton_rows.merge_kernel
-    partial_constants = {"BLOCK_B": triton_rows.MOMENTS_BLOCK}
-    merge_constants = {"NORM_ADV": True, "BLOCK_P": triton_rows.MERGE_BLOCK}
+    moments, finish = triton_moments.moments_kernel, triton_rows.finish_kernel
+    moments_constants = {"NORM_ADV": True, "BLOCK_B": triton_moments.MOMENTS_BLOCK}
+    partial, merge = triton_moments.partial_kernel, triton_moments.merge_kernel
+    partial_constants = {"BLOCK_B": triton_moments.MOMENTS_BLOCK}
+    merge_constants = {"NORM_ADV": True, "BLOCK_P": triton_moments.MERGE_BLOCK}
     finish_constants: dict[str, object] = {
         "normalizer_ptr": None,
         "BLOCK_P": triton_rows.FINISH_BLOCK,

@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastppo.kernels.loss.triton_rows import PARTIALS, load_ok, load_scale, row_losses
+from fastppo.kernels.loss.triton_moments import load_ok
+from fastppo.kernels.loss.triton_rows import PARTIALS, load_scale, row_losses
 from fastppo.kernels.tools.triton_options import OPTIONS
 from fastppo.kernels.tools.triton_softmax import finite
 

@@ -12,10 +12,10 @@ import triton.language as tl
 from torch import Tensor
 
 from fastppo.kernels.loss.terms import Rows, Terms
+from fastppo.kernels.loss.triton_moments import load_ok
 from fastppo.kernels.loss.triton_rows import (
     PARTIALS,
     finish,
-    load_ok,
     load_scale,
     prepare,
     row_losses,

@@ -14,10 +14,10 @@ import triton.language as tl
 from torch import Tensor
 
 from fastppo.kernels.loss.terms import KL_ESTIMATORS, Tokens
+from fastppo.kernels.loss.triton_moments import load_ok
 from fastppo.kernels.loss.triton_rows import (
     PARTIALS,
     bounded_exp,
-    load_ok,
     load_scale,
     row_terms,
 )

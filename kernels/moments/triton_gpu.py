@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastppo.kernels.loss.triton_rows import load_ok
+from fastppo.kernels.loss.triton_moments import load_ok
 from fastppo.kernels.tools.triton_options import OPTIONS
 
 MAX_PARTS = 64

@@ -47,6 +47,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     from fastppo.kernels.loss import (
         triton_categorical,
         triton_gaussian,
+        triton_moments,
         triton_narrow,
         triton_rows,
         triton_vocab,
@@ -62,7 +63,8 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             launched.append(self.name)
             return self.kernel[grid]
 
-    for module in (triton_categorical, triton_gaussian, triton_narrow, triton_rows, triton_vocab):
+    losses = (triton_categorical, triton_gaussian, triton_narrow, triton_vocab)
+    for module in (*losses, triton_moments, triton_rows):
         for name, kernel in list(vars(module).items()):
             if name.endswith("_kernel"):
                 monkeypatch.setattr(module, name, Recorded(name.removesuffix("_kernel"), kernel))
@@ -208,7 +210,7 @@ def test_offsets_past_2_to_the_31() -> None:
 @pytest.mark.parametrize("rows", [2048, 2049, 6000, 257 * 2048 + 3])
 def test_moments_of_many_rows_are_those_of_float64(rows: int) -> None:
     """Also where the mean is large, some blocks have no valid row, and programs are many."""
-    from fastppo.kernels.loss.triton_rows import _moments
+    from fastppo.kernels.loss.triton_moments import advantage_moments
 
     g = torch.Generator().manual_seed(rows)
     advantages = 1e4 + torch.randn(rows, generator=g)
@@ -216,10 +218,10 @@ def test_moments_of_many_rows_are_those_of_float64(rows: int) -> None:
     valid[2048:4096] = False
     advantages[~valid] = float("nan")
 
-    mean, low, scale, count = _moments(advantages, valid, norm_adv=True).double().tolist()
+    mean, low, scale, count = advantage_moments(advantages, valid, norm_adv=True).double().tolist()
 
     expected = advantages[valid].double()
     assert count == len(expected)
     assert mean + low == pytest.approx(expected.mean().item(), rel=1e-9)
     assert 1.0 / scale == pytest.approx(expected.std().item(), rel=1e-5)
-    assert _moments(advantages, valid, norm_adv=False).tolist() == [0.0, 0.0, 1.0, count]
+    assert advantage_moments(advantages, valid, norm_adv=False).tolist() == [0.0, 0.0, 1.0, count]
