@@ -44,9 +44,9 @@ def categorical(
             logits, new_values, actions, rows, terms, plain, action_mask, heads, overwrite_logits
         )[:4]
     sizes = _head_sizes(heads)
-    z = dense(logits.float())
+    z = dense(logits if logits.dtype == torch.float32 else logits.float())
     mask = None if action_mask is None else dense(action_mask)
-    choices = dense(actions.long())
+    choices = dense(actions if actions.dtype == torch.int64 else actions.long())
     arguments = RowArguments(rows, new_values, terms)
     # `.data` has its own version counter: autograd does not see this as a change to the logits
     d_logits = z.data if overwrite_logits else empty(*z.shape)
@@ -120,4 +120,4 @@ def _returned(logits: Tensor, z: Tensor, d_logits: Tensor, overwrite_logits: boo
     if overwrite_logits and z is not logits:
         logits.data.copy_(d_logits)
         return logits.data
-    return d_logits.to(logits.dtype)
+    return d_logits if d_logits.dtype == logits.dtype else d_logits.to(logits.dtype)

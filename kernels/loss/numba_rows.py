@@ -289,6 +289,9 @@ def finish(sums, scale, given):
     loss[0] = np.float32((sums[0] + given.vf_coef * sums[1] - given.ent_coef * sums[2]) * scale)
 
 
+_PLAIN_TOKENS = Tokens()
+
+
 class RowArguments:
     """The rows of one loss as its kernel takes them, and the outputs that all losses have."""
 
@@ -303,7 +306,7 @@ class RowArguments:
         self.d_values = empty(len(new_values))
         self.loss = empty()
         self.stats = empty(len(STATS) if tokens is None else len(STATS) + 1)
-        tokens = tokens or Tokens()
+        tokens = tokens or _PLAIN_TOKENS
         # held here: an address does not keep its tensor alive
         inputs = (*rows, new_values, tokens.weights, tokens.ref_log_probs)
         self._inputs = [None if t is None else dense(t) for t in inputs]
