@@ -58,7 +58,6 @@ def shape_rewards(
     log_probs: Tensor,
     ref_log_probs: Tensor,
     valid: Tensor,
-    *,
     kl_coef: float,
     reward_at: str = "last",
 ) -> Tensor:
