@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,3 +123,11 @@ def test_whitening_is_over_the_valid_places_of_the_whole_batch() -> None:
 def test_bad_input_is_named(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         call(torch.zeros(2, 3))
+
+
+def test_the_page_runs_as_it_stands() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "tokens.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+
+    assert len(blocks) == 1
+    exec(compile(blocks[0], "docs/tokens.md", "exec"), {})
