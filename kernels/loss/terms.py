@@ -71,12 +71,12 @@ class Terms(NamedTuple):
     @property
     def middle(self) -> float:
         """Of the clip range, from which a ratio outside is further away than `reach`."""
-        return 1.0 + 0.5 * (self.clip_high - self.clip_low)
+        return 1.0 + 0.5 * (float(self.clip_high) - float(self.clip_low))
 
     @property
     def reach(self) -> float:
         """Half of the clip range's width."""
-        return 0.5 * (self.clip_low + self.clip_high)
+        return 0.5 * (float(self.clip_low) + float(self.clip_high))
 
 
 class Tokens(NamedTuple):

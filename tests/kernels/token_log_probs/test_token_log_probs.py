@@ -1,6 +1,7 @@
 """Log-probabilities of tokens on every backend against float64: values, gradients, edges."""
 
 import math
+import mmap
 import os
 import re
 from typing import Any
@@ -192,6 +193,27 @@ def test_compiles_into_one_graph(backend: str) -> None:
     actual = torch.autograd.grad(compiled(logits), logits)[0]
 
     torch.testing.assert_close(actual, torch.autograd.grad(mean(logits), logits)[0])
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="of the Triton kernels")
+def test_offsets_past_2_to_the_31() -> None:
+    """Three rows, 2**30 elements apart in memory that is mostly never touched."""
+    from fastppo.kernels.token_log_probs import triton_gpu
+
+    stride = 2**30  # an int32 itself, unlike twice as much
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE
+    memory = mmap.mmap(-1, 8 * stride + 2**16, flags=flags)
+    offsets = [4 * stride * row for row in range(3)]
+    rows = [torch.frombuffer(memory, dtype=torch.float32, count=5, offset=o) for o in offsets]
+    for seed, row in enumerate(rows):
+        row.copy_(torch.randn(5, generator=torch.Generator().manual_seed(seed)))
+    tokens, log_probs = torch.tensor([1, 4, 0]), torch.empty(3)
+    triton_gpu.log_probs_kernel[(3,)](
+        rows[0], tokens, None, log_probs, torch.empty(3), 5, stride, 1.0, DEPTH=2, LANES=4
+    )
+
+    expected = api.token_log_probs(torch.stack(rows), tokens, backend="torch")
+    torch.testing.assert_close(log_probs, expected)
 
 
 def test_second_derivatives_are_refused(backend: str) -> None:
