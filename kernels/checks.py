@@ -10,8 +10,12 @@ INTEGERS = (torch.int64, torch.int32)
 FUSED = (torch.float32, torch.bfloat16)
 
 
-def expect(name: str, tensor: Tensor, like: Tensor, shape: Sequence[int], dtype: object) -> None:
+def expect(
+    name: str, tensor: Tensor | None, like: Tensor, shape: Sequence[int], dtype: object
+) -> None:
     """Raises ValueError unless it has `shape`, `dtype` (one, or one of several), like's device."""
+    if tensor is None:
+        raise ValueError(f"{name} is missing: expected a tensor of shape {list(shape)}")
     if tensor.shape != shape:
         raise ValueError(f"{name} has shape {list(tensor.shape)}: expected {list(shape)}")
     allowed = dtype if isinstance(dtype, tuple) else (dtype,)

@@ -26,7 +26,12 @@ def check_rows(like: Tensor, new_values: Tensor, rows: Rows) -> None:
     shape, device = like.shape[:-1], like.device
     # the usual case first: one pass that costs a fifth of the checks below
     for tensor in (new_values, *rows[:4]):
-        if tensor.shape != shape or tensor.dtype != like.dtype or tensor.device != device:
+        if (
+            tensor is None
+            or tensor.shape != shape
+            or tensor.dtype != like.dtype
+            or tensor.device != device
+        ):
             break
     else:
         if rows.valid is None and rows.advantage_stats is None:

@@ -11,6 +11,7 @@ from fastppo.kernels.loss.numba_categorical import categorical_kernel
 from fastppo.kernels.loss.numba_gaussian import gaussian
 from fastppo.kernels.loss.numba_rows import RowArguments
 from fastppo.kernels.loss.numba_vocab import vocab_kernel
+from fastppo.kernels.loss.spec import STATS
 from fastppo.kernels.loss.terms import Rows, Terms, Tokens
 from fastppo.kernels.tools.numba_memory import address, dense, empty
 
@@ -39,10 +40,9 @@ def categorical(
     batch_size, width = logits.shape
     heads = (width,) if nvec is None else nvec
     if width > WIDE:
-        plain = Tokens()
-        return _wide(
-            logits, new_values, actions, rows, terms, plain, action_mask, heads, overwrite_logits
-        )[:4]
+        policy = (logits, new_values, actions, rows, terms, Tokens())
+        loss, stats, *grads = tokens(*policy, action_mask, overwrite_logits, heads)
+        return loss, stats[: len(STATS)], *grads
     sizes = _head_sizes(heads)
     z = dense(logits if logits.dtype == torch.float32 else logits.float())
     mask = None if action_mask is None else dense(action_mask)
@@ -74,26 +74,15 @@ def tokens(
     extras: Tokens,
     action_mask: Tensor | None,
     overwrite_logits: bool,
+    heads: tuple[int, ...] | None = None,
 ) -> tuple[Tensor, ...]:
-    """Loss, STATS and ref_kl [7], and the gradients of logits and values, as `spec`."""
-    heads = (logits.shape[1],)
-    return _wide(
-        logits, new_values, actions, rows, terms, extras, action_mask, heads, overwrite_logits
-    )
+    """Loss, STATS and ref_kl [7], and the gradients of logits and values, as `spec`.
 
-
-def _wide(
-    logits: Tensor,
-    new_values: Tensor,
-    actions: Tensor,
-    rows: Rows,
-    terms: Terms,
-    extras: Tokens,
-    action_mask: Tensor | None,
-    heads: tuple[int, ...],
-    overwrite_logits: bool,
-) -> tuple[Tensor, ...]:
+    Args:
+        heads: of a control task's many actions; None for one.
+    """
     batch_size, width = logits.shape
+    heads = (width,) if heads is None else heads
     sizes, z, choices = _head_sizes(heads), dense(logits), dense(actions.long())
     mask = None if action_mask is None else dense(action_mask)
     arguments = RowArguments(rows, new_values, terms, extras)

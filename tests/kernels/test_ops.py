@@ -49,10 +49,13 @@ both = pytest.mark.parametrize("discrete", [True, False], ids=["categorical", "g
 
 
 @both
-def test_the_registered_operation_keeps_its_contract(backend: str, discrete: bool) -> None:
+@pytest.mark.parametrize("width", [3, 700])
+def test_the_registered_operation_keeps_its_contract(
+    backend: str, discrete: bool, width: int
+) -> None:
     if backend == "torch":
         pytest.skip("torch.compile traces through the reference: there is no operation")
-    arguments = draw(6, 3, discrete=discrete)
+    arguments = draw(6, width, discrete=discrete)
     count = 2 if discrete else 3
     policy, actions, old = arguments[:count], arguments[count], arguments[count + 1 :]
     rows = Rows(old[0], old[1], old[2], old[3], torch.tensor([True] * 5 + [False]))

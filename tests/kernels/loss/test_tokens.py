@@ -410,6 +410,14 @@ def test_bad_input_is_named(changes: dict[str, Any], message: str) -> None:
         api.categorical_ppo_loss(**arguments)
 
 
+@pytest.mark.parametrize("name", ["returns", "old_values", "advantages"])
+def test_a_missing_tensor_is_named(name: str) -> None:
+    arguments = draw(2, 3, 7, holes=False) | {name: None}
+
+    with pytest.raises(ValueError, match=f"{name} is missing: expected a tensor of shape"):
+        api.categorical_ppo_loss(**arguments)
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS[1:])
 def test_a_reduction_over_sequences_needs_to_know_them(reduction: str) -> None:
     arguments = draw(2, 3, 7, holes=False)
