@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastppo.kernels.tools.triton_options import OPTIONS
+from fastppo.kernels.tools.triton_rows import dense_rows
 
 
 @triton.jit
@@ -237,10 +238,6 @@ def row_tiling(num_steps: int) -> dict[str, int]:
     return {"BLOCK_T": block_t, "num_warps": block_t // 256}
 
 
-def _dense_rows(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(1) == 1 else tensor.contiguous()
-
-
 def gae(
     rewards: Tensor,
     values: Tensor,
@@ -280,8 +277,8 @@ def gae(
                 **OPTIONS,
             )
             return advantages, returns
-        inputs = tuple(_dense_rows(tensor) for tensor in inputs)
-        holes = None if valid is None else _dense_rows(valid)
+        inputs = tuple(dense_rows(tensor) for tensor in inputs)
+        holes = None if valid is None else dense_rows(valid)
         gae_rows_kernel[(first,)](
             *inputs,
             None if lengths is None else lengths.contiguous(),

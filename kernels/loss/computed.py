@@ -1,4 +1,4 @@
-"""Losses whose gradients came with them: what autograd is told, and the names of the statistics."""
+"""What the registered losses share: their schema, and gradients that came with the loss."""
 
 from collections.abc import Callable, Sequence
 from ctypes import c_float
@@ -8,10 +8,48 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from fastppo.kernels.backends import BackendUnavailable, implementation, resolve_backend
 from fastppo.kernels.loss.spec import STATS, Stats
+from fastppo.kernels.loss.terms import Rows, Terms
 
 Computed = tuple[Tensor, ...]
-"""loss (0-d), the six STATS [6], then d loss / d p for each parameter p."""
+"""loss (0-d), STATS [6], of tokens with ref_kl [7], then d loss / d p for each parameter p."""
+
+FLAT_SCHEMA = (
+    "Tensor old_log_probs, Tensor advantages, Tensor returns, Tensor old_values, Tensor? valid, "
+    "Tensor? advantage_stats, Tensor? normalizer, float? divisor, float clip_low, float clip_high, "
+    "float vf_coef, float ent_coef, float? clip_vloss, float? dual_clip, bool norm_adv"
+)
+
+
+def flat(rows: Rows, terms: Terms) -> tuple[Any, ...]:
+    """The arguments of a registered loss behind the policy's outputs, in its schema's order."""
+    on_device = isinstance(terms.normalizer, Tensor)
+    return (
+        *rows,
+        terms.normalizer if on_device else None,
+        None if on_device else terms.normalizer,
+        *terms[:-1],
+    )
+
+
+def nested(arguments: Sequence[Any]) -> tuple[Rows, Terms]:
+    """What `flat` flattened."""
+    count = len(Rows._fields)
+    on_device, number = arguments[count : count + 2]
+    normalizer = number if on_device is None else on_device
+    return Rows._make(arguments[:count]), Terms._make([*arguments[count + 2 :], normalizer])
+
+
+def fused(backend: str, tensor: Tensor) -> Any:
+    """The kernels behind a registered loss."""
+    name = resolve_backend(backend, tensor.device, tensor.dtype)
+    if name == "torch":
+        raise BackendUnavailable(
+            "torch.ops.fastppo has the fused losses only: "
+            "call fastppo.kernels.api for backend 'torch'"
+        )
+    return implementation("loss", name, tensor)
 
 
 @cache
@@ -88,6 +126,32 @@ def attach(num_parameters: int, *, spend: bool = False) -> Callable[..., Compute
         return loss, stats, *grads
 
     return attached
+
+
+def fake(num_stats: int) -> Callable[..., Computed]:
+    """Outputs of a loss of logits, from shapes alone."""
+
+    def outputs(_backend: str, logits: Tensor, new_values: Tensor, *_: Any) -> Computed:
+        floats = torch.float32
+        return (
+            new_values.new_empty((), dtype=floats),
+            new_values.new_empty(num_stats, dtype=floats),
+            logits.new_empty(logits.shape),
+            new_values.new_empty(new_values.shape),
+        )
+
+    return outputs
+
+
+def overwriting(
+    run: Callable[..., Computed], backend: str, logits: Tensor, *arguments: Any
+) -> Computed:
+    """A registered loss with the logits' gradient in their place; for eager code only."""
+    result = run(backend, logits, *arguments, overwrite=True)
+    result = attach(2, spend=True)(result, backend, logits, *arguments)
+    # a layer below that kept its output for its own backward pass learns of it, and raises
+    torch.autograd.graph.increment_version(logits)
+    return result
 
 
 def named(computed: tuple[Tensor, ...], *, with_reference: bool = False) -> tuple[Tensor, Stats]:

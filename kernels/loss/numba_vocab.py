@@ -32,13 +32,10 @@ from fastppo.kernels.tools.numba_memory import kernel_of_records, pointer
 from fastppo.kernels.tools.numba_softmax import (
     forbid,
     gradient,
+    load_row,
     maximum,
     rounded,
     softmax,
-    widened,
-)
-from fastppo.kernels.tools.numba_softmax import (
-    scale as multiply,
 )
 
 CACHED = 32_768
@@ -94,12 +91,7 @@ def vocab_kernel(
             i = first + k
             if lane[WEIGHT, k] == ZERO:
                 continue
-            if bfloat16:
-                widened(halves[i], z[k])
-            else:
-                copy(logits[i], z[k])
-            if cooled != ONE:
-                multiply(z[k], cooled)
+            load_row(logits, halves, i, bfloat16, cooled, z[k])
             if allowed_address:
                 forbid(allowed[i], z[k])
             start = 0

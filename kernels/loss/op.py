@@ -11,10 +11,20 @@ from torch import Tensor
 
 from fastppo.kernels.backends import resolve_backend
 from fastppo.kernels.loss import checks, spec
-from fastppo.kernels.loss.computed import Computed, attach, named
+from fastppo.kernels.loss.computed import (
+    FLAT_SCHEMA,
+    Computed,
+    attach,
+    fake,
+    flat,
+    fused,
+    named,
+    nested,
+    overwriting,
+)
 from fastppo.kernels.loss.spec import STATS, Stats
 from fastppo.kernels.loss.terms import Rows, Terms, Tokens
-from fastppo.kernels.loss.tokens import FLAT_SCHEMA, Sums, flat, fused, nested, token_loss
+from fastppo.kernels.loss.tokens import Sums, token_loss
 from fastppo.kernels.registry import register
 
 
@@ -34,32 +44,11 @@ def _run_categorical(
     return cast(Computed, compute(logits, new_values, *settings))
 
 
-def _overwriting(backend: str, logits: Tensor, *arguments: Any) -> Computed:
-    """As the registered loss, with the logits' gradient in their place; for eager code only."""
-    computed = _run_categorical(backend, logits, *arguments, overwrite=True)
-    computed = attach(2, spend=True)(computed, backend, logits, *arguments)
-    # a layer below that kept its output for its own backward pass learns of it, and raises
-    torch.autograd.graph.increment_version(logits)
-    return computed
-
-
-def _fake_categorical(
-    _backend: str, logits: Tensor, new_values: Tensor, *_arguments: Any
-) -> Computed:
-    floats = torch.float32
-    return (
-        new_values.new_empty((), dtype=floats),
-        new_values.new_empty(len(STATS), dtype=floats),
-        logits.new_empty(logits.shape),
-        new_values.new_empty(new_values.shape),
-    )
-
-
 _categorical = register(
     "categorical_ppo_loss(str backend, Tensor logits, Tensor new_values, Tensor actions, "
     f"Tensor? action_mask, int[]? nvec, {FLAT_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor)",
     _run_categorical,
-    _fake_categorical,
+    fake(len(STATS)),
     attach(2),
 )
 
@@ -207,7 +196,7 @@ def categorical_ppo_loss(
     arguments = (name, logits, new_values, actions, action_mask, nvec, *flat(rows, terms))
     if overwrite_logits:
         checks.check_overwritable(logits)
-        return named(_overwriting(*arguments))
+        return named(overwriting(_run_categorical, *arguments))
     return named(_categorical(*arguments))
 
 

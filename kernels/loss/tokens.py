@@ -9,48 +9,22 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from fastppo.kernels.backends import BackendUnavailable, implementation, resolve_backend
+from fastppo.kernels.backends import resolve_backend
 from fastppo.kernels.loss import checks, spec
-from fastppo.kernels.loss.computed import Computed, attach, named
+from fastppo.kernels.loss.computed import (
+    FLAT_SCHEMA,
+    Computed,
+    attach,
+    fake,
+    flat,
+    fused,
+    named,
+    nested,
+    overwriting,
+)
 from fastppo.kernels.loss.spec import STATS, Stats
 from fastppo.kernels.loss.terms import Rows, Terms, Tokens
 from fastppo.kernels.registry import register
-
-FLAT_SCHEMA = (
-    "Tensor old_log_probs, Tensor advantages, Tensor returns, Tensor old_values, Tensor? valid, "
-    "Tensor? advantage_stats, Tensor? normalizer, float? divisor, float clip_low, float clip_high, "
-    "float vf_coef, float ent_coef, float? clip_vloss, float? dual_clip, bool norm_adv"
-)
-
-
-def flat(rows: Rows, terms: Terms) -> tuple[Any, ...]:
-    """The arguments of a registered loss behind the policy's outputs, in its schema's order."""
-    on_device = isinstance(terms.normalizer, Tensor)
-    return (
-        *rows,
-        terms.normalizer if on_device else None,
-        None if on_device else terms.normalizer,
-        *terms[:-1],
-    )
-
-
-def nested(arguments: Sequence[Any]) -> tuple[Rows, Terms]:
-    """What `flat` flattened."""
-    count = len(Rows._fields)
-    on_device, number = arguments[count : count + 2]
-    normalizer = number if on_device is None else on_device
-    return Rows._make(arguments[:count]), Terms._make([*arguments[count + 2 :], normalizer])
-
-
-def fused(backend: str, tensor: Tensor) -> Any:
-    """The kernels behind a registered loss."""
-    name = resolve_backend(backend, tensor.device, tensor.dtype)
-    if name == "torch":
-        raise BackendUnavailable(
-            "torch.ops.fastppo has the fused losses only: "
-            "call fastppo.kernels.api for backend 'torch'"
-        )
-    return implementation("loss", name, tensor)
 
 
 class Batch(NamedTuple):
@@ -104,31 +78,12 @@ def _run(
     return computed(backend, logits, batch, action_mask, overwrite=overwrite)
 
 
-def _overwriting(backend: str, logits: Tensor, *arguments: Any) -> Computed:
-    """As the registered loss, with the logits' gradient in their place; for eager code only."""
-    result = _run(backend, logits, *arguments, overwrite=True)
-    result = attach(2, spend=True)(result, backend, logits, *arguments)
-    # a layer below that kept its output for its own backward pass learns of it, and raises
-    torch.autograd.graph.increment_version(logits)
-    return result
-
-
-def _fake(_backend: str, logits: Tensor, new_values: Tensor, *_: Any) -> Computed:
-    floats = torch.float32
-    return (
-        new_values.new_empty((), dtype=floats),
-        new_values.new_empty(len(STATS) + 1, dtype=floats),
-        logits.new_empty(logits.shape),
-        new_values.new_empty(new_values.shape),
-    )
-
-
 _operation = register(
     "token_ppo_loss(str backend, Tensor logits, Tensor new_values, Tensor actions, "
     f"Tensor? action_mask, {FLAT_SCHEMA}, float temperature, Tensor? weights, "
     "Tensor? ref_log_probs, float kl_coef, str kl_estimator) -> (Tensor, Tensor, Tensor, Tensor)",
     _run,
-    _fake,
+    fake(len(STATS) + 1),
     attach(2),
 )
 
@@ -248,7 +203,7 @@ def token_loss(
     if overwrite_logits:
         checks.check_overwritable(z)
         checks.check_viewed(logits, z)
-        result = _overwriting(*arguments)
+        result = overwriting(_run, *arguments)
     else:
         result = cast(Computed, _operation(*arguments))
     return named(result, with_reference=tokens.ref_log_probs is not None)

@@ -11,12 +11,9 @@ from fastppo.kernels.loss.spec import STATS
 from fastppo.kernels.loss.terms import Rows, Terms, Tokens
 from fastppo.kernels.loss.triton_gaussian import gaussian
 from fastppo.kernels.loss.triton_rows import finish, prepare
+from fastppo.kernels.tools.triton_rows import dense_rows
 
 __all__ = ["categorical", "gaussian", "tokens"]
-
-
-def _dense_rows(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(1) == 1 else tensor.contiguous()
 
 
 def categorical(
@@ -71,9 +68,9 @@ def tokens(
     overwrite_logits: bool,
 ) -> tuple[Tensor, ...]:
     """Loss, STATS and ref_kl [7], and the gradients of logits and values, as `spec`, on CUDA."""
-    source = _dense_rows(logits)
+    source = dense_rows(logits)
     d_logits, d_values = _gradients(logits, source, new_values, overwrite_logits)
-    mask = None if action_mask is None else _dense_rows(action_mask)
+    mask = None if action_mask is None else dense_rows(action_mask)
     arguments = (source, new_values.contiguous(), actions.contiguous(), mask, d_logits, d_values)
     with torch.cuda.device_of(logits):
         settings = prepare(rows, terms)

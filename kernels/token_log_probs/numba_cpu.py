@@ -4,12 +4,11 @@
 
 import numpy as np
 import torch
-from numba import carray, njit
+from numba import carray
 from torch import Tensor
 
 from fastppo.kernels.tools.numba_math import ONE, ZERO, log
 from fastppo.kernels.tools.numba_memory import (
-    OPTIONS,
     address,
     dense,
     empty,
@@ -19,22 +18,11 @@ from fastppo.kernels.tools.numba_memory import (
 from fastppo.kernels.tools.numba_softmax import (
     copy,
     gradient,
+    load_row,
     maximum,
     rounded,
-    scale,
     softmax,
-    widened,
 )
-
-
-@njit(**OPTIONS)
-def _load(wide, halves, i, bfloat16, cooled, z):
-    if bfloat16:
-        widened(halves[i], z)
-    else:
-        copy(wide[i], z)
-    if cooled != ONE:
-        scale(z, cooled)
 
 
 @kernel_of_records
@@ -63,7 +51,7 @@ def log_probs_kernel(
             log_probs[i] = ZERO
             entropy[i] = ZERO
             continue
-        _load(wide, halves, i, bfloat16, cooled, z)
+        load_row(wide, halves, i, bfloat16, cooled, z)
         top = maximum(z)
         token = tokens[i]
         exists = token >= 0 and token < width
@@ -103,7 +91,7 @@ def gradient_kernel(
         if valid_address and not valid[i]:
             z[:] = ZERO
         else:
-            _load(wide, halves, i, bfloat16, cooled, z)
+            load_row(wide, halves, i, bfloat16, cooled, z)
             top = maximum(z)
             total, weighted = softmax(z, top, e)
             inverse = ONE / total

@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastppo.kernels.tools.triton_options import OPTIONS
+from fastppo.kernels.tools.triton_rows import dense_rows
 from fastppo.kernels.tools.triton_softmax import (
     block_lanes,
     finite,
@@ -98,16 +99,12 @@ def gradient_kernel(
         tl.store(d_logits_ptr + at, d_logits.to(d_logits_ptr.dtype.element_ty), mask)
 
 
-def _dense_rows(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(1) == 1 else tensor.contiguous()
-
-
 def token_log_probs(
     logits: Tensor, tokens: Tensor, valid: Tensor | None, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """As `spec.token_log_probs`, [R, V] to [R] and [R] float32."""
     num_rows, width = logits.shape
-    source = _dense_rows(logits)
+    source = dense_rows(logits)
     log_probs = torch.empty(num_rows, dtype=torch.float32, device=logits.device)
     entropy = torch.empty(num_rows, dtype=torch.float32, device=logits.device)
     with torch.cuda.device_of(logits):
@@ -136,7 +133,7 @@ def gradient_of_logits(
 ) -> Tensor:
     """The gradient of the logits, in their dtype, from those of both results, [R] float32."""
     num_rows, width = logits.shape
-    source = _dense_rows(logits)
+    source = dense_rows(logits)
     d_logits = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
     with torch.cuda.device_of(logits):
         gradient_kernel[(num_rows,)](

@@ -8,7 +8,7 @@ What works on the same logits works here, so that a token that is scored twice g
 import numpy as np
 from numba import njit
 
-from fastppo.kernels.tools.numba_math import LOG_MIN, NO_CHANCE, ZERO, exp_of_negative
+from fastppo.kernels.tools.numba_math import LOG_MIN, NO_CHANCE, ONE, ZERO, exp_of_negative
 from fastppo.kernels.tools.numba_memory import OPTIONS, SUMMING
 
 BLOCK = 1024
@@ -16,7 +16,7 @@ BLOCK = 1024
 
 
 @njit(**OPTIONS)
-def widened(halves, out):
+def _widened(halves, out):
     """bfloat16 bits to float32."""
     for j in range(out.shape[0]):
         out[j] = np.int32(np.int32(halves[j]) << np.int32(16)).view(np.float32)
@@ -104,12 +104,23 @@ def gradient(z, e, factor, entropy_scale, tail):
 
 
 @njit(**OPTIONS)
-def scale(z, factor):
+def copy(values, out):
+    for j in range(values.shape[0]):
+        out[j] = values[j]
+
+
+@njit(**OPTIONS)
+def _scale(z, factor):
     for j in range(z.shape[0]):
         z[j] *= factor
 
 
 @njit(**OPTIONS)
-def copy(values, out):
-    for j in range(values.shape[0]):
-        out[j] = values[j]
+def load_row(wide, halves, i, bfloat16, cooled, z):
+    """Row i of the logits, float32 or bfloat16, times `cooled` = 1 / temperature, to z."""
+    if bfloat16:
+        _widened(halves[i], z)
+    else:
+        copy(wide[i], z)
+    if cooled != ONE:
+        _scale(z, cooled)

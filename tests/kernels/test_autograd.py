@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastppo.kernels import api
-from fastppo.kernels.loss import tokens as losses
+from fastppo.kernels.loss import computed as losses
 from fastppo.kernels.loss.terms import Rows, Terms
 
 Loss = Callable[[Tensor], Tensor]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastppo.kernels import api, backends
-from fastppo.kernels.loss import tokens as losses
+from fastppo.kernels.loss import computed as losses
 from fastppo.kernels.loss.terms import Rows, Terms
 
 TERMS: dict[str, Any] = {"clip_coef": 0.2, "vf_coef": 0.5, "ent_coef": 0.01, "clip_vloss": 0.2}

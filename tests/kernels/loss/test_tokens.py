@@ -444,8 +444,8 @@ def test_a_token_outside_the_vocabulary_is_named(backend: str, token: int) -> No
 def test_the_operation_keeps_its_contract(backend: str) -> None:
     if backend == "torch":
         pytest.skip("torch.compile traces through the reference: there is no operation")
+    from fastppo.kernels.loss.computed import flat
     from fastppo.kernels.loss.terms import Rows, Terms
-    from fastppo.kernels.loss.tokens import flat
 
     arguments = draw(1, 5, 9, holes=False)
     logits, values, actions, *old = (arguments[name][0] for name in ("logits", *OF_TOKENS[:6]))
