@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastppo.config import Config
+from fastppo.config import RunConfig
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -20,7 +20,7 @@ class AdamState:
         parameter: [P].
     """
 
-    def __init__(self, parameter: torch.nn.Parameter, config: Config) -> None:
+    def __init__(self, parameter: torch.nn.Parameter, config: RunConfig) -> None:
         self._parameter = parameter
         self.param_groups: list[dict[str, Any]] = [
             {

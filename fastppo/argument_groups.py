@@ -2,7 +2,8 @@
 
 A command's arguments stay one flat dataclass. Here its fields are dealt to dataclasses made for
 the purpose, and what was typed is put together again. The flat one has two class variables:
-`groups`, each with its first field, and `hidden`, the fields that the command has no use for.
+`groups`, each with the fields that one of its parts begins at, and `hidden`, the fields that the
+command has no use for.
 """
 
 import ast
@@ -21,14 +22,14 @@ Arguments = TypeVar("Arguments")
 
 def nested(kind: Any, default: Any) -> tuple[type, Any]:
     """A dataclass of dataclasses with the fields of `kind`, and its default."""
-    parts: dict[str, list[Any]] = {}
+    parts: dict[str, list[Any]] = {group: [] for group in kind.groups}
     types, docs = field_types.annotated(kind), documented(kind)
     for name, group in _groups_of(kind).items():
         typed: Any = Annotated[types[name], tyro.conf.arg(help=docs.get(name, ""))]
         one = (name, typed, field(default=getattr(default, name), kw_only=True))
         parts.setdefault(group, []).append(one)
     whole: list[Any] = []
-    for group, members in parts.items():
+    for group, members in filter(lambda part: part[1], parts.items()):
         part: Any = make_dataclass(group, members, frozen=True)
         flags: Any = Annotated[part, tyro.conf.OmitArgPrefixes]
         whole.append((group, flags, field(default=part(), kw_only=True)))
@@ -49,7 +50,7 @@ def flat(default: Arguments, typed: Any) -> Arguments:
 
 def _groups_of(kind: Any) -> dict[str, str]:
     """The group of every field that may be typed, in the order of the fields."""
-    first = {name: group for group, name in kind.groups.items()}
+    first = {name: group for group, names in kind.groups.items() for name in names}
     group, found = "options", {}
     for one in fields(kind):
         group = first.get(one.name, group)

@@ -19,6 +19,7 @@ import torch
 from fastppo import files
 from fastppo.errors import Diverged, MachineError, UserError, why
 from fastppo.text import called
+from fastppo.token_config import command_of
 
 FORMAT = "fastppo.checkpoint/1"
 FIELDS: dict[str, tuple[type, ...]] = {
@@ -48,7 +49,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     if wrong is not None:
         raise Diverged(
             f"checkpoint: {wrong}, so {path} is not written; go on from the one before with "
-            f"`{called()} train --resume {path.parent.parent}`"
+            f"`{_resuming(path, state)}`"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
         raise MachineError(
             f"checkpoint: cannot write {path} ({_reason(error)}); free space or make the folder "
-            f"writable, then go on with `{called()} train --resume {path.parent.parent}`"
+            f"writable, then go on with `{_resuming(path, state)}`"
         ) from error
 
 
@@ -179,6 +180,10 @@ def find(folder: Path) -> list[Path]:
         message = f"checkpoint: {folder} cannot be read ({why(error)}); make it readable"
         raise UserError(message) from None
     return sorted(found, key=lambda path: int(path.stem))
+
+
+def _resuming(path: Path, state: dict[str, Any]) -> str:
+    return f"{called()} {command_of(state['config']['env_id'])} --resume {path.parent.parent}"
 
 
 def _problem(state: dict[str, Any]) -> str | None:

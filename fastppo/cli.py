@@ -20,6 +20,10 @@ COMMANDS = (
         "fastppo.run.args:EvalArgs", "fastppo.run.evaluate:run", prints=True,
     ),
     Command(
+        "tokens", "TASK", "PPO on a small language model: bandit, reverse or lipogram",
+        "fastppo.tokens.args:TokenArgs", "fastppo.tokens.command:run",
+    ),
+    Command(
         "doctor", "", "what is installed, which kernels serve, the thread plan; --envs",
         "fastppo.run.args:DoctorArgs", "fastppo.run.doctor:run", prints=True,
     ),

@@ -2,12 +2,14 @@
 
 Names are CleanRL's where CleanRL has one. `Options` is what a user may type, `Config` the same
 fields checked, with the sizes derived from them; `presets.py` holds the defaults per environment.
+What `fastppo tokens` has in their place is in `token_config.py`: `RunOptions` and `RunConfig` are
+what both have.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import tyro
 
@@ -22,19 +24,11 @@ PositiveInts = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Settings of one run as typed; not yet checked against each other."""
+class RunOptions:
+    """Settings of any run as typed: PPO's own, the machine, and where results go."""
 
-    groups: ClassVar[Mapping[str, str]] = {
-        "task": "env_id",
-        "algorithm": "num_envs",
-        "network": "network",
-        "normalisation": "norm_obs",
-        "atari": "episodic_life",
-        "machine": "device",
-        "logging": "eval_interval",
-    }
-    """For --help: each group with its first field."""
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """For --help: each group, with the fields that one of its parts begins at."""
     hidden: ClassVar[frozenset[str]] = frozenset()
     """Fields that the command has no use for."""
 
@@ -42,15 +36,11 @@ class Options:
         str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID", help_behavior_hint="")
     ] = ""
     """EnvPool task, such as CartPole-v1, HalfCheetah-v4 or Pong-v5."""
-    preset: Literal["auto", "classic", "classic-continuous", "mujoco", "atari"] = "auto"
-    """Set of defaults; auto picks by the kind of environment."""
     seed: int = 1
     """Seed of weights, environments, actions and shuffles."""
 
     total_timesteps: int = 500_000
     """Environment steps of the whole run, reset rows included; whole updates only."""
-    max_episode_steps: int | None = None
-    """Time limit of an episode in env steps; None keeps the environment's own."""
 
     num_envs: int = 8
     """Parallel environments (N)."""
@@ -90,6 +80,56 @@ class Options:
     target_kl: float | None = None
     """Skip the remaining epochs of an update once an epoch's mean approximate KL exceeds this."""
 
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+    backend: Backend = "auto"
+    """Kernels: Triton on a GPU, numba on a CPU, torch as the specification."""
+    torch_threads: int = 0
+    """torch's CPU threads; 0 lets the thread plan decide."""
+
+    checkpoint_interval: int = 50
+    """Updates between checkpoints; one is always written at the end."""
+    keep_checkpoints: int = 3
+    """Newest checkpoints to keep."""
+    max_skipped_steps: int = 10
+    """Stop the run after this many optimizer steps skipped for a non-finite loss or gradient."""
+    wandb: WandbMode = "disabled"
+    """Mirror metrics to Weights & Biases; auto: online where there is an API key, else offline."""
+    wandb_project: str = "fastppo"
+    """Weights & Biases project."""
+    wandb_entity: str | None = None
+    """Weights & Biases user or team; None takes the key's own."""
+    wandb_name: str | None = None
+    """Name of the run there; None for fastppo-<env>-s<seed>."""
+    wandb_group: str | None = None
+    """Group of the run there; None for one of all seeds of the same settings."""
+    wandb_tags: tuple[str, ...] = ()
+    """Tags, beside those of task, preset, revision and machine."""
+    metric_names: Literal["fastppo", "cleanrl", "sb3"] = "fastppo"
+    """What metrics are called there and in TensorBoard: as here, or as another library does."""
+    tensorboard: bool = False
+    """Mirror metrics to a TensorBoard event file in the run's folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(RunOptions):
+    """Settings of one run as typed; not yet checked against each other."""
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "task": ("env_id", "preset"),
+        "algorithm": ("num_envs",),
+        "network": ("network",),
+        "normalisation": ("norm_obs",),
+        "atari": ("episodic_life",),
+        "machine": ("device", "engine"),
+        "logging": ("eval_interval", "checkpoint_interval"),
+    }
+
+    preset: Literal["auto", "classic", "classic-continuous", "mujoco", "atari"] = "auto"
+    """Set of defaults; auto picks by the kind of environment."""
+    max_episode_steps: int | None = None
+    """Time limit of an episode in env steps; None keeps the environment's own."""
+
     network: Network = "auto"
     """Nature CNN or MLP; auto takes the CNN for images of at least 36x36 pixels."""
     hidden_sizes: PositiveInts = (64, 64)
@@ -125,45 +165,17 @@ class Options:
     repeat_action_probability: float = 0.0
     """Atari: sticky actions."""
 
-    device: str = "auto"
-    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
-    backend: Backend = "auto"
-    """Kernels: Triton on a GPU, numba on a CPU, torch as the specification."""
     engine: Engine = "auto"
     """What acts and updates: torch op by op, CUDA graphs, or (mlp, on a CPU) one call each."""
     precision: Literal["auto", "float32", "tf32"] = "auto"
     """Of products on a GPU: tf32 rounds their factors to 10 bits; auto does where a CNN reads."""
     env_threads: int = 0
     """EnvPool's threads; 0 lets the thread plan decide."""
-    torch_threads: int = 0
-    """torch's CPU threads; 0 lets the thread plan decide."""
 
     eval_interval: int = 0
     """Updates between evaluations, off the clock of the rates; 0 for none. The best is kept."""
     eval_episodes: int = 10
     """Episodes of an evaluation, played in environments of its own."""
-    checkpoint_interval: int = 50
-    """Updates between checkpoints; one is always written at the end."""
-    keep_checkpoints: int = 3
-    """Newest checkpoints to keep."""
-    max_skipped_steps: int = 10
-    """Stop the run after this many optimizer steps skipped for a non-finite loss or gradient."""
-    wandb: WandbMode = "disabled"
-    """Mirror metrics to Weights & Biases; auto: online where there is an API key, else offline."""
-    wandb_project: str = "fastppo"
-    """Weights & Biases project."""
-    wandb_entity: str | None = None
-    """Weights & Biases user or team; None takes the key's own."""
-    wandb_name: str | None = None
-    """Name of the run there; None for fastppo-<env>-s<seed>."""
-    wandb_group: str | None = None
-    """Group of the run there; None for one of all seeds of the same settings."""
-    wandb_tags: tuple[str, ...] = ()
-    """Tags, beside those of task, preset, revision and machine."""
-    metric_names: Literal["fastppo", "cleanrl", "sb3"] = "fastppo"
-    """What metrics are called there and in TensorBoard: as here, or as another library does."""
-    tensorboard: bool = False
-    """Mirror metrics to a TensorBoard event file in the run's folder."""
 
 
 POSITIVE = ("total_timesteps", "num_envs", "num_steps", "num_minibatches", "update_epochs",
@@ -175,14 +187,14 @@ NOT_NEGATIVE = ("seed", "clip_coef", "ent_coef", "vf_coef", "max_grad_norm", "no
 FRACTIONS = ("gamma", "gae_lambda", "repeat_action_probability")
 
 
-def _require(ok: bool, field: str, value: object, remedy: str) -> None:
+def require(ok: bool, field: str, value: object, remedy: str) -> None:
     if not ok:
         raise UserError(f"{field}: {value!r} {remedy}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config(Options):
-    """Checked settings of one run.
+class RunConfig(RunOptions):
+    """Checked settings of any run.
 
     Raises:
         UserError: a field is out of range, or sizes do not divide.
@@ -190,40 +202,36 @@ class Config(Options):
 
     def __post_init__(self) -> None:
         # the command line gives the right types; config.json and Python callers may not
-        for name, kind in field_types.of(Options).items():
+        kinds = field_types.of(type(self))
+        for name, kind in kinds.items():
             value = getattr(self, name)
             ok = field_types.fits(value, kind)
-            _require(ok, name, value, f"must be {field_types.describe(kind)}")
+            require(ok, name, value, f"must be {field_types.describe(kind)}")
             if isinstance(value, float):
-                _require(math.isfinite(value), name, value, "must be a finite number")
-        for name in POSITIVE:
-            _require(getattr(self, name) > 0, name, getattr(self, name), "must be above 0")
-        for name in NOT_NEGATIVE:
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
-        for name in FRACTIONS:
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "must be in [0, 1]")
-        _require(self.env_id != "", "env_id", self.env_id, "must name an EnvPool task")
-        _require(self.seed < 2**63, "seed", self.seed, "must be below 2**63")
+                require(math.isfinite(value), name, value, "must be a finite number")
+        for name in kinds.keys() & POSITIVE:
+            require(getattr(self, name) > 0, name, getattr(self, name), "must be above 0")
+        for name in kinds.keys() & NOT_NEGATIVE:
+            require(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
+        for name in kinds.keys() & FRACTIONS:
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "must be in [0, 1]")
+        require(self.env_id != "", "env_id", self.env_id, "must name a task")
+        require(self.seed < 2**63, "seed", self.seed, "must be below 2**63")
         if self.target_kl is not None:
-            _require(self.target_kl > 0, "target_kl", self.target_kl, "must be above 0")
+            require(self.target_kl > 0, "target_kl", self.target_kl, "must be above 0")
         if self.dual_clip is not None:
-            _require(self.dual_clip > 1, "dual_clip", self.dual_clip, "must be above 1")
-        if self.max_episode_steps is not None:
-            ok = self.max_episode_steps > 0
-            _require(ok, "max_episode_steps", self.max_episode_steps, "must be above 0")
-        ok = bool(self.hidden_sizes) and min(self.hidden_sizes) > 0
-        _require(ok, "hidden_sizes", self.hidden_sizes, "must be one or more widths above 0")
+            require(self.dual_clip > 1, "dual_clip", self.dual_clip, "must be above 1")
         self._check_sizes()
 
     def _check_sizes(self) -> None:
         batch = f"num_envs * num_steps = {self.num_envs} * {self.num_steps} = {self.batch_size}"
-        _require(
+        require(
             self.batch_size % self.num_minibatches == 0,
             "num_minibatches",
             self.num_minibatches,
             f"does not divide {batch}; choose a divisor, such as {self._nearest_divisor()}",
         )
-        _require(
+        require(
             self.total_timesteps >= self.batch_size,
             "total_timesteps",
             self.total_timesteps,
@@ -266,7 +274,7 @@ class Config(Options):
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Config":
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`; an unknown or missing field is a UserError."""
         known = {field.name for field in fields(cls)}
         if set(values) != known:
@@ -274,3 +282,20 @@ class Config(Options):
             raise UserError(f"config: unknown or missing fields {odd}; written by another version?")
         tuples = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
         return cls(**values | tuples)  # JSON has lists
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config(RunConfig, Options):
+    """Checked settings of one run of `fastppo train`.
+
+    Raises:
+        UserError: a field is out of range, or sizes do not divide.
+    """
+
+    def __post_init__(self) -> None:
+        RunConfig.__post_init__(self)
+        if self.max_episode_steps is not None:
+            ok = self.max_episode_steps > 0
+            require(ok, "max_episode_steps", self.max_episode_steps, "must be above 0")
+        ok = bool(self.hidden_sizes) and min(self.hidden_sizes) > 0
+        require(ok, "hidden_sizes", self.hidden_sizes, "must be one or more widths above 0")

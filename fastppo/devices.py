@@ -2,7 +2,7 @@
 
 import torch
 
-from fastppo.config import Config
+from fastppo.config import Config, RunConfig
 from fastppo.errors import UserError
 from fastppo.kernels import api
 
@@ -56,7 +56,7 @@ def set_precision(config: Config, device: torch.device, *, images: bool) -> str:
     return "tf32" if tf32 else "float32"
 
 
-def check_backend(config: Config, device: torch.device) -> str:
+def check_backend(config: RunConfig, device: torch.device) -> str:
     """The kernel backend that will serve the run.
 
     Raises:

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 import torch
 from numpy.typing import NDArray
 
+from fastppo.adam import FlatAdam
 from fastppo.config import Config
 from fastppo.envs import VecEnv
 from fastppo.errors import UserError
@@ -13,7 +14,7 @@ from fastppo.frames import keeps_frames
 from fastppo.kernels.mlp.records import MAX_WIDTH
 from fastppo.normalize import RewardScaler
 from fastppo.policy import ActorCritic, reads_images
-from fastppo.ppo import EagerEngine, FlatAdam, UpdateStats
+from fastppo.ppo import EagerEngine, UpdateStats
 from fastppo.rollout import Rollout
 from fastppo.tasks import EnvSpec
 from fastppo.timing import PhaseTimer

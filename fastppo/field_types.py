@@ -9,9 +9,13 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
-@cache
 def of(kind: type) -> dict[str, Any]:
     """The declared type of each field of a dataclass."""
+    return _of(kind)
+
+
+@cache
+def _of(kind: type) -> dict[str, Any]:
     return {name: hint for name, hint in get_type_hints(kind).items() if name in _names(kind)}
 
 

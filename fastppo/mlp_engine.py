@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from fastppo import flat, randomness
+from fastppo.adam import FlatAdam
 from fastppo.calls import c_function
 from fastppo.cgroups import available_cores
 from fastppo.config import Config
@@ -27,7 +28,7 @@ from fastppo.normalize import EPSILON, RewardScaler
 from fastppo.observations import PlainStore
 from fastppo.playing import play_one
 from fastppo.policy import ActorCritic, Mlp
-from fastppo.ppo import STATS_NAMES, FlatAdam, UpdateStats, with_rollout_stats
+from fastppo.ppo import STATS_NAMES, UpdateStats, with_rollout_stats
 from fastppo.rollout import Rollout
 from fastppo.second_thread import SecondThread
 from fastppo.timing import PhaseTimer

@@ -69,7 +69,7 @@ def _named(typed: Any) -> Iterator[tuple[Role, Named]]:
             option = next(k.metavar for k in kinds if hasattr(k, "metavar"))
         values = value if isinstance(value, tuple) else () if value is None else (value,)
         for role in (kind for kind in kinds if isinstance(kind, Role)):
-            yield from ((role, (option, path)) for path in values)
+            yield from ((role, (option, Path(path))) for path in values)
 
 
 def check_output(path: Path, option: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastppo.kernels.tools import philox
 
 
-def _hash(*key: int | str) -> int:
+def hashed(*key: int | str) -> int:
     """63 bits of blake2b over the key."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
@@ -33,7 +33,7 @@ def env_seeds(
     seeds: dict[int, None] = {}  # in the order of their ids
     for env_id in range(env_ids.stop):
         key: tuple[int | str, ...] = (purpose, seed, start_update, env_id)
-        while (drawn := _hash(*key) >> 32) in seeds:
+        while (drawn := hashed(*key) >> 32) in seeds:
             key = (*key, "again")
         seeds[drawn] = None
     return list(seeds)[env_ids.start :]
@@ -41,18 +41,18 @@ def env_seeds(
 
 def shuffle(seed: int, update: int, epoch: int, batch_size: int, device: torch.device) -> Tensor:
     """A permutation of the rows of one rollout, [T * N] int64."""
-    generator = torch.Generator(device).manual_seed(_hash("shuffle", seed, update, epoch))
+    generator = torch.Generator(device).manual_seed(hashed("shuffle", seed, update, epoch))
     return torch.randperm(batch_size, generator=generator, device=device)
 
 
 def init_seed(seed: int) -> int:
     """Seed of the initial weights."""
-    return _hash("weights", seed)
+    return hashed("weights", seed)
 
 
 def act_key(seed: int) -> int:
     """Key of the acting noise, for `kernels.api.act_categorical` and `act_gaussian`."""
-    return _hash("act", seed)
+    return hashed("act", seed)
 
 
 def uniforms(seed: int, env_ids: range, steps: range, width: int, device: torch.device) -> Tensor:

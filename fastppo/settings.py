@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-from fastppo import arguments, settings_file
-from fastppo.config import Config, Options
+from fastppo import arguments, settings_file, token_config
+from fastppo.config import Options, RunConfig, RunOptions
 from fastppo.errors import UserError
+from fastppo.token_config import TokenOptions
 
-Typed = TypeVar("Typed", bound=Options)
+Typed = TypeVar("Typed", bound=RunOptions)
+Checked = TypeVar("Checked", bound=RunConfig)
 
 
 def resolve(kind: type[Typed], words: Sequence[str], program: str) -> Typed:
@@ -20,7 +22,7 @@ def resolve(kind: type[Typed], words: Sequence[str], program: str) -> Typed:
     none is taken.
 
     Args:
-        kind: Options and what the command adds to them.
+        kind: the options, and what the command adds to them.
         program: the words before the arguments.
 
     Raises:
@@ -36,30 +38,47 @@ def resolve(kind: type[Typed], words: Sequence[str], program: str) -> Typed:
         _refuse_settings(typed.env_id, words)
         return parse(words)
     path = getattr(typed, "config", None)
-    given = {} if path is None else settings_file.read(path)
+    # what the file has of the command's settings; of TrainArgs, those of Options
+    given = {} if path is None else settings_file.read(path, _settings_of(kind))
     env_id = typed.env_id or given.get("env_id", "")
     if not env_id:
         parse(words)
-        raise UserError("env_id: missing; name an EnvPool task, such as CartPole-v1")
-    # EnvPool takes a second to import, which help without an environment need not wait for
-    from fastppo import presets
-    from fastppo.tasks import describe
+        known = ", ".join(token_config.TASKS)
+        named = f"one of {known}" if isinstance(typed, TokenOptions) else _AN_ENV
+        raise UserError(f"env_id: missing; name {named}")
+    if isinstance(typed, Options):
+        asked = given.get("preset", "auto") if typed.preset == "auto" else typed.preset
+        fitting, fixed = _preset(env_id, asked)
+    else:
+        env_id = token_config.task_name(env_id)
+        fitting, fixed = token_config.TASKS[env_id], {"env_id": env_id}
+    default = replace(kind(), **fitting | given | fixed)
+    return replace(parse(words, default), **fixed)
 
-    spec = describe(env_id)
-    preset: Any = given.get("preset", "auto") if typed.preset == "auto" else typed.preset
-    if preset == "auto":
-        preset = presets.preset_for(spec)
-    default = replace(kind(), **presets.PRESETS[preset] | given)
-    return replace(parse(words, default), env_id=env_id, preset=preset)
 
-
-def checked(typed: Options) -> Config:
+def checked(typed: RunOptions, kind: type[Checked]) -> Checked:
     """The settings among the arguments.
 
     Raises:
         UserError: one is out of range, or sizes do not divide.
     """
-    return Config(**{field.name: getattr(typed, field.name) for field in fields(Config)})
+    return kind(**{field.name: getattr(typed, field.name) for field in fields(kind)})
+
+
+def _settings_of(kind: type[RunOptions]) -> type[RunOptions]:
+    return TokenOptions if issubclass(kind, TokenOptions) else Options
+
+
+def _preset(env_id: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The defaults that fit an EnvPool task, and what is then fixed."""
+    # EnvPool takes a second to import, which help without an environment need not wait for
+    from fastppo import presets
+    from fastppo.tasks import describe
+
+    spec = describe(env_id)
+    if name == "auto":
+        name = presets.preset_for(spec)
+    return presets.PRESETS[name], {"env_id": env_id, "preset": name}
 
 
 def _refuse_settings(env_id: str, words: Sequence[str]) -> None:
@@ -70,3 +89,6 @@ def _refuse_settings(env_id: str, words: Sequence[str]) -> None:
         others.insert(0, env_id)
     if others:
         raise UserError(f"resume: takes the run's own settings; leave out {', '.join(others)}")
+
+
+_AN_ENV = "an EnvPool task, such as CartPole-v1"

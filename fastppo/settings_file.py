@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from fastppo import field_types, files, foreign
-from fastppo.config import Options
+from fastppo.config import RunOptions
 from fastppo.errors import UserError, why
 
 _POWER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, kind: type[RunOptions]) -> dict[str, Any]:
     """The settings that a file holds, by name; of a run's config.json, those of the run.
+
+    Args:
+        kind: whose settings they are.
 
     Raises:
         UserError: the file cannot be read, a setting is unknown, or a value of another type.
@@ -31,7 +34,7 @@ def read(path: Path) -> dict[str, Any]:
         found = found["config"]
     if not isinstance(found, dict):
         raise UserError(f"config: {path} holds no settings; write one per line: num_envs = 16")
-    return {name: _checked(path, name, value) for name, value in found.items()}
+    return {name: _checked(path, kind, name, value) for name, value in found.items()}
 
 
 def _parser(path: Path, raw: bytes) -> Callable[[bytes], Any]:
@@ -43,8 +46,8 @@ def _parser(path: Path, raw: bytes) -> Callable[[bytes], Any]:
     return _from_yaml if path.suffix in (".yaml", ".yml") else files.parse_json
 
 
-def _checked(path: Path, name: str, value: Any) -> Any:
-    kinds = field_types.of(Options)
+def _checked(path: Path, owner: type[RunOptions], name: str, value: Any) -> Any:
+    kinds = field_types.of(owner)
     if name not in kinds:
         raise UserError(f"config: {path}: {name}: {foreign.setting_answer(name, kinds)}")
     kind = kinds[name]

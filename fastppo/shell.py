@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastppo import arguments, paths, settings, signals, streams
-from fastppo.config import Options
+from fastppo.config import RunOptions
 from fastppo.waiting import waiting
 
 
@@ -39,7 +39,7 @@ class Command:
             SystemExit: after --help.
         """
         kind, program = load(self.args), f"fastppo {self.name}"
-        if issubclass(kind, Options):
+        if issubclass(kind, RunOptions):
             return settings.resolve(kind, words, program)
         return arguments.read(kind, words, program)
 

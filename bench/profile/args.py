@@ -13,10 +13,10 @@ from fastppo.paths import Folder
 class Args(Options, Outputs):
     """Profile a few updates of `fastppo train` with the same settings, and say what bounds them."""
 
-    groups: ClassVar[Mapping[str, str]] = {
-        "result": "json",
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "result": ("json",),
         **Options.groups,
-        "profile": "updates",
+        "profile": ("updates",),
     }
     hidden: ClassVar[frozenset[str]] = frozenset({
         "eval_interval", "eval_episodes", "checkpoint_interval", "keep_checkpoints",

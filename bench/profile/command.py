@@ -37,7 +37,7 @@ def run(args: Args) -> int:
         MachineError: the disk refuses.
         Interrupted: stopped; both files hold the rounds that were whole, if there were any.
     """
-    config = settings.checked(args)
+    config = settings.checked(args, Config)
     if config.engine in ("mlp", "graph"):
         seen = "a whole update is one call, and the profiler sees nothing inside"
         raise UserError(f"engine: {config.engine!r} cannot be profiled: {seen}; use eager")

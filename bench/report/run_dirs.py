@@ -65,7 +65,7 @@ def _expanded(folders: Iterable[Path]) -> list[Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     folder = RunDir.open(path)
-    config, raw = folder.read_config(), folder.read_record()
+    config, raw = folder.read_any_config(), folder.read_record()
     missing = {"machine", "versions", "variables", "command", "created", "code"} - set(raw)
     if missing:
         source, names = path / "config.json", ", ".join(sorted(missing))

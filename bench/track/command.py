@@ -123,7 +123,7 @@ def _next_part(folder: Path, run_id: str) -> int:
 def _push_run_dir(path: Path, mode: str) -> Path:
     """Mirrors a run directory once more, as the next part of its W&B run."""
     opened = RunDir.open(path)
-    config = opened.read_config()
+    config = opened.read_any_config()
     tracking.check_writable(path)
     record = files.parse_json((path / "config.json").read_bytes(), constants=True)
     facts = {key: value for key, value in record.items() if key != "config"}

@@ -15,7 +15,7 @@ from fastppo.paths import Folder, Role
 class TrainArgs(Options):
     """Train PPO on an EnvPool task. Defaults are those of the preset that fits the environment."""
 
-    groups: ClassVar[Mapping[str, str]] = {**Options.groups, "run": "run_dir"}
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {**Options.groups, "run": ("run_dir",)}
 
     run_dir: Folder = None
     """Folder of the run; default: runs/<env>-<seed>-<stamp>."""

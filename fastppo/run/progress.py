@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from fastppo.config import Config
+from fastppo.config import RunConfig
 from fastppo.console import PlainConsole
 from fastppo.returns import WINDOW, ReturnWindow
 from fastppo.timing import PHASES
+from fastppo.token_config import command_of
 
 
 class Progress(Protocol):
@@ -32,12 +33,17 @@ class Progress(Protocol):
         """Shows the metrics of one update."""
 
 
+USUAL = {"episode/count", "episode/return", "episode/length"}
+"""Of the metrics under episode/; others are a task's own, and shown by their names."""
+
+
 class _Running:
     """Smoothed figures behind both displays."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.returns = ReturnWindow()
+        self.unit = "tokens" if command_of(config.env_id) == "tokens" else "env steps"
         self.evaluated: float | None = None
         self.best = float("-inf")
         self._rates: deque[float] = deque(maxlen=20)
@@ -47,6 +53,12 @@ class _Running:
         self.returns.add(metrics["episode/count"], metrics.get("episode/return"))
         if (evaluated := metrics.get("eval/mean_return")) is not None:
             self.evaluated, self.best = evaluated, max(self.best, evaluated)
+
+    @property
+    def mean_return(self) -> str:
+        """Of the last episodes; the score of a response may be all in its decimals."""
+        mean = self.returns.mean
+        return "-" if mean is None else f"{mean:.{3 if self.unit == 'tokens' else 1}f}"
 
     @property
     def rate(self) -> float:
@@ -73,7 +85,7 @@ class Quiet:
 class PlainLines(Quiet):
     """One line per update, for logs."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: RunConfig) -> None:
         self._running = _Running(config)
 
     def show(self, metrics: dict[str, Any]) -> None:
@@ -85,10 +97,11 @@ class PlainLines(Quiet):
         line = (
             f"update {update}/{running.config.num_updates}"
             f"  steps {metrics['global_step']}"
-            f"  env_steps/s {metrics['env_steps_per_s']:.0f}"
+            f"  {running.unit.replace(' ', '_')}/s {metrics['env_steps_per_s']:.0f}"
             f"  remaining {_duration(running.seconds_left(update))}"
-            f"  return {_number(running.returns.mean)}"
-            f"  policy_loss {metrics['loss/policy_loss']:.4f}"
+            f"  return {running.mean_return}"
+            + "".join(f"  {name} {value:.4f}" for name, value in _own(metrics))
+            + f"  policy_loss {metrics['loss/policy_loss']:.4f}"
             f"  value_loss {metrics['loss/value_loss']:.4f}"
             f"  entropy {metrics['loss/entropy']:.3f}"
             f"  kl {metrics['loss/approx_kl']:.4f}"
@@ -102,7 +115,7 @@ class PlainLines(Quiet):
 class LiveDisplay:
     """A table that is redrawn in place, twice a second."""
 
-    def __init__(self, config: Config, console: Console) -> None:
+    def __init__(self, config: RunConfig, console: Console) -> None:
         self._running = _Running(config)
         self._live = Live(console=console, refresh_per_second=2, transient=False)
         self._stack = ExitStack()
@@ -131,15 +144,21 @@ class LiveDisplay:
         table.add_column()
         table.add_row("progress", f"{_bar(done)} {done:.0%}  update {update}/{config.num_updates}")
         steps = f"{metrics['global_step']:,} of {config.total_timesteps:,}"
-        table.add_row("env steps", f"{steps} (reset rows are not counted)")
-        frames = metrics["frames"] / max(metrics["global_step"], 1) * running.rate
-        table.add_row("rate", f"{running.rate:,.0f} env steps/s  {frames:,.0f} frames/s")
+        if running.unit == "tokens":
+            table.add_row("tokens", f"{steps} (padding is not counted)")
+            table.add_row("rate", f"{running.rate:,.0f} tokens/s")
+        else:
+            table.add_row("env steps", f"{steps} (reset rows are not counted)")
+            frames = metrics["frames"] / max(metrics["global_step"], 1) * running.rate
+            table.add_row("rate", f"{running.rate:,.0f} env steps/s  {frames:,.0f} frames/s")
         table.add_row(
             "time",
             f"elapsed {_duration(metrics['wall_time'])}"
             f"  remaining {_duration(running.seconds_left(update))}",
         )
-        table.add_row("return", f"{_number(running.returns.mean)} (last {WINDOW} episodes)")
+        table.add_row("return", f"{running.mean_return} (last {WINDOW} episodes)")
+        if own := _own(metrics):
+            table.add_row("task", "  ".join(f"{name} {value:.4f}" for name, value in own))
         if running.evaluated is not None:
             table.add_row("evaluated", f"{running.evaluated:.1f}  best {running.best:.1f}")
         table.add_row(
@@ -180,7 +199,7 @@ def _no_echo() -> Iterator[None]:
             termios.tcsetattr(stdin, termios.TCSADRAIN, kept)
 
 
-def make_progress(config: Config, *, quiet: bool) -> Progress:
+def make_progress(config: RunConfig, *, quiet: bool) -> Progress:
     """The display that fits: none, live on a terminal, plain lines otherwise."""
     if quiet:
         return Quiet()
@@ -190,13 +209,18 @@ def make_progress(config: Config, *, quiet: bool) -> Progress:
     return PlainLines(config)
 
 
+def _own(metrics: dict[str, Any]) -> list[tuple[str, float]]:
+    """What a task measures beyond its return."""
+    names = sorted(name for name in metrics if name.startswith("episode/") and name not in USUAL)
+    found = [(name.removeprefix("episode/").replace("_", " "), metrics[name]) for name in names]
+    if "loss/ref_kl" in metrics:
+        found.append(("kl to reference", metrics["loss/ref_kl"]))
+    return found
+
+
 def _bar(fraction: float, width: int = 20) -> str:
     full = round(fraction * width)
     return "#" * full + "-" * (width - full)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
 
 
 def _duration(seconds: float) -> str:

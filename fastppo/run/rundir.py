@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from fastppo import files
-from fastppo.config import Config
+from fastppo.config import Config, RunConfig
 from fastppo.errors import MachineError, UserError, why
 from fastppo.text import called, print_err
+from fastppo.token_config import command_of, config_from
 
 T = TypeVar("T")
+C = TypeVar("C", bound=RunConfig)
 
 
 class RunDir:
@@ -29,13 +31,14 @@ class RunDir:
         self.path = path
         self._lock: IO[bytes] | None = None
         self._metrics: IO[str] | None = None
+        self._command = "train"
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
     @classmethod
-    def create(cls, path: Path | None, config: Config, record: dict[str, Any]) -> "RunDir":
+    def create(cls, path: Path | None, config: RunConfig, record: dict[str, Any]) -> "RunDir":
         """Makes the folder and writes config.json.
 
         Args:
@@ -51,6 +54,7 @@ class RunDir:
             name = config.env_id.replace("/", "_")
             path = unused(Path("runs") / f"{name}-{config.seed}-{stamp}")
         run = cls(path)
+        run._command = command_of(config.env_id)
         try:
             _refuse_used(path)
             path.mkdir(parents=True, exist_ok=True)
@@ -81,12 +85,29 @@ class RunDir:
         return cls(path)
 
     def read_config(self) -> Config:
-        """The config the run was started with.
+        """The config that a run of `fastppo train` was started with.
 
         Raises:
-            UserError: config.json is damaged or from another version.
+            UserError: config.json is damaged or from another version, or the run another command's.
         """
-        return self._field("config", Config.from_dict)
+        return self.read_config_of(Config, "train")
+
+    def read_config_of(self, kind: type[C], command: str) -> C:
+        """The config that a run of a command was started with; errors as `read_config`."""
+        config = self.read_any_config()
+        if not isinstance(config, kind):
+            is_of = command_of(config.env_id)
+            raise UserError(
+                f"run_dir: {self.path} is a run of `fastppo {is_of}`; name one of "
+                f"`fastppo {command}`"
+            )
+        return config
+
+    def read_any_config(self) -> RunConfig:
+        """The config of a run of any command; errors as `read_config`."""
+        config = self._field("config", config_from)
+        self._command = command_of(config.env_id)
+        return config
 
     def read_task(self) -> dict[str, Any]:
         """What the run recorded of its task: `spec` and `actions`.
@@ -189,7 +210,7 @@ class RunDir:
             self._metrics.write(_to_json(metrics) + "\n")
             self._metrics.flush()
         except OSError as error:
-            remedy = f"then go on with `{called()} train --resume {self.path}`"
+            remedy = f"then go on with `{called()} {self._command} --resume {self.path}`"
             raise MachineError(_cannot_write(self.path / "metrics.jsonl", error, remedy)) from error
 
     def save(self, update: int, state: dict[str, Any], keep: int) -> Path:
@@ -264,7 +285,10 @@ def _refuse_used(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise UserError(f"run_dir: {path} is a file; name a folder")
     if (path / "config.json").exists():
-        remedy = f"go on with `{called()} train --resume {path}` or choose another folder"
+        command = "train"
+        with suppress(UserError):
+            command = command_of(RunDir(path).read_any_config().env_id)
+        remedy = f"go on with `{called()} {command} --resume {path}` or choose another folder"
         raise UserError(f"run_dir: {path} holds another run; {remedy}")
     # a run that ended before its config.json was whole leaves a lock, an empty folder, a part
     ours = {path / ".lock", path / "checkpoints", *files.parts(path)}

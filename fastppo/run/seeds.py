@@ -18,13 +18,14 @@ from rich.table import Table
 
 from fastppo import files
 from fastppo.children import Child
-from fastppo.config import Config
+from fastppo.config import RunConfig
 from fastppo.console import PlainConsole
 from fastppo.errors import MachineError, UserError, why
 from fastppo.follower import Follower
 from fastppo.returns import ReturnWindow
 from fastppo.run.rundir import unused
 from fastppo.text import print_err, print_out
+from fastppo.token_config import command_of
 
 GRACE_S = 60.0
 """For a run to save its checkpoint when the seeds are stopped."""
@@ -60,7 +61,7 @@ class Seed:
             self.child = None
 
 
-def train(config: Config, folder: Path | None, *, count: int, jobs: int, quiet: bool) -> int:
+def train(config: RunConfig, folder: Path | None, *, count: int, jobs: int, quiet: bool) -> int:
     """Trains seeds `config.seed` and the next ones; returns the exit code.
 
     Args:
@@ -93,7 +94,9 @@ def train(config: Config, folder: Path | None, *, count: int, jobs: int, quiet: 
     return max((seed.code or 0 for seed in seeds), default=0)
 
 
-def _run(seeds: Sequence[Seed], settings: Path, config: Config, jobs: int, *, quiet: bool) -> None:
+def _run(
+    seeds: Sequence[Seed], settings: Path, config: RunConfig, jobs: int, *, quiet: bool
+) -> None:
     waiting, running = list(seeds), list[Seed]()
     console = PlainConsole()
     live = not quiet and console.is_terminal
@@ -103,7 +106,7 @@ def _run(seeds: Sequence[Seed], settings: Path, config: Config, jobs: int, *, qu
         while waiting or running:
             while waiting and len(running) < jobs:
                 seed = waiting.pop(0)
-                _start(seed, settings)
+                _start(seed, settings, command_of(config.env_id))
                 running.append(seed)
                 if not quiet and not live:
                     print_out(f"seed {seed.number}: starts in {seed.path}")
@@ -118,9 +121,9 @@ def _run(seeds: Sequence[Seed], settings: Path, config: Config, jobs: int, *, qu
                 display.update(_table(seeds, config))
 
 
-def _start(seed: Seed, settings: Path) -> None:
+def _start(seed: Seed, settings: Path, name: str) -> None:
     words = ["--config", str(settings), "--seed", str(seed.number), "--run-dir", str(seed.path)]
-    command = [sys.executable, "-m", "fastppo", "train", *words, "--quiet"]
+    command = [sys.executable, "-m", "fastppo", name, *words, "--quiet"]
     seed.child = Child(command, stderr=subprocess.PIPE, grace_s=GRACE_S)
 
 
@@ -150,7 +153,7 @@ def _stop(seeds: Sequence[Seed]) -> None:
         seed.close()
 
 
-def _table(seeds: Sequence[Seed], config: Config) -> Table:
+def _table(seeds: Sequence[Seed], config: RunConfig) -> Table:
     table = Table(title=f"{config.env_id}  {len(seeds)} seeds", title_justify="left")
     for name in ("seed", "progress", "env steps/s", "return"):
         table.add_column(name, justify="right")
@@ -166,7 +169,7 @@ def _table(seeds: Sequence[Seed], config: Config) -> Table:
     return table
 
 
-def _state(seed: Seed, config: Config) -> str:
+def _state(seed: Seed, config: RunConfig) -> str:
     if seed.code:
         return f"failed ({seed.code})"
     if seed.code == 0:
@@ -178,7 +181,7 @@ def _state(seed: Seed, config: Config) -> str:
     return f"{update / config.num_updates:.0%}" if update else "starts"
 
 
-def _summary(seeds: Sequence[Seed], config: Config) -> dict[str, Any]:
+def _summary(seeds: Sequence[Seed], config: RunConfig) -> dict[str, Any]:
     finals = [seed.returns.mean for seed in seeds if seed.code == 0]
     known = [one for one in finals if one is not None]
     return {

@@ -1,10 +1,7 @@
 """One `fastppo train`: a trainer, its run directory, its trackers, and how they end together."""
 
 import json
-import shlex
-import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,17 +9,17 @@ from typing import Any
 
 from fastppo import machine, settings, signals, streams
 from fastppo.config import Config
-from fastppo.errors import Diverged, Interrupted, MachineError, UserError
+from fastppo.errors import UserError
 from fastppo.own_envs import OwnEnvs
 from fastppo.revision import revision
+from fastppo.run import loop
 from fastppo.run.args import TrainArgs
 from fastppo.run.evaluations import Evaluations
-from fastppo.run.progress import Progress, make_progress
+from fastppo.run.progress import make_progress
 from fastppo.run.rundir import RunDir
 from fastppo.signals import StopRequest
-from fastppo.text import called, print_err, print_out
+from fastppo.text import print_err, print_out
 from fastppo.tracking import trackers as tracking
-from fastppo.tracking import wandb_names
 from fastppo.tracking.trackers import Tracker
 from fastppo.trainer import Trainer
 from fastppo.waiting import waiting
@@ -48,7 +45,7 @@ def run(args: TrainArgs) -> int:
     if args.resume is not None:
         resume(args.resume, quiet=args.quiet)
         return 0
-    config = settings.checked(args)
+    config = settings.checked(args, Config)
     if args.seeds < 1:
         raise UserError(f"seeds: {args.seeds} must be above 0")
     if args.show_config:
@@ -174,102 +171,35 @@ def _train(
     quiet: bool,
     extras: Extras,
 ) -> None:
-    config = trainer.config
-    saved = trainer.update
-
-    def save() -> None:
-        nonlocal saved
-        if trainer.update > saved:
-            run.save(trainer.update, trainer.state(), config.keep_checkpoints)
-            saved = trainer.update
-
-    exit_code = 1
-    with streams.guarded():
-        streams.mirror("run")
-        if not quiet:
-            print_out(f"engine {trainer.engine_choice.name}: {trainer.engine_choice.reason}")
-        with ExitStack() as closing:
-            # the last one first; each of them whatever becomes of the others
-            closing.callback(lambda: tracker.close(exit_code))
-            closing.callback(run.close)
-            closing.callback(trainer.close)
-            try:
-                with make_progress(config, quiet=quiet) as progress:
-                    _loop(trainer, run, tracker, progress, stop, save, extras)
-                exit_code = 0
-            except KeyboardInterrupt:  # a second one, in somebody else's program: at once
-                raise
-            except BaseException as end:  # whatever it is, what was learned is saved first
-                exit_code = end.exit_code if isinstance(end, Interrupted | Diverged) else 1
-                _save_last(save, trainer, run, end)
-                raise
-        if not quiet:
-            _say_done(trainer, run.path, extras)
-
-
-def _say_done(trainer: Trainer, path: Path, extras: Extras) -> None:
-    """How it ended, and commands that work as they are pasted."""
-    lost = trainer.env.gate.rows.sum()
-    left_out = f", {lost} that were not finite left out" if lost else ""
-    print_out(f"done: {trainer.global_step} env steps in {path}{left_out}")
-    folder = shlex.quote(str(path))
-    if extras.own is None:
-        print_out(f"next: {called()} eval {folder} --episodes 20")
-    print_out(f"look: {called()} report {folder}")
-    if wandb_names.mode_for(trainer.config.wandb) == "offline":
-        print_out(f"upload: {called()} track sync {folder}")
-
-
-def _loop(
-    trainer: Trainer,
-    run: RunDir,
-    tracker: Tracker,
-    progress: Progress,
-    stop: StopRequest,
-    save: Callable[[], None],
-    extras: Extras,
-) -> None:
     evaluate = Evaluations(run, trainer.config, extras.eval_own)
-    logging_s = 0.0
     warned = False
-    while trainer.update < trainer.config.num_updates:
-        stop.check()
-        # printed one update late, and outside time/total: no rate contains it
-        metrics = trainer.run_update() | {"time/logging": logging_s}
-        if evaluate.is_due(trainer.update):
-            metrics |= evaluate.now(trainer.state())
-        logged_from = time.perf_counter()
-        run.log(metrics)
-        tracker.log(metrics)
-        progress.show(metrics)
+
+    def evaluated(_: dict[str, Any]) -> dict[str, Any]:
+        return evaluate.now(trainer.state()) if evaluate.is_due(trainer.update) else {}
+
+    def logged(metrics: dict[str, Any]) -> None:
+        nonlocal warned
         if extras.on_update is not None:
             extras.on_update(metrics)
         if metrics["env/non_finite_rows"] and not warned:
             warned = True
             lost = trainer.env.gate.warning()
             signals.tell(f"fastppo: warning: {lost}; env/non_finite_rows goes on counting")
-        logging_s = time.perf_counter() - logged_from
-        trainer.check_diverged()
-        if trainer.update % trainer.config.checkpoint_interval == 0:
-            save()
-    save()
 
-
-def _save_last(save: Callable[[], None], trainer: Trainer, run: RunDir, end: BaseException) -> None:
-    """Saves, and says how to go on.
-
-    Raises:
-        MachineError: it cannot, and that is more than a signal says.
-    """
-    try:
-        save()
-    except MachineError as error:
-        if isinstance(end, Interrupted | Diverged):
-            raise
-        if not isinstance(end, MachineError):  # whose line says as much: a disk that is full, say
-            signals.tell(f"fastppo: warning: {error}")
-        return
-    signals.tell(
-        f"stopped after update {trainer.update}, checkpoint written; go on with: "
-        f"{called()} train --resume {shlex.quote(str(run.path))}"
-    )
+    choice = trainer.engine_choice
+    with streams.guarded():
+        loop.run(
+            trainer,
+            run,
+            tracker,
+            stop,
+            make_progress(trainer.config, quiet=quiet),
+            before_logged=evaluated,
+            after_logged=logged,
+            said_first=None if quiet else f"engine {choice.name}: {choice.reason}",
+        )
+        if not quiet:
+            lost = trainer.env.gate.rows.sum()
+            left_out = f", {lost} that were not finite left out" if lost else ""
+            print_out(f"done: {trainer.global_step} env steps in {run.path}{left_out}")
+            loop.say_next(trainer.config, run, evaluates=extras.own is None)

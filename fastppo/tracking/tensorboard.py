@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastppo.config import Config
+from fastppo.config import RunConfig
 from fastppo.errors import why
 from fastppo.text import print_err
 from fastppo.tracking.metric_names import mirrored
@@ -20,7 +20,7 @@ class TensorBoardTracker:
             what earlier event files say about later steps. 0 for a new run.
     """
 
-    def __init__(self, folder: Path, config: Config, *, after_step: int = 0) -> None:
+    def __init__(self, folder: Path, config: RunConfig, *, after_step: int = 0) -> None:
         # not torch.utils.tensorboard: that imports half a plotting stack for a scalar; and by
         # name, because it ships no types
         writer: Any = import_module("tensorboard.summary.writer.event_file_writer")
@@ -72,7 +72,7 @@ class TensorBoardTracker:
         )
 
 
-def _hyper_parameters(config: Config) -> Any:
+def _hyper_parameters(config: RunConfig) -> Any:
     """The settings as TensorBoard's HParams tab reads them: numbers, flags and text."""
     plugin: Any = import_module("tensorboard.plugins.hparams.summary_v2")
     plain = (int, float, str, bool)

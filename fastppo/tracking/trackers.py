@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastppo.config import Config
+from fastppo.config import RunConfig
 from fastppo.errors import UserError
 from fastppo.returns import threshold_of
 from fastppo.text import print_err
@@ -124,7 +124,7 @@ class WandbTracker:
         _warn(reason, self._run_dir)
 
 
-def check(config: Config) -> None:
+def check(config: RunConfig) -> None:
     """Refuses what cannot be recorded, before anything is built.
 
     Raises:
@@ -150,7 +150,7 @@ def check_writable(folder: Path) -> None:
 
 
 def make_tracker(
-    config: Config,
+    config: RunConfig,
     run_dir: Path,
     record: dict[str, Any],
     *,
@@ -207,7 +207,7 @@ def _tell_mode(mode: str, run_dir: Path) -> None:
 
 
 def start_message(
-    config: Config, run_dir: Path, record: dict[str, Any], mode: str, after_update: int
+    config: RunConfig, run_dir: Path, record: dict[str, Any], mode: str, after_update: int
 ) -> dict[str, Any]:
     """Begins the next W&B part of a run directory (fastppo/tracking/wandb_part.py).
 

@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 from fastppo.config import Options
 from fastppo.errors import UserError
 from fastppo.revision import revision
+from fastppo.token_config import TokenOptions
 from fastppo.tracking import wandb_settings
 
 # Where and how long it ran and what was kept; the rest defines the configuration.
 NOT_CONFIGURATION = frozenset({
     "env_id", "preset", "seed", "device", "backend", "engine", "precision", "env_threads",
     "torch_threads",
-    "eval_interval", "eval_episodes", "checkpoint_interval", "keep_checkpoints",
+    "eval_interval", "eval_episodes", "sample_interval", "checkpoint_interval", "keep_checkpoints",
     "max_skipped_steps", "wandb", "wandb_project", "wandb_entity", "wandb_name", "wandb_group",
     "wandb_tags", "metric_names", "tensorboard",
 })  # fmt: skip
@@ -43,7 +44,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
     Only what differs from the defaults is hashed, so that a field added later moves no hash.
     """
-    defaults = {field.name: field.default for field in fields(Options)}
+    # where both have a setting, the default of `fastppo train`
+    defaults = {one.name: one.default for kind in (TokenOptions, Options) for one in fields(kind)}
     plain = json.loads(json.dumps(dict(config), default=str))
     usual = json.loads(json.dumps(defaults, default=str))
     own = {

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from fastppo import flat
+from fastppo.adam import FlatAdam
 from fastppo.adam_state import AdamState
 from fastppo.config import Config
 from fastppo.kernels import api
 from fastppo.observations import PlainStore
 from fastppo.policy import ActorCritic
-from fastppo.ppo import EagerEngine, FlatAdam
+from fastppo.ppo import EagerEngine
 from fastppo.rollout import Rollout
 from fastppo.tasks import EnvSpec
 

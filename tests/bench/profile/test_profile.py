@@ -149,7 +149,7 @@ def test_settings_are_those_of_fastppo_train(capsys: pytest.CaptureFixture[str])
     assert cli.main(["train", *words, "--show-config"]) == 0
 
     typed = settings.resolve(Args, [*words, "--updates", "5"], "x")
-    config = settings.checked(typed)
+    config = settings.checked(typed, Config)
 
     assert config == Config.from_dict(json.loads(capsys.readouterr().out))
     assert typed.updates == 5
