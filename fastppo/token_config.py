@@ -18,7 +18,7 @@ PREFIX = "tokens/"
 TASKS: dict[str, dict[str, Any]] = {
     "tokens/bandit": dict(
         total_timesteps=200 * 1024, num_envs=1024, num_steps=1, update_epochs=2,
-        learning_rate=3e-4, kl_coef=0.5, pretrain_steps=150,
+        learning_rate=3e-4, kl_coef=0.5, norm_adv=False, pretrain_steps=150,
     ),
     "tokens/reverse": dict(total_timesteps=200 * 256 * 7, num_steps=7, kl_coef=0.03),
     "tokens/lipogram": dict(total_timesteps=150 * 256 * 32, num_steps=32, kl_coef=0.1),
@@ -150,6 +150,9 @@ class TokenConfig(RunConfig, TokenOptions):
         if self.env_id == "tokens/bandit":
             require(self.num_steps == 1, "num_steps", self.num_steps, "must be 1: a bandit's token")
             require(self.kl_coef > 0, "kl_coef", self.kl_coef, "must be above 0 for a bandit")
+            same = not self.norm_adv or self.kl_estimator == "k1_reward"
+            why = "scales the rewards and not the divergence in the loss, which moves the optimum"
+            require(same, "norm_adv", self.norm_adv, f"{why}; pass --no-norm-adv")
 
     def clip_range_at(self, update: int) -> tuple[float, float]:
         """Lower and upper clip range of an update."""

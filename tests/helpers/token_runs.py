@@ -20,7 +20,8 @@ TINY: dict[str, Any] = dict(
 def make_config(**changes: Any) -> TokenConfig:
     """Six updates of eight responses."""
     task = TASKS[changes.get("env_id", "tokens/reverse")]
-    fixed = {"num_steps": 1, "total_timesteps": 6 * 8} if task.get("num_steps") == 1 else {}
+    one_token = {"num_steps": 1, "total_timesteps": 6 * 8, "norm_adv": False}
+    fixed = one_token if task["num_steps"] == 1 else {}
     return TokenConfig(**(TINY | fixed | changes))
 
 

@@ -123,19 +123,17 @@ def test_a_policy_that_was_not_trained_yet_has_ratio_one() -> None:
     assert metrics["loss/ref_kl"] == 0.0  # and is its own reference
 
 
-@pytest.mark.parametrize("estimator", ["k2", "k3", "k3_is"])
-def test_a_divergence_in_the_loss_holds_the_policy_as_one_in_the_reward_does(
-    estimator: str,
-) -> None:
-    def moved(**changes: Any) -> float:
-        sizes = dict(num_envs=32, total_timesteps=40 * 32 * 4)
-        trainer = make_trainer(**sizes, anneal_lr=False, **changes)
-        return float([trainer.run_update() for _ in range(25)][-1]["loss/ref_kl"])
+@pytest.mark.parametrize("estimator", ["k1_reward", "k2", "k3_is"])
+def test_a_bandit_goes_to_its_optimum(estimator: str) -> None:
+    trainer = make_trainer(
+        env_id="tokens/bandit", num_envs=256, total_timesteps=40 * 256, kl_estimator=estimator,
+        kl_coef=0.5, update_epochs=4, learning_rate=1e-2,
+    )  # fmt: skip
 
-    free, held = moved(kl_coef=0.0), moved(kl_estimator=estimator, kl_coef=5.0)
+    distances = [trainer.run_update()["episode/total_variation"] for _ in range(40)]
 
-    assert free > 0.1
-    assert held < 0.3 * free
+    assert distances[0] > 0.15
+    assert distances[-1] < 0.25 * distances[0]
 
 
 @pytest.mark.parametrize("reduction", ["token", "sequence", "sequence_sum", "constant"])
