@@ -13,8 +13,18 @@ from fastppo.bench.report.data import Entry, Group
 from fastppo.bench.report.numbers import count, short
 
 AXES = {"global_step": "environment steps", "wall_time": "seconds of training"}
+TOKENS = {
+    "environment steps": "tokens",
+    "env steps/s": "tokens/s",
+    "return of whole games": "score",
+}
+"""What the same are on tokens."""
 TITLES = {
     "episode/return": ("Return", "return of whole games"),
+    "episode/exact_match": ("Exact match", "exactly right"),
+    "episode/e_rate": ("Letters e", "share of letters"),
+    "episode/total_variation": ("Distance from the optimum", "total variation"),
+    "loss/ref_kl": ("KL from the model at the start", "nats a token"),
     "eval/mean_return": ("Return when evaluated", "return"),
     "env_steps_per_s": ("Rate", "env steps/s"),
     "loss/value_loss": ("Value loss", "value loss"),
@@ -46,6 +56,9 @@ def _chart(group: Group, palette: Palette, name: str, against: str) -> Chart | N
     if not found:
         return None
     title, label = TITLES[name]
+    axis_label = AXES[against]
+    if found[0][0].detail["env_id"].startswith("tokens/"):
+        label, axis_label = TOKENS.get(label, label), TOKENS.get(axis_label, axis_label)
     with style():
         figure, axes = panel(2.7 + 0.2 * ((len(found) + 1) // 2))
         for index, (entry, runs) in enumerate(found):
@@ -61,7 +74,7 @@ def _chart(group: Group, palette: Palette, name: str, against: str) -> Chart | N
             axis.set_major_formatter(short)
         axes.locator_params(axis="x", nbins=6)
         axes.grid()
-        axes.set(xlabel=AXES[against], ylabel=label)
+        axes.set(xlabel=axis_label, ylabel=label)
         if len(found) > 1 or (threshold is not None and name.endswith("return")):
             legend(figure, axes, 2)
     several = any(len(runs) > 1 for _, runs in found)
@@ -73,7 +86,7 @@ def _chart(group: Group, palette: Palette, name: str, against: str) -> Chart | N
     )
     return Chart(
         slug(group.title, name, against),
-        f"{title} against {AXES[against]}" if name == "episode/return" else title,
+        f"{title} against {axis_label}" if name == "episode/return" else title,
         caption,
         f"{title_of(group)}, {label} at the end: {ends}.",
         figure,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastppo import files
 from fastppo.bench.results import result
 from fastppo.errors import UserError
 from fastppo.returns import ReturnWindow, threshold_of
@@ -16,7 +17,11 @@ AXES = ("global_step", "wall_time")
 SERIES = (
     "episode/return", "eval/mean_return", "env_steps_per_s", "loss/policy_loss", "loss/value_loss",
     "loss/entropy", "loss/approx_kl", "loss/clip_frac", "loss/explained_variance", "learning_rate",
+    # of runs on tokens
+    "episode/exact_match", "episode/e_rate", "episode/total_variation", "loss/ref_kl",
 )  # fmt: skip
+SAMPLES = 3
+"""Of the first update that has any, and of the last."""
 PARTS = ("env", "policy", "copy", "gae", "update", "logging", "other")
 """Of a run's time."""
 
@@ -81,6 +86,7 @@ def _read(path: Path) -> dict[str, Any]:
         "num_updates": config.num_updates,
         "record": raw,
         "rows": rows,
+        "samples": _samples(path / "samples.jsonl"),
     }
 
 
@@ -155,7 +161,29 @@ def _curve(run: dict[str, Any]) -> dict[str, Any]:
             for part in PARTS
         },
         "series": {name: _thinned(rows, name) for name in SERIES},
+        "samples": run["samples"],
     }
+
+
+def _samples(path: Path) -> list[dict[str, Any]]:
+    """Responses of a language model, of the first update that kept some and of the last.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        found = [one for line in lines if is_sample(one := files.parse_json(line))]
+    except (OSError, files.Unreadable) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore or delete the file") from None
+    ends = dict.fromkeys((found[0]["update"], found[-1]["update"])) if found else {}
+    return [one for at in ends for one in [s for s in found if s["update"] == at][:SAMPLES]]
+
+
+def is_sample(one: Any) -> bool:
+    """Whether it has the fields of a line of samples.jsonl."""
+    kinds = {"update": int, "prompt": str, "response": str, "score": int | float}
+    return isinstance(one, dict) and all(isinstance(one.get(n), k) for n, k in kinds.items())
 
 
 def _thinned(rows: Sequence[dict[str, Any]], name: str) -> dict[str, list[float]]:

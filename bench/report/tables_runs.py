@@ -30,6 +30,18 @@ def runs(groups: Sequence[Group], narrow: bool) -> Iterable[Table]:
     columns = ("seeds", "env steps", "final return", "best evaluation", "env steps/s", "time")
     yield Table("training", columns, rows)
     yield Table("share of the time", names, phases)
+    if samples := list(_samples(groups)):
+        yield Table("samples", ("prompt", "response", "score"), samples)
+
+
+def _samples(groups: Sequence[Group]) -> Iterable[tuple[str, ...]]:
+    """Responses of language models, first and last of the first run of each setting."""
+    for group in groups:
+        for entry in group.entries:
+            for sample in entry.detail["curves"][0].get("samples", ()):
+                name = f"  {title(group)}, update {sample['update']}"
+                prompt, response = repr(sample["prompt"]), repr(sample["response"])
+                yield name, prompt, response, f"{sample['score']:.2f}"
 
 
 def _facts(entry: Entry, narrow: bool) -> tuple[str, ...]:

@@ -108,9 +108,9 @@ def resume(run_dir: Path, *, quiet: bool) -> Path:
     tracking.check(config)
     stop = StopRequest()
     with stop:
-        run.resume(0 if state is None else state["update"])
         made = Made(config)
         made.check_same(run.read_record())
+        run.resume(0 if state is None else state["update"])
         if state is None:
             made.learn_text(stop, quiet=quiet)
             trainer = made.trainer(stop)

@@ -1,5 +1,6 @@
 """A causal model of Hugging Face's, from a local folder, in place of the GPT."""
 
+import inspect
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -50,6 +51,9 @@ class HuggingFaceModel(LanguageModel):
         self.value = nn.Linear(model.config.hidden_size, 1)
         nn.init.zeros_(self.value.weight)
         nn.init.zeros_(self.value.bias)
+        # in transformers 5 it has another name
+        known = inspect.signature(model.forward).parameters
+        self._cache = "cache" if "cache" in known else "past_key_values"
 
     def forward(self, tokens: Tensor, start: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """As `LanguageModel.forward`; all rows have the same places."""
@@ -62,13 +66,13 @@ class HuggingFaceModel(LanguageModel):
         """As `LanguageModel.open`."""
         length = int(first[0])
         out = self._read(tokens[:, :length], start, 0, None, use_cache=True)
-        return out.logits[:, -1], [out.past_key_values]
+        return out.logits[:, -1], [out[self._cache]]
 
     def step(self, tokens: Tensor, columns: Tensor, start: Tensor, cache: Any) -> Tensor:
         """As `LanguageModel.step`."""
         first = int(columns[0])
         out = self._read(tokens[:, None], start, first, cache[0], use_cache=True)
-        cache[0] = out.past_key_values
+        cache[0] = out[self._cache]
         logits: Tensor = out.logits[:, -1]
         return logits
 
@@ -81,7 +85,7 @@ class HuggingFaceModel(LanguageModel):
             input_ids=tokens,
             attention_mask=seen,
             position_ids=positions,
-            past_key_values=past,
+            **({} if past is None else {self._cache: past}),
             **options,
         )
 

@@ -161,7 +161,7 @@ def test_a_text_of_ones_own(tmp_path: Path, command: Command) -> None:
         (["reverse", "--heads", "3"], "heads: 3 does not divide width = 128"),
         (["reverse", "--num-steps", "99"],
          "num_steps: 99 behind prompts of 6 characters do not fit into context = 64"),
-        (["reverse", "--text", "README"], "--text: README does not exist"),
+        (["reverse", "--text", "README"], "text: "),
         (["bandit", "--num-steps", "2"], "num_steps: 2 must be 1"),
         (["bandit", "--kl-coef", "0"], "kl_coef: 0.0 must be above 0 for a bandit"),
         (["bandit", "--kl-estimator", "k2", "--norm-adv"], "norm_adv: True scales the rewards"),
@@ -241,8 +241,11 @@ def test_a_run_is_mirrored_and_reported(tmp_path: Path, command: Command) -> Non
     outcome = command("report", run, "--html", page)
 
     assert outcome.code == 0, outcome.err
-    assert "tokens/reverse" in outcome.out
-    assert "Exact match" in page.read_text()
+    for said in ("tokens reverse", "Exact match", "nats a token", "samples"):
+        assert said in page.read_text()
+    shown = command("report", run).out
+    assert "update 6" in shown
+    assert "&gt;" not in shown
     assert list((run / "tensorboard").iterdir())
     assert list((run / "wandb").glob("offline-run-*/*.wandb"))
 

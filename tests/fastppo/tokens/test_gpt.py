@@ -1,4 +1,4 @@
-"""The GPT: reading token by token equals reading at once, and padding is as if it were not there."""
+"""The GPT: reading token by token equals reading at once, and padding changes nothing."""
 
 import pytest
 import torch
