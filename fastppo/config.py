@@ -285,7 +285,7 @@ class RunConfig(RunOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config(RunConfig, Options):
+class Config(Options, RunConfig):
     """Checked settings of one run of `fastppo train`.
 
     Raises:

@@ -117,7 +117,7 @@ class TokenOptions(RunOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenConfig(RunConfig, TokenOptions):
+class TokenConfig(TokenOptions, RunConfig):
     """Checked settings of one run of `fastppo tokens`.
 
     Raises:

@@ -231,7 +231,7 @@ def test_doctor_for_an_unknown_task_is_refused(command: Command) -> None:
 
 def test_unknown_command_is_refused(command: Command) -> None:
     known = ", ".join(dict.fromkeys(row.name.split()[0] for row in cli.COMMANDS))
-    assert known.startswith("train, eval, doctor, bench, profile, ")
+    assert known.startswith("train, eval, tokens, doctor, bench, profile, ")
     assert refused(command, "trian") == f"command: 'trian' is unknown; use {known}"
 
 
@@ -439,7 +439,10 @@ def test_a_command_gets_its_arguments_and_gives_its_exit_code(
         ("bench peers", None),
         ("bench nonsense", "bench: 'nonsense' is unknown; use train, learn"),
         ("bench peers nonsense", "bench peers: 'nonsense' is unknown; use install, list"),
-        ("nonsense", "command: 'nonsense' is unknown; use train, eval, doctor, bench, profile"),
+        (
+            "nonsense",
+            "command: 'nonsense' is unknown; use train, eval, tokens, doctor, bench, profile",
+        ),
         ("bench env", "env_id: missing"),
         ("bench learn", "env_id: missing"),
         ("report", "FILE: missing"),

@@ -16,7 +16,7 @@ from fastppo.tasks import describe
 NAN, INF = math.nan, math.inf
 # field, value, what the message must say after naming both
 WRONG: list[tuple[str, Any, str]] = [
-    ("env_id", "", "must name an EnvPool task"),
+    ("env_id", "", "must name a task"),
     ("preset", "fast", "must be one of auto, classic, classic-continuous, mujoco, atari"),
     ("seed", -1, "must not be negative"),
     ("seed", 2**63, "must be below 2**63"),
