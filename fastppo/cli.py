@@ -44,6 +44,10 @@ COMMANDS = (
         "fastppo.bench.kernels.args:Args", "fastppo.bench.kernels.command:run", prints=True,
     ),
     Command(
+        "bench tokens", "[NAME ...]", "what libraries compute from tokens, and time and memory",
+        "fastppo.bench.tokens.args:Args", "fastppo.bench.tokens.command:run", prints=True,
+    ),
+    Command(
         "bench compare", "", "how often the verdict of compare is wrong, by simulation",
         "fastppo.bench.compare.simulate:Args", "fastppo.bench.compare.simulate:run", prints=True,
     ),

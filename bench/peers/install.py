@@ -64,6 +64,10 @@ def run_install(args: InstallArgs) -> int:
     peers = [registry.find(name) for name in dict.fromkeys(args.peers)]
     failed = False
     for peer in peers or registry.PEERS.values():
+        if peer.missing is not None:
+            print_out(f"{peer.name}: cannot be installed: {peer.missing}")
+            failed = failed or bool(peers)  # nobody asked for it by name
+            continue
         if registry.is_current(peer.name) and not args.again:
             print_out(f"{peer.name}: already installed")
             continue
@@ -84,7 +88,8 @@ def table() -> list[str]:
     for peer in registry.PEERS.values():
         found = registry.stamp(peer.name)
         folder = registry.root() / peer.name
-        version = found["version"] if found is not None else "not installed"
+        nothing = "cannot be installed" if peer.missing else "not installed"
+        version = found["version"] if found is not None else nothing
         if found is not None and not registry.is_current(peer.name):
             version += " (outdated)"
         size = f"{disk_bytes(folder) / 1e9:.1f} GB" if folder.exists() else "-"

@@ -15,7 +15,8 @@ from fastppo.errors import UserError
 STAMP = "fastppo-peer.json"
 # One CPU and CUDA build alike: a looser torch would move under a stored result. tyro reads our
 # Config; the environments are the same in every venv.
-SHARED = ("torch==2.13.0", "envpool==1.2.5", "gymnasium==1.4.0", "numpy==2.4.6", "tyro==1.0.17")
+TORCH = ("torch==2.13.0", "numpy==2.4.6")
+SHARED = (*TORCH, "envpool==1.2.5", "gymnasium==1.4.0", "tyro==1.0.17")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,11 @@ class Peer:
     """Pinned exactly."""
     note: str
     alone: str | None = None
-    """Installed last, without its dependencies and on any Python: its own pins are of 2023."""
+    """Installed last, without its dependencies and on any Python: these ask for a GPU, or 2023."""
+    of_tokens: bool = False
+    """Whether it trains language models, for `bench tokens`; the others are for `bench train`."""
+    missing: str | None = None
+    """Why it cannot be installed."""
 
     @property
     def pins(self) -> list[str]:
@@ -39,7 +44,7 @@ class Peer:
     @property
     def module(self) -> str:
         """Run as `python -m` by the python of the peer's venv."""
-        return f"fastppo.bench.peers.{self.name}"
+        return f"fastppo.bench.peers.{'token_' if self.of_tokens else ''}{self.name}"
 
 
 PEERS = {
@@ -83,13 +88,51 @@ PEERS = {
             "CleanRL: its PPO scripts, unchanged",
             alone="cleanrl==1.2.0",
         ),
+        Peer(
+            "trl",
+            "trl",
+            ("trl==0.24.0", "transformers==4.57.6", *TORCH),
+            "TRL: the last one that has PPO; its formulas for tokens",
+            of_tokens=True,
+        ),
+        Peer(
+            "verl",
+            "verl",
+            ("verl==0.9.1", *TORCH),
+            "verl: its formulas for tokens",
+            of_tokens=True,
+        ),
+        Peer(
+            "openrlhf",
+            "openrlhf",
+            ("packaging==26.3", *TORCH),
+            "OpenRLHF: its formulas for tokens",
+            alone="openrlhf==0.11.2",
+            of_tokens=True,
+        ),
+        Peer(
+            "liger",
+            "liger-kernel",
+            ("triton==3.7.1", *TORCH),
+            "Liger-Kernel: its losses of tokens on a CPU",
+            alone="liger-kernel==0.8.5",
+            of_tokens=True,
+        ),
+        Peer(
+            "nemo_rl",
+            "nemo-rl",
+            (),
+            "NeMo-RL: its formulas for tokens",
+            of_tokens=True,
+            missing="the package index has an empty placeholder of it alone (0.0.0)",
+        ),
     )
 }  # fmt: skip
 
 
-def names() -> list[str]:
-    """Every peer, installed or not."""
-    return list(PEERS)
+def names(*, of_tokens: bool = False) -> list[str]:
+    """Every peer of `bench train`, or of `bench tokens`, installed or not."""
+    return [name for name, peer in PEERS.items() if peer.of_tokens is of_tokens]
 
 
 def find(name: str) -> Peer:
@@ -128,9 +171,9 @@ def is_current(name: str) -> bool:
     return found is not None and found.get("requirements") == PEERS[name].pins
 
 
-def installed() -> list[str]:
-    """The peers that can be run, in the order of the table."""
-    return [name for name in PEERS if is_current(name)]
+def installed(*, of_tokens: bool = False) -> list[str]:
+    """Those of `names` that can be run, in the order of the table."""
+    return [name for name in names(of_tokens=of_tokens) if is_current(name)]
 
 
 def python_of(name: str) -> Path:
@@ -139,7 +182,9 @@ def python_of(name: str) -> Path:
     Raises:
         UserError: unknown, not installed, or installed with other versions.
     """
-    find(name)
+    peer = find(name)
+    if peer.missing is not None:
+        raise UserError(f"peer: {name!r} cannot be installed: {peer.missing}")
     if not is_current(name):
         state = "is not installed" if stamp(name) is None else "is installed in other versions"
         raise UserError(f"peer: {name!r} {state}; run `fastppo bench peers install {name}`")

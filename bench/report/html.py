@@ -32,6 +32,7 @@ KINDS = {
     "static": "Compiled kernels",
     "gate": "Performance gate",
     "history": "History",
+    "tokens": "Tokens",
 }
 
 

@@ -28,6 +28,7 @@ from fastppo.bench.report.tables_learn import until_threshold
 from fastppo.bench.report.tables_runs import READING as RUNS_READING
 from fastppo.bench.report.tables_runs import said, unfinished
 from fastppo.bench.report.tables_static import LEGENDS, problems
+from fastppo.bench.report.tables_tokens import READING as TOKENS_READING
 from fastppo.bench.results.intervals import heading
 
 OURS = "fastppo"
@@ -188,6 +189,8 @@ def _definitions(run: ResultFile) -> list[str]:
         lines += [GATE_READING, *own_alarms(run.record.get("self_test"))]
     if "history" in kinds:
         lines.append(HISTORY_READING)
+    if "tokens" in kinds:
+        lines.append(TOKENS_READING)
     if "run" in kinds:
         lines.append(RUNS_READING)
     if "env" in kinds:

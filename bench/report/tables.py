@@ -12,6 +12,7 @@ from fastppo.bench.report.tables_learn import learning
 from fastppo.bench.report.tables_profile import profiles
 from fastppo.bench.report.tables_runs import runs
 from fastppo.bench.report.tables_static import compiled
+from fastppo.bench.report.tables_tokens import tokens
 from fastppo.bench.report.tables_train import training
 
 
@@ -39,5 +40,7 @@ def tables(run: ResultFile, *, narrow: bool = False) -> Iterable[Table]:
             yield from verdicts(groups)
         elif kind == "history":
             yield from series(groups)
+        elif kind == "tokens":
+            yield from tokens(groups, narrow)
         elif kind == "run":
             yield from runs(groups, narrow)

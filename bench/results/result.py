@@ -18,7 +18,8 @@ from fastppo.revision import revision
 from fastppo.text import print_err
 
 SCHEMA = "fastppo.result/1"
-KINDS = ("kernel", "gpu-check", "train", "learn", "env", "profile", "static", "gate", "history")
+KINDS = ("kernel", "gpu-check", "train", "learn", "env", "profile", "static", "gate", "history",
+         "tokens")  # fmt: skip
 # What makes two machines different for a rate; memory and kernel version do not.
 FINGERPRINT = ("cpu", "cores", "gpus")
 

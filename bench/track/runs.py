@@ -26,6 +26,7 @@ JOB_TYPES = {
     "static": "static",
     "gate": "gate",
     "history": "history",
+    "tokens": "tokens-bench",
 }
 TRAIN_COLUMNS = (
     "id", "impl", "env_steps_per_s", "low", "high", "ratio", "ratio_low", "ratio_high",
