@@ -20,6 +20,7 @@ class Loss(Protocol):
         old_log_probs: Tensor,
         advantages: Tensor,
         valid: Tensor,
+        /,
         *,
         total: float | None = None,
         dual_clip: float | None = None,
