@@ -112,6 +112,10 @@ def _mlp_refusal(config: Config, spec: EnvSpec, backend: str) -> str | None:
     return None
 
 
+MANY_ACTIONS = 128
+"""From here on the kernel of a vocabulary serves the loss on a CPU."""
+
+
 def operations(config: Config, spec: EnvSpec, choice: Choice, *, on_gpu: bool) -> list[str]:
     """The operations of `kernels.api` that a run calls: the others need not be compiled.
 
@@ -119,7 +123,10 @@ def operations(config: Config, spec: EnvSpec, choice: Choice, *, on_gpu: bool) -
     """
     needed = ["gae"]
     if choice.name != "mlp":
-        needed += ["act", "loss", "gather", "adam"]
+        loss = "loss.categorical" if spec.is_discrete else "loss.gaussian"
+        needed += ["act", loss, "gather", "adam"]
+        if spec.is_discrete and sum(spec.nvec or ()) > MANY_ACTIONS:
+            needed.append("loss.tokens")
         if on_gpu:
             needed.append("advantage_stats")
         if keeps_frames(spec, config):

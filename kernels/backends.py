@@ -119,9 +119,19 @@ def _module(operation: str, name: str) -> ModuleType:
 
 
 def load(name: str, operations: Iterable[str]) -> None:
-    """Imports the modules of one backend, and with them compiles what it compiles on import."""
+    """Imports the modules of one backend, and with them compiles what it compiles on import.
+
+    Args:
+        operations: `gae`, or `loss.gaussian` for one of the `PARTS` that a module imports when they
+            are first called; `loss` is all of them.
+    """
     for operation in operations:
-        _module(operation, name)
+        room, _, part = operation.partition(".")
+        module = _module(room, name)
+        parts: dict[str, str] = getattr(module, "PARTS", {})
+        for one in (part,) if part else parts:
+            if one in parts:  # another backend may have its parts in one module
+                import_module(parts[one])
 
 
 def implementation(operation: str, backend: str, tensor: Tensor) -> Any:

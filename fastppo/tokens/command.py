@@ -35,7 +35,7 @@ from fastppo.waiting import waiting
 
 REFERENCE = "reference"
 """Name of the checkpoint that holds the model as it was when PPO began."""
-OPERATIONS = ("gae", "loss", "act", "adam", "token_log_probs")
+OPERATIONS = ("gae", "loss.tokens", "act", "adam", "token_log_probs")
 SAY_EVERY_S = 5.0
 """Between two lines on how the text is learned."""
 

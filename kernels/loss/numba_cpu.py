@@ -3,20 +3,22 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastppo.kernels.loss.numba_categorical import categorical_kernel
-from fastppo.kernels.loss.numba_gaussian import gaussian
 from fastppo.kernels.loss.numba_rows import RowArguments
-from fastppo.kernels.loss.numba_vocab import vocab_kernel
 from fastppo.kernels.loss.spec import STATS
 from fastppo.kernels.loss.terms import Rows, Terms, Tokens
 from fastppo.kernels.tools.numba_memory import address, dense, empty
 
-__all__ = ["categorical", "gaussian", "tokens"]
-
+PARTS = {
+    "categorical": "fastppo.kernels.loss.numba_categorical",
+    "gaussian": "fastppo.kernels.loss.numba_gaussian",
+    "tokens": "fastppo.kernels.loss.numba_vocab",
+}
+"""Imported by the functions that need them: each compiles for seconds, and a run needs one."""
 WIDE = 128
 """Rows of more logits than this are computed along the row instead of across rows."""
 
@@ -37,6 +39,8 @@ def categorical(
     overwrite_logits: bool,
 ) -> tuple[Tensor, ...]:
     """Loss, STATS [6] and the gradients of logits and values, as `spec`, on the CPU."""
+    from fastppo.kernels.loss.numba_categorical import categorical_kernel
+
     batch_size, width = logits.shape
     heads = (width,) if nvec is None else nvec
     if width > WIDE:
@@ -65,6 +69,13 @@ def categorical(
     return arguments.loss, arguments.stats, d_logits, arguments.d_values
 
 
+def gaussian(*arguments: Any) -> tuple[Tensor, ...]:
+    """As `numba_gaussian.gaussian`."""
+    from fastppo.kernels.loss import numba_gaussian
+
+    return numba_gaussian.gaussian(*arguments)
+
+
 def tokens(
     logits: Tensor,
     new_values: Tensor,
@@ -81,6 +92,8 @@ def tokens(
     Args:
         heads: of a control task's many actions; None for one.
     """
+    from fastppo.kernels.loss.numba_vocab import vocab_kernel
+
     batch_size, width = logits.shape
     heads = (width,) if heads is None else heads
     sizes, z, choices = _head_sizes(heads), dense(logits), dense(actions.long())
