@@ -8,6 +8,7 @@ from fastppo.bench.report.numbers import count, seconds, share
 from fastppo.bench.report.table import Table, title
 
 READING = (
+    "of a language model a token is an env step, a response a game, and its score the return; "
     "final return: mean of the last 100 games of a run; of several seeds their median, and the "
     "least and the most; best evaluation: of those that a run made "
     "with --eval-interval; env steps/s: over the whole run, evaluations and logging left out."
@@ -86,5 +87,6 @@ def said(runs: Sequence[ResultFile]) -> str:
         of = f"{len(curves)} seeds" if len(curves) > 1 else "1 run"
         steps = count(median(curve["env_steps"] for curve in curves))
         got = "no game ended" if entry.value is None else f"return {count(entry.value.value)}"
-        parts.append(f"{entry.detail['env_id']}{name}: {got} after {steps} env steps ({of})")
+        unit = "tokens" if entry.detail["env_id"].startswith("tokens/") else "env steps"
+        parts.append(f"{entry.detail['env_id']}{name}: {got} after {steps} {unit} ({of})")
     return "; ".join(parts)

@@ -16,7 +16,7 @@ FILE = "samples.jsonl"
 
 
 class Samples:
-    """Keeps those of every `sample_interval` updates, and of the last one."""
+    """Keeps those of every `sample_interval` updates, of the first and of the last one."""
 
     def __init__(self, run: RunDir, config: TokenConfig, *, quiet: bool) -> None:
         self._path = run.path / FILE
@@ -30,7 +30,7 @@ class Samples:
             MachineError: the disk is full or gone.
         """
         interval = self._config.sample_interval
-        if not interval or (update % interval and update != self._config.num_updates):
+        if not interval or (update % interval and update not in (1, self._config.num_updates)):
             return
         lines = [json.dumps({"update": update} | sample) + "\n" for sample in samples[:KEPT]]
         try:

@@ -61,7 +61,7 @@ def test_a_run_leaves_what_a_run_of_train_leaves(token_run: Path) -> None:
 def test_samples_are_kept_as_text(token_run: Path) -> None:
     lines = [json.loads(line) for line in (token_run / "samples.jsonl").read_text().splitlines()]
 
-    assert sorted({line["update"] for line in lines}) == [3, 6]
+    assert sorted({line["update"] for line in lines}) == [1, 3, 6]
     assert all(line["prompt"].endswith(">") for line in lines)
     last = rows_of(token_run)[-1]["episode/return"]
     shown = [line["score"] for line in lines if line["update"] == 6]
@@ -241,7 +241,7 @@ def test_a_run_is_mirrored_and_reported(tmp_path: Path, command: Command) -> Non
     outcome = command("report", run, "--html", page)
 
     assert outcome.code == 0, outcome.err
-    for said in ("tokens reverse", "Exact match", "nats a token", "samples"):
+    for said in ("tokens reverse", "Exact match", "nats a token", "samples", " tokens (1 run)"):
         assert said in page.read_text()
     shown = command("report", run).out
     assert "update 6" in shown
