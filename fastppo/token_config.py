@@ -20,7 +20,7 @@ TASKS: dict[str, dict[str, Any]] = {
         total_timesteps=200 * 1024, num_envs=1024, num_steps=1, update_epochs=2,
         learning_rate=3e-4, kl_coef=0.5, norm_adv=False, pretrain_steps=150,
     ),
-    "tokens/reverse": dict(total_timesteps=300 * 256 * 7, num_steps=7, kl_coef=0.03),
+    "tokens/reverse": dict(total_timesteps=240 * 256 * 7, num_steps=7, kl_coef=0.03),
     "tokens/lipogram": dict(total_timesteps=60 * 256 * 32, num_steps=32, kl_coef=0.05),
 }  # fmt: skip
 """The defaults of each task, from the runs in docs/results.md."""
@@ -57,7 +57,7 @@ class TokenOptions(RunOptions):
     """bandit, reverse or lipogram."""
     seed: int = 1
     """Seed of text, weights, prompts, tokens and shuffles."""
-    total_timesteps: int = 300 * 256 * 7
+    total_timesteps: int = 240 * 256 * 7
     """Tokens of the whole run, padding behind short responses included; whole updates only."""
     num_envs: int = 256
     """Responses per update (B)."""
