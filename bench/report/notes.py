@@ -264,6 +264,13 @@ def _parity(pair: Mapping[str, Any]) -> str:
     return f"learning parity of {pair['impl']} {where}: {parity_verdict(pair)}: {why}"
 
 
+def _studied(study: Mapping[str, Any]) -> str:
+    """A study of learning that a rate's mark relies on, or would if it had passed."""
+    of = f"{study['seeds']} seeds, {study['created'][:10]}, revision {(study['sha'] or '-')[:7]}"
+    why = "".join(f"; {reason}" for reason in study["reasons"])
+    return f"learning parity of {study['impl']}, {study['task']}: {study['verdict']} ({of}){why}"
+
+
 def _peculiarities(run: ResultFile) -> list[str]:
     """What an implementation says of itself: equal work may still be another algorithm."""
     said = {
@@ -299,6 +306,7 @@ def reservations(run: ResultFile) -> list[str]:
         lines.append(
             f"learning not verified, so a rate may be of a trainer that learns less: {who}"
         )
+    lines += map(_studied, run.record.get("studies") or ())
     lines += [*_of_runs(run), *problems(run.entries), *unfinished(run.entries)]
     lines += [
         f"WRONG: {check['name']}: {check['reason']}" for check in run.checks if not check["passed"]

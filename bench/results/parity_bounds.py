@@ -59,7 +59,7 @@ def mean_steps(steps: ArrayLike, reached: ArrayLike) -> Bounds:
     return Bounds(mean, mean - off, mean + off)
 
 
-def restricted_mean(steps: ArrayLike, reached: ArrayLike, horizon: float) -> Bounds:
+def restricted_mean(steps: ArrayLike, reached: ArrayLike, horizon: ArrayLike) -> Bounds:
     """Mean of all runs, where one that never got there counts with the horizon.
 
     It is m + p (horizon - m), with m the mean of those that got there and p the share of those that
@@ -69,10 +69,10 @@ def restricted_mean(steps: ArrayLike, reached: ArrayLike, horizon: float) -> Bou
     Args:
         steps: [..., n] until the run got there.
         reached: [..., n] whether it did.
-        horizon: env steps of a whole run.
+        horizon: [...] env steps with which who never got there counts.
     """
-    there = np.asarray(reached, np.bool_)
-    arrived = mean_steps(np.minimum(steps, horizon), there)
+    there, horizon = np.asarray(reached, np.bool_), np.asarray(horizon, np.float64)
+    arrived = mean_steps(np.minimum(steps, horizon[..., None]), there)
     m, p = arrived.value, share((~there).sum(axis=-1), there.shape[-1])
     mean = m + p.value * (horizon - m)
     most, least = np.minimum(arrived.high, horizon), np.maximum(arrived.low, 0.0)

@@ -6,9 +6,11 @@ A file's own verdict may be by an older rule, or edited; its learning curves are
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from fastppo.bench.results import parity
+from fastppo.bench.results import parity, result
 from fastppo.bench.results.parity import Parity, Runs
 from fastppo.config import Config
 
@@ -75,14 +77,43 @@ def judged(ours: Runs, theirs: Runs | None, horizon: float) -> Parity:
     return parity.judge(ours, theirs, horizon)
 
 
-def verified(records: Iterable[Record], impl: str, config: Config | Mapping[str, Any]) -> bool:
-    """Whether the runs of learn records show that an implementation learns this configuration.
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What a learn record says of one implementation and configuration, judged anew."""
 
-    The study with the most seeds decides, so that a small one cannot be picked for its luck; and
-    one that failed is not outvoted.
+    seeds: int
+    parity: Parity
+    created: str
+    sha: str | None
+
+    @property
+    def verdict(self) -> str:
+        return self.parity.verdict
+
+    def told(self) -> dict[str, Any]:
+        """For a record that relies on it."""
+        return {
+            "seeds": self.seeds,
+            "verdict": self.verdict,
+            "reasons": [] if self.verdict == parity.PASSED else self.parity.reasons,
+            "created": self.created,
+            "sha": self.sha,
+        }
+
+
+def shipped() -> list[Record]:
+    """The studies that come with the package (`bench/parity`)."""
+    folder = Path(__file__).parent.parent / "parity"
+    return [result.read(path) for path in sorted(folder.glob("*.json"))]
+
+
+def studies(
+    records: Iterable[Record], impl: str, config: Config | Mapping[str, Any]
+) -> list[Study]:
+    """What learn records say of an implementation on this configuration, the largest study first.
 
     Args:
-        records: of kind learn, as `result.read` returns them; others are passed over.
+        records: as `result.read` returns them; those of another kind are passed over.
         impl: its name in the tables.
         config: of what is measured.
     """
@@ -95,13 +126,26 @@ def verified(records: Iterable[Record], impl: str, config: Config | Mapping[str,
         if entry["impl"] == impl and configuration_key(entry["learn"]["config"]) == key
         if (study := _study(record, entry)) is not None
     ]
-    most = max((seeds for seeds, _ in found), default=0)
-    largest = {verdict for seeds, verdict in found if seeds == most}
-    return largest == {"passed"} and all(verdict != "failed" for _, verdict in found)
+    return sorted(found, key=lambda study: -study.seeds)
 
 
-def _study(record: Record, entry: Record) -> tuple[int, str] | None:
-    """Seeds and verdict of one entry, judged anew; None where the base is not in the file."""
+def verified(records: Iterable[Record], impl: str, config: Config | Mapping[str, Any]) -> bool:
+    """Whether learn records show that an implementation learns a configuration; as `studies`."""
+    return show_learning(studies(records, impl, config))
+
+
+def show_learning(found: Sequence[Study]) -> bool:
+    """Whether studies of one implementation and configuration, the largest first, show it.
+
+    The study with the most seeds decides, so that a small one cannot be picked for its luck; and
+    one that failed is not outvoted.
+    """
+    largest = {one.verdict for one in found if one.seeds == found[0].seeds}
+    return largest == {parity.PASSED} and all(one.verdict != parity.FAILED for one in found)
+
+
+def _study(record: Record, entry: Record) -> Study | None:
+    """One entry judged anew; None where the base is not in the file."""
     base = (record.get("comparison") or {}).get("base")
     horizon = entry["learn"]["config"].get("total_timesteps")
     theirs = _entry(record, entry["id"], base)
@@ -109,7 +153,8 @@ def _study(record: Record, entry: Record) -> tuple[int, str] | None:
         return None
     ours = _runs(record, entry)
     against = None if entry["impl"] == base else _runs(record, theirs)
-    return ours.seeds, judged(ours, against, float(horizon)).verdict
+    found = judged(ours, against, float(horizon))
+    return Study(ours.seeds, found, str(record["created"]), record["code"]["sha"])
 
 
 def _entry(record: Record, task: str, impl: str | None) -> Record | None:

@@ -55,4 +55,4 @@ class Args(Outputs):
     parity: Annotated[
         tuple[Path, ...], Role.SOURCE, arg(metavar="F ...", help_behavior_hint="")
     ] = ()
-    """Results of `bench learn`: rates whose learning passed there are marked verified."""
+    """More results of `bench learn`: rates whose learning passed are marked verified."""

@@ -2,13 +2,14 @@
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastppo import signals
 from fastppo.bench.launch import implementations
 from fastppo.bench.launch.measure import BRIEF, FULL, Effort, Measurement
 from fastppo.bench.publish import keep, prepared, publish
-from fastppo.bench.recipes import workloads
+from fastppo.bench.recipes import label, workloads
 from fastppo.bench.report.data import run_of
 from fastppo.bench.report.ranking import too_slow
 from fastppo.bench.results import result
@@ -31,7 +32,10 @@ def run(args: Args) -> int:
     effort = _effort(args)
     chosen = implementations.parse(args.impl or [",".join(DEFAULT)])
     base = implementations.base_of(args.base, chosen, "measured")
-    parity = [result.read(path) for path in args.parity]
+    from fastppo.bench.results import parity_records  # takes scipy, which no --help needs
+
+    # the package's own count as any other's: the largest decides
+    learned = [*parity_records.shipped(), *(result.read(path) for path in args.parity)]
     args = prepared(args, "train")
     _pin(args.cores)
     recipe_names = args.recipe.split(",") if args.recipe else []
@@ -49,7 +53,7 @@ def run(args: Args) -> int:
                 measurement.run()
             finally:  # an interrupt keeps what was measured
                 with signals.held():
-                    _add(record, measurement, parity)
+                    _add(record, measurement, learned)
                     keep(record, args)
     finally:
         publish(record, args)
@@ -58,12 +62,17 @@ def run(args: Args) -> int:
     return 3 if record["failures"] else 0
 
 
-def _add(record: dict[str, Any], measurement: Measurement, parity: list[dict[str, Any]]) -> None:
-    from fastppo.bench.results.parity_records import verified
+def _add(
+    record: dict[str, Any], measurement: Measurement, learned: Sequence[Mapping[str, Any]]
+) -> None:
+    from fastppo.bench.results.parity_records import show_learning, studies
 
     def learning(name: str) -> str:
-        passed = verified(parity, name, measurement.config)
-        return "verified" if passed else "not verified"
+        found = studies(learned, name, measurement.config)
+        task = f"{measurement.config.env_id} {label(measurement.config)}"
+        kept = [{"impl": name, "task": task} | study.told() for study in found]
+        record.setdefault("studies", []).extend(kept)
+        return "verified" if show_learning(found) else "not verified"
 
     record["results"] += entries.entries(measurement, learning)
     record["failures"] += entries.failures(measurement)

@@ -149,18 +149,42 @@ def test_a_run_exactly_as_long_as_the_margin_gets_a_verdict() -> None:
     assert "--total-timesteps 60000 or more" in short.steps_to_threshold.reason
 
 
-def test_long_runs_leave_room_for_failures_that_were_not_seen() -> None:
-    """Ten times the base's steps each: 17% of seeds may fail unseen, 5.6% reach the margin."""
-    ours, base = runs(GOOD, [30e3] * SEEDS), runs(GOOD, [30e3] * SEEDS)
+def test_however_long_the_runs_a_failure_costs_three_times_the_bases_steps() -> None:
+    """By hand: 17% of 20 seeds may fail unseen, at (3 - 1) times 30k each: 1.34 at most."""
+    base = runs(GOOD, [30e3] * SEEDS)
 
-    found = verdict(ours, base, horizon=300e3)
+    for horizon in (90e3, 300e3, 3e6):
+        found = verdict(base, base, horizon=horizon)
+        assert found.verdict == "passed"
+        assert found.steps_to_threshold.estimate is not None
+        assert found.steps_to_threshold.estimate.high == pytest.approx(1 + 2 * 0.1684, abs=1e-3)
+
+
+def test_who_is_late_counts_as_one_that_never_gets_there() -> None:
+    """By hand: 18 seeds of 30k and two of 90k, whether they arrive at 91k, at 290k or never."""
+    base = runs(GOOD, [30e3] * SEEDS)
+
+    found = [
+        verdict(runs(GOOD, [30e3] * 18 + [late] * 2), base, horizon=300e3).steps_to_threshold
+        for late in (91e3, 290e3, -300e3)
+    ]
+
+    assert found[0] == found[1] == found[2]
+    assert found[0].estimate is not None
+    assert found[0].estimate.value == pytest.approx(1.2)
+    assert found[0].verdict == "cannot tell"
+
+
+def test_seeds_that_may_fail_unseen_are_told_with_how_many_would_show_it() -> None:
+    """The learner takes 1.3 times the base's steps: 17% of failures at 90k would reach 1.5."""
+    base = runs(GOOD, [30e3] * SEEDS)
+
+    found = verdict(runs(GOOD, [39e3] * SEEDS), base, horizon=300e3)
 
     assert found.verdict == found.steps_to_threshold.verdict == "cannot tell"
-    # 0.975 = 1 - (1 - 0.5 / 9) ** 64.6
+    # 0.975 = 1 - (1 - 6 / 51) ** 29.5
     assert "17% of seeds may yet fail" in found.steps_to_threshold.reason
-    assert "--seeds 65 or more, or shorter runs" in found.steps_to_threshold.reason
-    many = runs(GOOD, [30e3] * 65, repeat=13)
-    assert verdict(many, many, horizon=300e3).verdict == "passed"
+    assert "3 times the base's steps each: --seeds 30 or more" in found.steps_to_threshold.reason
 
 
 def test_a_base_that_does_not_learn_is_no_yardstick() -> None:

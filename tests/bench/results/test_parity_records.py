@@ -8,8 +8,15 @@ from typing import Any
 
 import pytest
 
+from fastppo.bench.recipes import workloads
 from fastppo.bench.results import parity_records, result
-from fastppo.bench.results.parity_records import configuration_key, runs_of, verified
+from fastppo.bench.results.parity_records import (
+    configuration_key,
+    runs_of,
+    shipped,
+    studies,
+    verified,
+)
 from fastppo.config import Config
 from fastppo.errors import UserError
 
@@ -169,3 +176,37 @@ def test_every_field_that_is_learned_is_in_the_key_and_no_other() -> None:
         same = configuration_key(values | {name: "another"}) == key
         assert same == (name in parity_records.NOT_LEARNED or name in left_out), name
     assert configuration_key(json.loads(json.dumps(values))) == key
+
+
+def test_the_studies_that_ship_are_whole_and_say_what_their_runs_say() -> None:
+    found = shipped()
+
+    assert len(found) >= 3
+    for one in found:
+        assert one["kind"] == "learn"
+        for pair in one["comparison"]["parity"]:
+            [entry] = [
+                e for e in one["results"] if (e["id"], e["impl"]) == (pair["id"], pair["impl"])
+            ]
+            config = Config.from_dict(entry["learn"]["config"])
+            [study] = studies([one], pair["impl"], config)
+            assert study.verdict == pair["verdict"]
+            assert study.parity.reasons == pair["reasons"]
+            assert study.seeds == len(entry["learn"]["curves"])
+
+
+def test_the_default_of_cartpole_is_verified_by_what_ships() -> None:
+    [config] = workloads(["CartPole-v1"], [])
+
+    assert verified(shipped(), "fastppo", config)
+    assert not verified(shipped(), "fastppo", replace(config, learning_rate=0.1))
+
+
+def test_a_study_that_settles_nothing_says_why() -> None:
+    [config] = workloads(["Pendulum-v1"], [])
+
+    [study] = studies(shipped(), "fastppo", config)
+
+    told = study.told()
+    assert told["verdict"] == "cannot tell"
+    assert any("env steps" in reason for reason in told["reasons"])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastppo import cli
 from fastppo.bench.results import parity_simulate as simulate
-from fastppo.bench.results.parity import Runs, combined, judge, weigh
+from fastppo.bench.results.parity import LATE, Runs, combined, judge, weigh
 from fastppo.bench.results.parity_simulate import BASE_STEPS, LEARNERS, Learner
 from fastppo.bench.results.simulation import ParityArgs
 
@@ -43,13 +43,13 @@ def test_an_equal_learner_is_hardly_ever_failed(learner: Learner) -> None:
 
 
 def test_rare_late_seeds_are_bounded_as_failures_are() -> None:
-    """A mean of 1.5 times the base's, by one seed in five that gets there just in time."""
+    """A restricted mean of 1.5 times the base's, by one seed in four that gets there too late."""
     rng, horizon = np.random.default_rng(3), 3.5 * BASE_STEPS
     for seeds in (20, 40):
         shape = TRIALS, seeds
         base = simulate.draw(EQUAL[0], 0.2, shape, rng)
         ours = simulate.draw(EQUAL[0], 0.2, shape, rng)
-        late = np.where(rng.random(shape) < 0.2, 0.999 * horizon, ours.steps)
+        late = np.where(rng.random(shape) < 0.25, 0.999 * horizon, ours.steps)
         said = verdicts(replace(ours, steps=late), base, horizon, seeds)
         assert np.mean(said == "passed") <= 0.05
 
@@ -64,8 +64,9 @@ def verdicts(ours: Runs, base: Runs, horizon: float, seeds: int) -> NDArray[np.s
 
 
 def test_twenty_seeds_pass_an_equal_learner_that_never_fails() -> None:
-    assert rates(EQUAL[0], 20, 0.2).passed > 0.9
-    assert rates(EQUAL[0], 20, 0.3).passed > 0.7
+    for equal in EQUAL[:3]:  # however long the runs: 3, 5 and 10 times the base's steps
+        assert rates(equal, 20, 0.2).passed > 0.95
+        assert rates(equal, 20, 0.3).passed > 0.75
     assert rates(EQUAL[0], 40, 0.3).passed > 0.99
     assert rates(EQUAL[0], 10).passed == 0
 
@@ -98,7 +99,7 @@ def test_a_simulated_learner_is_what_its_name_says() -> None:
     rng = np.random.default_rng(8)
     for learner in WRONG:
         drawn = simulate.draw(learner, 0.2, (50_000, 1), rng)
-        ratio = np.mean(drawn.steps) / BASE_STEPS
+        ratio = np.mean(np.minimum(drawn.steps, LATE * BASE_STEPS)) / BASE_STEPS
         if learner.name == "env steps 1.5 times":
             assert ratio == pytest.approx(1.5, rel=0.03)
         assert np.mean(drawn.reached) == pytest.approx(1 - learner.fails, abs=0.01)
