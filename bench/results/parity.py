@@ -293,27 +293,29 @@ def _steps(runs: Runs, base: Runs, horizon: float) -> Check:
         return _nothing(f"steps to threshold: {text}; raise --total-timesteps or lower --threshold")
     finding = steps(runs, base, horizon)
     text = f"env steps {_told(finding.found, '{:.3g}')} times the base's; {STEPS_MARGIN} allowed"
-    return _check(finding, text + _remedy(runs, base, _restriction(base, horizon), finding))
+    return _check(finding, text + _remedy(runs, base, horizon, finding))
 
 
-def _remedy(runs: Runs, base: Runs, restriction: Array, finding: Finding) -> str:
+def _remedy(runs: Runs, base: Runs, horizon: float, finding: Finding) -> str:
     """What would settle the ratio of env steps, where the runs at hand cannot; else nothing."""
     if finding.passed or finding.failed:
         return ""
-    horizon = float(restriction)
+    restriction = _restriction(base, horizon)
+    late = float(restriction)
     ours, theirs = (_restricted_mean(one, restriction).value for one in (runs, base))
     limit = STEPS_MARGIN * float(theirs)
-    if horizon <= limit:
-        return f"; --total-timesteps {math.ceil(limit)} or more would show it"
+    if late <= limit or math.isclose(late, limit):
+        longer = f"; --total-timesteps {math.ceil(limit)} or more would show it"
+        return longer if late == horizon else ""  # else half of the base's own seeds fail
     if not np.all(_in_time(runs, restriction)) or ours >= limit:
         return ""
     # seeds after which the failures that were not seen are too few to reach the margin
-    enough = math.log(TAIL) / math.log1p(-(limit - float(ours)) / (horizon - float(ours)))
+    enough = math.log(TAIL) / math.log1p(-(limit - float(ours)) / (late - float(ours)))
     if enough <= runs.seeds:
         return ""
     unseen = float(bounds.share(0, runs.seeds).high)
     return (
-        f"; {unseen:.0%} of seeds may yet fail, for {horizon / float(theirs):.2g} times the base's "
+        f"; {unseen:.0%} of seeds may yet fail, for {late / float(theirs):.2g} times the base's "
         f"steps each: --seeds {math.ceil(enough)} or more would show it"
     )
 
