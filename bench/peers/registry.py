@@ -89,6 +89,13 @@ PEERS = {
             alone="cleanrl==1.2.0",
         ),
         Peer(
+            "gymnax",
+            "gymnax",
+            ("gymnax==0.0.9", "jax==0.10.2", "jaxlib==0.10.2", "optax==0.2.8", "six==1.17.0",
+             *SHARED),
+            "PPO and environment in one JAX program, as PureJaxRL: other environments",
+        ),
+        Peer(
             "trl",
             "trl",
             ("trl==0.24.0", "transformers==4.57.6", *TORCH),

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import sbx
 from flax import linen
-from jax.extend.core import jaxprs_in_params
 
 from fastppo.bench import contract
 from fastppo.bench.peers.child import Task, serve
+from fastppo.bench.peers.jax_flops import product_flops
 from fastppo.bench.peers.sb3 import learn, make_vec_env, schedule
 
 ACTIVATIONS = {"tanh": linen.tanh, "relu": linen.relu, "elu": linen.elu, "silu": linen.silu}
@@ -51,24 +51,6 @@ def make_model(task: Task, vec_env: Any) -> Any:
         policy_kwargs=kwargs,
         seed=config.seed,
     )
-
-
-def product_flops(program: Any) -> int:
-    """Twice the multiply-adds of the matrix products and convolutions of a jaxpr."""
-    total = 0
-    for equation in program.eqns:
-        out = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            shape = equation.invars[0].aval.shape
-            total += 2 * out * math.prod(shape[axis] for axis in contracted)
-        elif equation.primitive.name == "conv_general_dilated":
-            out_channels = equation.params["dimension_numbers"].rhs_spec[0]
-            kernel = equation.invars[1].aval.shape
-            total += 2 * out * math.prod(kernel) // kernel[out_channels]
-        for inner in jaxprs_in_params(equation.params):
-            total += product_flops(inner)
-    return total
 
 
 def forward_flops(policy: Any, obs: Any) -> int:

@@ -26,6 +26,10 @@ ON_IMAGES = {
 }
 
 
+# Whose environments are its own.
+SERVES = {"gymnax": {"CartPole-v1"}}
+
+
 @pytest.fixture(params=registry.names())
 def peer(request: pytest.FixtureRequest) -> str:
     name = str(request.param)
@@ -60,6 +64,10 @@ def test_a_peer_does_the_work_it_is_asked_for_and_says_where_it_differs(
 
     code, events, stderr = run_peer(peer, config)
 
+    if env_id not in SERVES.get(peer, TASKS):
+        assert code == 3
+        assert events[0]["message"].startswith(f"env_id: '{env_id}' is not served by {peer}")
+        return
     assert code == 0, stderr[-2000:]
     assert [event["event"] for event in events] == ["ready"] + ["update"] * UPDATES
     assert [event["env_steps"] for event in events[1:]] == [config.batch_size] * UPDATES
@@ -81,6 +89,10 @@ def test_a_peer_takes_other_settings_of_the_same_work(peer: str, settings: dict[
 
     code, events, stderr = run_peer(peer, config)
 
+    if peer == "gymnax" and config.shared_trunk:
+        assert code == 3
+        assert events[0]["message"].startswith("shared_trunk: True is not to be had from gymnax")
+        return
     assert code == 0, stderr[-2000:]
     work = events[0]["work"]
     expected = manifest.of_trainer(config, spec_of(config), policy, policy)
