@@ -183,7 +183,8 @@ def find(folder: Path) -> list[Path]:
 
 
 def _resuming(path: Path, state: dict[str, Any]) -> str:
-    return f"{called()} {command_of(state['config']['env_id'])} --resume {path.parent.parent}"
+    env_id = state.get("config", {}).get("env_id", "")
+    return f"{called()} {command_of(env_id)} --resume {path.parent.parent}"
 
 
 def _problem(state: dict[str, Any]) -> str | None:

@@ -108,6 +108,7 @@ def _is_answer(found: Mapping[str, Any]) -> bool:
         texts
         and isinstance(answers, dict)
         and all(isinstance(one, dict) and isinstance(one.get("text"), str)
+                and (one.get("value") is None or isinstance(one["value"], int | float))
                 for one in answers.values())
         and isinstance(measured, dict)
         and all(isinstance(one, dict) and _is_measured(one) for one in measured.values())
@@ -118,11 +119,13 @@ def _is_measured(one: Mapping[str, Any]) -> bool:
     seconds, peaks = one.get("seconds"), one.get("peak_bytes")
     if not isinstance(seconds, dict) or not isinstance(peaks, dict):
         return False
-    lists = [seconds.get(way) for way in ("library", "eager")]
-    return all(
-        isinstance(values, list) and values and all(isinstance(x, float) and x > 0 for x in values)
-        for values in lists
-    ) and all(isinstance(peaks.get(way), int) for way in ("library", "eager"))
+    ours, theirs = (seconds.get(way) for way in ("library", "eager"))
+    if not isinstance(ours, list) or not isinstance(theirs, list) or len(ours) != len(theirs):
+        return False
+    timed = bool(ours) and all(isinstance(x, float) and x > 0 for x in (*ours, *theirs))
+    return timed and all(
+        isinstance(peaks.get(way), int) and peaks[way] > 0 for way in ("library", "eager")
+    )
 
 
 def _entries(name: str, answer: Mapping[str, Any]) -> list[dict[str, Any]]:

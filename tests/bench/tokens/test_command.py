@@ -86,12 +86,23 @@ ANSWER = {
 }
 
 
+UNEVEN = {
+    "measured": {
+        "loss": {
+            "seconds": {"library": [0.1], "eager": [0.1, 0.2]},
+            "peak_bytes": {"library": 1, "eager": 1},
+        }
+    }
+}
+
+
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
         ("echo no torch here >&2; exit 1", "ended with exit code 1 and no answer: no torch here"),
         ("echo '{\"version\": 1}'", "ended with exit code 0 and no answer"),
         ("echo nonsense", "ended with exit code 0 and no answer"),
+        (f"echo '{json.dumps(ANSWER | UNEVEN)}'", "ended with exit code 0 and no answer"),
         ("kill -9 $$", "and no answer: said nothing"),
     ],
 )
