@@ -119,74 +119,24 @@ def make_optimizer(config: Config) -> Any:
     return adam if clip is None else optax.chain(clip, adam)
 
 
-def make_update(config: Config, env: Any, env_params: Any) -> Callable[[State], Any]:
-    """One update as a function to compile: state to state, games that ended, their returns."""
-    read = partial(forward, activation=ACTIVATIONS[config.activation])
-    optimizer = make_optimizer(config)
-    gamma, decay = config.gamma, config.gamma * config.gae_lambda
+class Program:
+    """An update, for JAX to compile.
 
-    def normalised(obs: jax.Array, moments: Moments) -> jax.Array:
-        if not config.norm_obs:
-            return obs
-        scaled = (obs - moments.mean) / jnp.sqrt(moments.var + 1e-8)
-        return jnp.clip(scaled, -config.obs_clip, config.obs_clip)
+    Args:
+        env, env_params: as `gymnax.make` gives them.
+    """
 
-    def step(state: State, _: None) -> tuple[State, Row]:
-        key, act_key, env_key = jax.random.split(state.key, 3)
-        seen = state.obs_moments.add(state.obs) if config.norm_obs else state.obs_moments
-        obs = normalised(state.obs, seen)
-        log_probs, value = read(state.parameters, obs)
-        action = jax.random.categorical(act_key, log_probs)
-        log_prob = jnp.take_along_axis(log_probs, action[:, None], 1)[:, 0]
-        keys = jax.random.split(env_key, config.num_envs)
-        after, envs, reward, done, _ = jax.vmap(env.step, (0, 0, 0, None))(
-            keys, state.envs, action, env_params
-        )
-        returns = state.returns + reward
-        discounted, return_moments = state.discounted * gamma + reward, state.return_moments
-        learned = jnp.sign(reward) if config.sign_reward else reward
-        if config.norm_reward:
-            return_moments = return_moments.add(discounted)
-            learned = reward / jnp.sqrt(return_moments.var + 1e-8)
-            learned = jnp.clip(learned, -config.reward_clip, config.reward_clip)
-        alive = 1.0 - done
-        row = Row(obs, action, log_prob, value, learned, done, returns * done)
-        kept = state._replace(
-            envs=envs, obs=after, obs_moments=seen, return_moments=return_moments,
-            discounted=discounted * alive, returns=returns * alive, key=key,
-        )  # fmt: skip
-        return kept, row
+    def __init__(self, config: Config, env: Any, env_params: Any) -> None:
+        self.config, self.env, self.env_params = config, env, env_params
+        self.read = partial(forward, activation=ACTIVATIONS[config.activation])
+        self.optimizer = make_optimizer(config)
 
-    def advantages(rows: Row, last: jax.Array) -> jax.Array:
-        def back(carry: tuple[jax.Array, jax.Array], row: Row) -> Any:
-            running, after = carry
-            alive = 1.0 - row.done
-            running = row.reward + gamma * after * alive - row.value + decay * alive * running
-            return (running, row.value), running
-
-        found: jax.Array = jax.lax.scan(back, (jnp.zeros_like(last), last), rows, reverse=True)[1]
-        return found
-
-    def loss(parameters: Parameters, batch: tuple[Row, jax.Array, jax.Array], clip: Any) -> Any:
-        rows, advantage, target = batch
-        log_probs, value = read(parameters, rows.obs)
-        log_prob = jnp.take_along_axis(log_probs, rows.action[:, None], 1)[:, 0]
-        if config.norm_adv:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        ratio = jnp.exp(log_prob - rows.log_prob)
-        clipped = jnp.clip(ratio, 1 - clip, 1 + clip)
-        policy = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
-        error = (value - target) ** 2
-        if config.clip_vloss:
-            near = rows.value + jnp.clip(value - rows.value, -clip, clip)
-            error = jnp.maximum(error, (near - target) ** 2)
-        entropy = -(jnp.exp(log_probs) * log_probs).sum(-1).mean()
-        return policy + config.vf_coef * 0.5 * error.mean() - config.ent_coef * entropy
-
-    def update(state: State) -> Any:
-        state, rows = jax.lax.scan(step, state, None, config.num_steps)
-        last = read(state.parameters, normalised(state.obs, state.obs_moments))[1]
-        advantage = advantages(rows, last)
+    def update(self, state: State) -> Any:
+        """The next state, the number of games that ended, and the sum of their returns."""
+        config = self.config
+        state, rows = jax.lax.scan(self._step, state, None, config.num_steps)
+        last = self.read(state.parameters, self._normalised(state.obs, state.obs_moments))[1]
+        advantage = self._advantages(rows, last)
         whole = (rows, advantage, advantage + rows.value)
         whole = jax.tree.map(lambda x: x.reshape(config.batch_size, *x.shape[2:]), whole)
         left = 1.0 - state.update / config.num_updates
@@ -196,8 +146,8 @@ def make_update(config: Config, env: Any, env_params: Any) -> Callable[[State], 
         def minibatch(carry: tuple[Parameters, Any], rows: jax.Array) -> Any:
             parameters, adam = carry
             batch = jax.tree.map(lambda x: x[rows], whole)
-            gradient = jax.grad(loss)(parameters, batch, clip)
-            change, adam = optimizer.update(gradient, adam)
+            gradient = jax.grad(self._loss)(parameters, batch, clip)
+            change, adam = self.optimizer.update(gradient, adam)
             stepped = jax.tree.map(lambda p, d: p - rate * d, parameters, change)
             return (stepped, adam), None
 
@@ -212,7 +162,69 @@ def make_update(config: Config, env: Any, env_params: Any) -> Callable[[State], 
         after = state._replace(parameters=parameters, adam=adam, key=key, update=state.update + 1)
         return after, rows.done.sum(), rows.game.sum()
 
-    return update
+    def _normalised(self, obs: jax.Array, moments: Moments) -> jax.Array:
+        if not self.config.norm_obs:
+            return obs
+        scaled = (obs - moments.mean) / jnp.sqrt(moments.var + 1e-8)
+        return jnp.clip(scaled, -self.config.obs_clip, self.config.obs_clip)
+
+    def _step(self, state: State, _: None) -> tuple[State, Row]:
+        config = self.config
+        key, act_key, env_key = jax.random.split(state.key, 3)
+        seen = state.obs_moments.add(state.obs) if config.norm_obs else state.obs_moments
+        obs = self._normalised(state.obs, seen)
+        log_probs, value = self.read(state.parameters, obs)
+        action = jax.random.categorical(act_key, log_probs)
+        log_prob = jnp.take_along_axis(log_probs, action[:, None], 1)[:, 0]
+        keys = jax.random.split(env_key, config.num_envs)
+        after, envs, reward, done, _info = jax.vmap(self.env.step, (0, 0, 0, None))(
+            keys, state.envs, action, self.env_params
+        )
+        returns = state.returns + reward
+        discounted, return_moments = state.discounted * config.gamma + reward, state.return_moments
+        learned = jnp.sign(reward) if config.sign_reward else reward
+        if config.norm_reward:
+            return_moments = return_moments.add(discounted)
+            learned = reward / jnp.sqrt(return_moments.var + 1e-8)
+            learned = jnp.clip(learned, -config.reward_clip, config.reward_clip)
+        alive = 1.0 - done
+        row = Row(obs, action, log_prob, value, learned, done, returns * done)
+        kept = state._replace(
+            envs=envs, obs=after, obs_moments=seen, return_moments=return_moments,
+            discounted=discounted * alive, returns=returns * alive, key=key,
+        )  # fmt: skip
+        return kept, row
+
+    def _advantages(self, rows: Row, last: jax.Array) -> jax.Array:
+        gamma, decay = self.config.gamma, self.config.gamma * self.config.gae_lambda
+
+        def back(carry: tuple[jax.Array, jax.Array], row: Row) -> Any:
+            running, after = carry
+            alive = 1.0 - row.done
+            running = row.reward + gamma * after * alive - row.value + decay * alive * running
+            return (running, row.value), running
+
+        found: jax.Array = jax.lax.scan(back, (jnp.zeros_like(last), last), rows, reverse=True)[1]
+        return found
+
+    def _loss(
+        self, parameters: Parameters, batch: tuple[Row, jax.Array, jax.Array], clip: Any
+    ) -> Any:
+        config = self.config
+        rows, advantage, target = batch
+        log_probs, value = self.read(parameters, rows.obs)
+        log_prob = jnp.take_along_axis(log_probs, rows.action[:, None], 1)[:, 0]
+        if config.norm_adv:
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        ratio = jnp.exp(log_prob - rows.log_prob)
+        clipped = jnp.clip(ratio, 1 - clip, 1 + clip)
+        policy = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
+        error = (value - target) ** 2
+        if config.clip_vloss:
+            near = rows.value + jnp.clip(value - rows.value, -clip, clip)
+            error = jnp.maximum(error, (near - target) ** 2)
+        entropy = -(jnp.exp(log_probs) * log_probs).sum(-1).mean()
+        return policy + config.vf_coef * 0.5 * error.mean() - config.ent_coef * entropy
 
 
 def train(task: Task, report: contract.Reporter) -> None:
@@ -243,14 +255,13 @@ def train(task: Task, report: contract.Reporter) -> None:
         key=keys[2],
         update=jnp.asarray(0),
     )
-    update = jax.jit(make_update(config, env, env_params), donate_argnums=0)
-    read = partial(forward, activation=ACTIVATIONS[config.activation])
-    program = jax.make_jaxpr(read)(parameters, obs[:1])
+    program = Program(config, env, env_params)
+    forward_pass = jax.make_jaxpr(program.read)(parameters, obs[:1])
     work = task.work(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(parameters)),
-        forward_flops=product_flops(program.jaxpr),
+        forward_flops=product_flops(forward_pass.jaxpr),
     )
-    compiled = update.lower(state).compile()
+    compiled = jax.jit(program.update, donate_argnums=0).lower(state).compile()
     report.ready(work, task.info(version("gymnax"), NOTES))
     for _ in range(config.num_updates):
         state, games, total = compiled(state)

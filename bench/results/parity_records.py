@@ -78,7 +78,7 @@ def judged(ours: Runs, theirs: Runs | None, horizon: float) -> Parity:
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class JudgedStudy:
     """What a learn record says of one implementation and configuration, judged anew."""
 
     seeds: int
@@ -109,7 +109,7 @@ def shipped() -> list[Record]:
 
 def studies(
     records: Iterable[Record], impl: str, config: Config | Mapping[str, Any]
-) -> list[Study]:
+) -> list[JudgedStudy]:
     """What learn records say of an implementation on this configuration, the largest study first.
 
     Args:
@@ -134,7 +134,7 @@ def verified(records: Iterable[Record], impl: str, config: Config | Mapping[str,
     return show_learning(studies(records, impl, config))
 
 
-def show_learning(found: Sequence[Study]) -> bool:
+def show_learning(found: Sequence[JudgedStudy]) -> bool:
     """Whether studies of one implementation and configuration, the largest first, show it.
 
     The study with the most seeds decides, so that a small one cannot be picked for its luck; and
@@ -144,7 +144,7 @@ def show_learning(found: Sequence[Study]) -> bool:
     return largest == {parity.PASSED} and all(one.verdict != parity.FAILED for one in found)
 
 
-def _study(record: Record, entry: Record) -> Study | None:
+def _study(record: Record, entry: Record) -> JudgedStudy | None:
     """One entry judged anew; None where the base is not in the file."""
     base = (record.get("comparison") or {}).get("base")
     horizon = entry["learn"]["config"].get("total_timesteps")
@@ -154,7 +154,7 @@ def _study(record: Record, entry: Record) -> Study | None:
     ours = _runs(record, entry)
     against = None if entry["impl"] == base else _runs(record, theirs)
     found = judged(ours, against, float(horizon))
-    return Study(ours.seeds, found, str(record["created"]), record["code"]["sha"])
+    return JudgedStudy(ours.seeds, found, str(record["created"]), record["code"]["sha"])
 
 
 def _entry(record: Record, task: str, impl: str | None) -> Record | None:
