@@ -203,28 +203,27 @@ class Made:
 
 def _make(config: TokenConfig) -> tuple[LanguageModel, Vocabulary, Task]:
     """The model, its vocabulary and the task."""
+    model: LanguageModel
+    vocabulary: Vocabulary
     if config.model is not None:
         from fastppo.tokens.hugging_face import load  # only who has such a model has transformers
 
         model, vocabulary = load(config.model)
-        return model, vocabulary, make_task(config, None, len(vocabulary))
-    text = None if config.text is None else _read_text(config.text)
-    characters = Characters(make_task(config, text, 0).text())
-    task = make_task(config, text, len(characters))
-    longest = max(len(task.prompt(number)) for number in range(config.num_envs))
-    if longest + config.num_steps > config.context:
+        task = make_task(config, None, len(vocabulary))
+    else:
+        text = None if config.text is None else _read_text(config.text)
+        vocabulary = Characters(make_task(config, text, 0).text())
+        task = make_task(config, text, len(vocabulary))
+        sizes = dict(layers=config.layers, width=config.width, heads=config.heads)
+        model = GPT(len(vocabulary), context=config.context, **sizes)
+    prompts = [vocabulary.encode(task.prompt(number)) for number in range(config.num_envs)]
+    longest = max(map(len, prompts))
+    if model.context is not None and longest + config.num_steps > model.context:
         raise UserError(
-            f"num_steps: {config.num_steps} behind prompts of {longest} characters do not fit into "
-            f"context = {config.context}; lower num_steps or raise context"
+            f"num_steps: {config.num_steps} behind prompts of {longest} tokens do not fit into the "
+            f"model's context of {model.context}; lower num_steps or take a longer context"
         )
-    gpt = GPT(
-        len(characters),
-        layers=config.layers,
-        width=config.width,
-        heads=config.heads,
-        context=config.context,
-    )
-    return gpt, characters, task
+    return model, vocabulary, task
 
 
 def _absolute(path: str | None) -> str | None:

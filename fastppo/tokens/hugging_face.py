@@ -48,6 +48,7 @@ class HuggingFaceModel(LanguageModel):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.context = getattr(model.config, "max_position_embeddings", None)
         self.value = nn.Linear(model.config.hidden_size, 1)
         nn.init.zeros_(self.value.weight)
         nn.init.zeros_(self.value.bias)

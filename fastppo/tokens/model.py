@@ -12,6 +12,9 @@ class LanguageModel(nn.Module):
     or behind the last token that was read, is never attended to.
     """
 
+    context: int | None
+    """The most tokens of a row; None where there is no such limit."""
+
     def forward(self, tokens: Tensor, start: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """Reads whole rows.
 

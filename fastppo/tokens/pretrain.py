@@ -37,7 +37,7 @@ def pretrain(
     """
     device = model.head.weight.device
     tokens = torch.tensor(vocabulary.encode(text), device=device)
-    length = model.context
+    length = config.context
     starts = torch.arange(max(0, len(tokens) - length), device=device)
     if by_line and len(starts):
         starts = starts[(tokens[starts - 1] == vocabulary.end) | (starts == 0)]

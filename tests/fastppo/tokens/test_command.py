@@ -160,7 +160,7 @@ def test_a_text_of_ones_own(tmp_path: Path, command: Command) -> None:
          "num_minibatches: 7 does not divide num_envs = 256"),
         (["reverse", "--heads", "3"], "heads: 3 does not divide width = 128"),
         (["reverse", "--num-steps", "99"],
-         "num_steps: 99 behind prompts of 6 characters do not fit into context = 64"),
+         "num_steps: 99 behind prompts of 6 tokens do not fit into the model's context of 64"),
         (["reverse", "--text", "README"], "text: "),
         (["bandit", "--num-steps", "2"], "num_steps: 2 must be 1"),
         (["bandit", "--kl-coef", "0"], "kl_coef: 0.0 must be above 0 for a bandit"),
