@@ -132,7 +132,8 @@ def test_a_folder_that_is_no_causal_model_is_one_line(
     (empty / "config.json").write_text("not json")
     assert "holds no causal model and tokenizer (" in said(empty)
     assert "holds no model" in said(tmp_path / "nowhere")
-    assert "do not fit into the model's context of 32" in said(folder, "--num-steps", 30)
+    long = ["--num-steps", 30, "--total-timesteps", 4800]
+    assert "do not fit into the model's context of 32" in said(folder, *long)
     text = tmp_path / "text"
     text.write_text("a")
     assert "is for the GPT; leave it or model out" in said(folder, "--padding", "right")
