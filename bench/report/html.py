@@ -151,6 +151,8 @@ def _section(number: int, run: ResultFile, drawn: Sequence[Sequence[Chart]]) -> 
         parts = [
             PagePart("Time against size", together, [t for p in parts for t in p.tables], [], [])
         ]
+    if run.kind == "tokens":
+        parts = []  # it has no charts: its tables say it all
     return Section(
         f"run-{number + 1}",
         KINDS[run.kind],

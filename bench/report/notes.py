@@ -29,6 +29,7 @@ from fastppo.bench.report.tables_runs import READING as RUNS_READING
 from fastppo.bench.report.tables_runs import said, unfinished
 from fastppo.bench.report.tables_static import LEGENDS, problems
 from fastppo.bench.report.tables_tokens import READING as TOKENS_READING
+from fastppo.bench.report.tables_tokens import answered
 from fastppo.bench.results.intervals import heading
 
 OURS = "fastppo"
@@ -41,6 +42,7 @@ def sentences(runs: Sequence[ResultFile]) -> list[str]:
     parts += [said(runs), _rates(runs), _learning(runs), _correctness(runs), _kernels(runs)]
     parts += [_settings(runs)]
     parts += [_compiled(runs), _gated(runs), _recorded(runs)]
+    parts.append(answered(entry for run in runs for entry in run.entries))
     parts += [
         f"{entry.detail['env_id']} is bound by {entry.detail['bound']}"
         for run in runs

@@ -33,6 +33,24 @@ def tokens(groups: Sequence[Group], narrow: bool) -> Iterable[Table]:
             yield Table(name, ("time", "times eager", "peak", "of eager's"), rows)
 
 
+def answered(entries: Iterable[Entry]) -> str:
+    """How many libraries answered, and agree, in a sentence; empty where none was asked."""
+    asked = [one.detail["answers"] for one in entries if one.id == "tokens/answers"]
+    if not asked:
+        return ""
+    questions = dict.fromkeys(name for answers in asked for name in answers)
+    alike = sum(
+        len({answers[name]["text"] for answers in asked if name in answers}) == 1
+        for name in questions
+    )
+    if len(asked) == 1:
+        return f"1 library answered {len(questions)} questions on tokens"
+    return (
+        f"{len(asked)} libraries answered {len(questions)} questions on tokens; on {alike} of them "
+        "those that have a function for it agree"
+    )
+
+
 def _answers(entries: Sequence[Entry]) -> Table:
     """Who gives which answer: a matrix of sentences would fit no window."""
     rows: list[tuple[str, ...]] = []

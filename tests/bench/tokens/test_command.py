@@ -10,6 +10,7 @@ import pytest
 
 from fastppo.bench.peers import registry
 from fastppo.bench.report.data import run_of
+from fastppo.bench.report.notes import sentences
 from fastppo.bench.report.tables import tables
 from fastppo.bench.results import result
 from fastppo.cli import main
@@ -163,6 +164,11 @@ def test_who_gives_which_answer() -> None:
     made = result.new("tokens", [entry("a", q="x", r="y"), entry("b", q="z"), entry("c", q="x")])
     [table] = tables(run_of(made))
 
+    said = sentences([run_of(made)])
+    assert said == [
+        "3 libraries answered 2 questions on tokens; on 1 of them those that have a function for "
+        "it agree."
+    ]
     assert table.rows[:7] == [
         ("q",), ("  x", "a, c"), ("  z", "b"),
         ("r",), ("  y", "a"), ("  it has no function for that", "b, c"), ("versions",),
