@@ -12,7 +12,6 @@ from fastppo.config import Config
 from fastppo.devices import check_backend, resolve_device, set_precision
 from fastppo.engines import choose, make_engine, operations
 from fastppo.envs import VecEnv
-from fastppo.errors import Diverged
 from fastppo.kernels import api
 from fastppo.normalize import ObsNormalizer, RewardScaler
 from fastppo.own_envs import OwnEnvs
@@ -119,18 +118,6 @@ class Trainer:
             self.rollout.update_obs_statistics()
             host_stats = stats.to_host()
         return self._metrics(host_stats)
-
-    def check_diverged(self) -> None:
-        """Raises once as many optimizer steps were skipped as `max_skipped_steps` allows.
-
-        Raises:
-            Diverged: the parameters are those of the last good step, fit to be saved.
-        """
-        if self.skipped_steps >= self.config.max_skipped_steps:
-            raise Diverged(
-                f"max_skipped_steps: {self.skipped_steps} optimizer steps had a loss or gradient "
-                "that is not finite; lower learning_rate, or look at the rewards and observations"
-            )
 
     def collect(self) -> None:
         """Fills the rollout: T steps of N environments, advantages and returns."""

@@ -11,16 +11,14 @@ from fastppo.config import Options, WandbMode
 from fastppo.paths import Folder, Role
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainArgs(Options):
-    """Train PPO on an EnvPool task. Defaults are those of the preset that fits the environment."""
-
-    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {**Options.groups, "run": ("run_dir",)}
+@dataclass(frozen=True, kw_only=True)  # no slots: beside a base that has fields, too
+class RunArgs:
+    """What every command takes that trains."""
 
     run_dir: Folder = None
-    """Folder of the run; default: runs/<env>-<seed>-<stamp>."""
+    """Folder of the run; default: runs/<task>-<seed>-<stamp>."""
     resume: Annotated[Path | None, Role.SOURCE, tyro.conf.arg(metavar="RUN_DIR")] = None
-    """Go on from the newest checkpoint of this run; takes no ENV_ID and no settings."""
+    """Go on from the newest checkpoint of this run; takes no task and no settings."""
     config: Annotated[Path | None, Role.SOURCE, tyro.conf.arg(metavar="F")] = None
     """Settings from a TOML, YAML or JSON file, such as a run's config.json; flags go before it."""
     seeds: int = 1
@@ -31,6 +29,13 @@ class TrainArgs(Options):
     """Show no progress."""
     show_config: bool = False
     """Print every resolved setting as JSON and stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainArgs(Options, RunArgs):
+    """Train PPO on an EnvPool task. Defaults are those of the preset that fits the environment."""
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {**Options.groups, "run": ("run_dir",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

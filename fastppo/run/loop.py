@@ -1,5 +1,6 @@
 """A learner's updates, one after another: logged, mirrored, shown and saved, however they end."""
 
+import json
 import shlex
 import time
 from collections.abc import Callable
@@ -8,7 +9,8 @@ from typing import Any, Protocol
 
 from fastppo import signals, streams
 from fastppo.config import RunConfig
-from fastppo.errors import Diverged, Interrupted, MachineError
+from fastppo.errors import Diverged, Interrupted, MachineError, UserError
+from fastppo.run.args import RunArgs
 from fastppo.run.progress import Progress
 from fastppo.run.rundir import RunDir
 from fastppo.signals import StopRequest
@@ -35,15 +37,32 @@ class Learner(Protocol):
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
 
-    def check_diverged(self) -> None:
-        """Raises Diverged once too many steps were not finite."""
-
     def close(self) -> None:
         """Lets go of what outlives the process's memory."""
 
 
 Hook = Callable[[dict[str, Any]], dict[str, Any]]
 """Takes the metrics of an update, off the clock of its rates; returns more of them."""
+
+
+def begin(args: RunArgs, config: RunConfig, start: Callable[[], object]) -> int:
+    """Shows the settings, or trains several seeds in processes of their own, or starts one run.
+
+    Returns:
+        The exit code.
+    """
+    if args.seeds < 1:
+        raise UserError(f"seeds: {args.seeds} must be above 0")
+    if args.show_config:
+        streams.needed()
+        print(json.dumps(config.to_dict(), indent=2))
+    elif args.seeds > 1:
+        from fastppo.run import seeds  # takes rich's tables
+
+        return seeds.train(config, args.run_dir, count=args.seeds, jobs=args.jobs, quiet=args.quiet)
+    else:
+        start()
+    return 0
 
 
 def run(
@@ -118,10 +137,23 @@ def _loop(
         progress.show(metrics)
         after_logged(metrics)
         logging_s = time.perf_counter() - logged_from
-        learner.check_diverged()
+        check_diverged(metrics["skipped_steps"], config)
         if learner.update % config.checkpoint_interval == 0:
             save()
     save()
+
+
+def check_diverged(skipped_steps: int, config: RunConfig) -> None:
+    """Raises once as many optimizer steps were skipped as `max_skipped_steps` allows.
+
+    Raises:
+        Diverged: the parameters are those of the last good step, fit to be saved.
+    """
+    if skipped_steps >= config.max_skipped_steps:
+        raise Diverged(
+            f"max_skipped_steps: {skipped_steps} optimizer steps had a loss or gradient that is "
+            "not finite; lower learning_rate, or look at the rewards and observations"
+        )
 
 
 def say_next(config: RunConfig, run_dir: RunDir, *, evaluates: bool) -> None:

@@ -1,6 +1,5 @@
 """One `fastppo train`: a trainer, its run directory, its trackers, and how they end together."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,18 +45,7 @@ def run(args: TrainArgs) -> int:
         resume(args.resume, quiet=args.quiet)
         return 0
     config = settings.checked(args, Config)
-    if args.seeds < 1:
-        raise UserError(f"seeds: {args.seeds} must be above 0")
-    if args.show_config:
-        streams.needed()
-        print(json.dumps(config.to_dict(), indent=2))
-    elif args.seeds > 1:
-        from fastppo.run import seeds
-
-        return seeds.train(config, args.run_dir, count=args.seeds, jobs=args.jobs, quiet=args.quiet)
-    else:
-        start(config, args.run_dir, quiet=args.quiet)
-    return 0
+    return loop.begin(args, config, lambda: start(config, args.run_dir, quiet=args.quiet))
 
 
 def start(

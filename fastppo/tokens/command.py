@@ -1,7 +1,6 @@
 """`fastppo tokens`: a model that has learned a text, and the run in which PPO changes it."""
 
 import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,18 +51,7 @@ def run(args: TokenArgs) -> int:
     # a run may be resumed from another folder
     args = replace(args, model=_absolute(args.model), text=_absolute(args.text))
     config = settings.checked(args, TokenConfig)
-    if args.seeds < 1:
-        raise UserError(f"seeds: {args.seeds} must be above 0")
-    if args.show_config:
-        streams.needed()
-        print(json.dumps(config.to_dict(), indent=2))
-    elif args.seeds > 1:
-        from fastppo.run import seeds
-
-        return seeds.train(config, args.run_dir, count=args.seeds, jobs=args.jobs, quiet=args.quiet)
-    else:
-        start(config, args.run_dir, quiet=args.quiet)
-    return 0
+    return loop.begin(args, config, lambda: start(config, args.run_dir, quiet=args.quiet))
 
 
 def start(config: TokenConfig, run_dir: Path | None, *, quiet: bool) -> Path:

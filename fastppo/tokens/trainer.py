@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from fastppo import checkpoint, flat, randomness
 from fastppo.adam import FlatAdam
-from fastppo.errors import Diverged
 from fastppo.kernels import api
 from fastppo.timing import PhaseTimer
 from fastppo.token_config import TokenConfig
@@ -294,18 +293,6 @@ class TokenTrainer:
             for model in (self.policy, self.reference)
         )
         return task.distance(ours, other, self.config.kl_coef)
-
-    def check_diverged(self) -> None:
-        """Raises once as many optimizer steps were skipped as `max_skipped_steps` allows.
-
-        Raises:
-            Diverged: the parameters are those of the last good step, fit to be saved.
-        """
-        if self.skipped_steps >= self.config.max_skipped_steps:
-            raise Diverged(
-                f"max_skipped_steps: {self.skipped_steps} optimizer steps had a loss or gradient "
-                "that is not finite; lower learning_rate"
-            )
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds; the model that the policy is held to is kept once, elsewhere."""

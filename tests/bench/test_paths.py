@@ -64,7 +64,7 @@ WRITING = [
 
 
 def test_every_command_is_in_the_table_and_described() -> None:
-    shared = {"Options", "Outputs", "SimulationArgs"}
+    shared = {"Options", "Outputs", "RunArgs", "SimulationArgs"}
     classes = {
         f"{name}:{node.name}": node
         for name, text in sources()

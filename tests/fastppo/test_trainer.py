@@ -15,6 +15,7 @@ from fastppo import trainer as module
 from fastppo.config import Config
 from fastppo.envs import StepResult
 from fastppo.errors import Diverged
+from fastppo.run import loop
 from fastppo.tasks import describe
 from fastppo.trainer import Trainer
 
@@ -219,7 +220,7 @@ def test_too_many_skipped_steps_stop_the_run_with_good_parameters() -> None:
 
         assert run.run_update()["skipped_steps"] == 8
         with pytest.raises(Diverged, match=r"max_skipped_steps: 8 optimizer steps"):
-            run.check_diverged()
+            loop.check_diverged(run.skipped_steps, run.config)
 
         assert torch.equal(run.engine.optimizer.parameter, before)
         assert run.update == 1

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastppo import checkpoint, randomness
 from fastppo.errors import Diverged
+from fastppo.run import loop
 from fastppo.signals import StopRequest
 from fastppo.tokens import command
 from fastppo.tokens.sample import lay_out, sample
@@ -171,7 +172,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted() -> None:
     assert metrics["skipped_steps"] == 4
     assert torch.equal(before, trainer.optimizer.parameter)
     with pytest.raises(Diverged, match="max_skipped_steps: 4 optimizer steps"):
-        trainer.check_diverged()
+        loop.check_diverged(trainer.skipped_steps, trainer.config)
 
 
 def test_target_kl_ends_an_update_early() -> None:
