@@ -65,7 +65,14 @@ def run(case: Case, backend: str, dtype: torch.dtype = torch.float32) -> Result:
     return loss.detach(), stats, grads
 
 
-def assert_same(actual: Result, expected: Result) -> None:
+def divisor(case: Case) -> float:
+    """What the sums over rows were divided by: times that, a row's gradient is its own again."""
+    normalizer, valid = case.options["normalizer"], case.constants.get("valid")
+    rows = len(case.constants["advantages"]) if valid is None else int(valid.sum())
+    return float(normalizer) if normalizer is not None else max(1.0, float(rows))
+
+
+def assert_same(actual: Result, expected: Result, divided_by: float | None = None) -> None:
     torch.testing.assert_close(actual[0].double(), expected[0], **FLOAT32)
     assert tuple(actual[1]) == api.STATS
     for name, value in expected[1].items():
@@ -73,9 +80,9 @@ def assert_same(actual: Result, expected: Result) -> None:
         assert stat.shape == ()
         assert not stat.requires_grad
         torch.testing.assert_close(stat.double(), value, **FLOAT32)
-    batch_size = len(expected[2]["new_values"])
+    rows = divided_by or len(expected[2]["new_values"])
     for name, value in expected[2].items():
-        unit = 1.0 if name == "log_std" and value.ndim == 1 else batch_size
+        unit = 1.0 if name == "log_std" and value.ndim == 1 else rows
         torch.testing.assert_close(actual[2][name].double() * unit, value * unit, **FLOAT32)
 
 
@@ -242,7 +249,7 @@ def test_categorical_matches_float64_reference(
     case = categorical(batch_size, nvec, seed, scale=scale, masked=masked, **options)
     case = with_valid(case, pattern, seed)
 
-    assert_same(run(case, backend), run(case, "torch", torch.float64))
+    assert_same(run(case, backend), run(case, "torch", torch.float64), divisor(case))
 
 
 @settings(**SETTINGS)
@@ -265,7 +272,7 @@ def test_gaussian_matches_float64_reference(
 ) -> None:
     case = with_valid(gaussian(batch_size, width, seed, per_row=per_row, **options), pattern, seed)
 
-    assert_same(run(case, backend), run(case, "torch", torch.float64))
+    assert_same(run(case, backend), run(case, "torch", torch.float64), divisor(case))
 
 
 @every_case
