@@ -26,7 +26,7 @@ from fastppo.tokens.gpt import GPT
 from fastppo.tokens.model import LanguageModel
 from fastppo.tokens.pretrain import pretrain
 from fastppo.tokens.samples import Samples
-from fastppo.tokens.tasks import Task, make_task
+from fastppo.tokens.tasks import Task, make_task, text_of
 from fastppo.tokens.trainer import TokenTrainer
 from fastppo.tokens.vocabulary import Characters, Vocabulary
 from fastppo.tracking import trackers as tracking
@@ -128,9 +128,10 @@ class Made:
         torch.set_num_threads(self.threads)
         with waiting("compiling kernels, making the model"):
             api.warmup(self.device, config.backend, OPERATIONS)
+            self.text = text_of(config) if config.text is None else _read_text(config.text)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(randomness.init_seed(config.seed))
-                self.model, self.vocabulary, self.task = _make(config)
+                self.model, self.vocabulary, self.task = _make(config, self.text)
             self.model.to(self.device)
 
     def learn_text(self, stop: StopRequest, *, quiet: bool) -> None:
@@ -138,7 +139,7 @@ class Made:
         if isinstance(self.model, GPT) and isinstance(self.vocabulary, Characters):
             pretrain(
                 self.model,
-                self.task.text(),
+                self.text,
                 self.vocabulary,
                 self.config,
                 by_line=self.task.ends,
@@ -174,22 +175,24 @@ class Made:
             "tokens": {
                 "parameters": sum(one.numel() for one in self.model.parameters()),
                 "vocabulary": len(self.vocabulary),
-                "text_sha256": hashlib.sha256(self.task.text().encode()).hexdigest(),
+                "text_sha256": self._text_sha256(),
             },
         }
 
     def check_same(self, record: dict[str, Any]) -> None:
         """Refuses to go on with another text than the run began with."""
         known = record.get("tokens")
-        ours = self.record()["tokens"]
-        if not isinstance(known, dict) or known.get("text_sha256") != ours["text_sha256"]:
+        if not isinstance(known, dict) or known.get("text_sha256") != self._text_sha256():
             source = self.config.text or "the grammar of this version"
             raise UserError(
                 f"text: {source} is not what the run learned from; restore it, or train anew"
             )
 
+    def _text_sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
-def _make(config: TokenConfig) -> tuple[LanguageModel, Vocabulary, Task]:
+
+def _make(config: TokenConfig, text: str) -> tuple[LanguageModel, Vocabulary, Task]:
     """The model, its vocabulary and the task."""
     model: LanguageModel
     vocabulary: Vocabulary
@@ -197,13 +200,11 @@ def _make(config: TokenConfig) -> tuple[LanguageModel, Vocabulary, Task]:
         from fastppo.tokens.hugging_face import load  # only who has such a model has transformers
 
         model, vocabulary = load(config.model)
-        task = make_task(config, None, len(vocabulary))
     else:
-        text = None if config.text is None else _read_text(config.text)
-        vocabulary = Characters(make_task(config, text, 0).text())
-        task = make_task(config, text, len(vocabulary))
+        vocabulary = Characters(text)
         sizes = dict(layers=config.layers, width=config.width, heads=config.heads)
         model = GPT(len(vocabulary), context=config.context, **sizes)
+    task = make_task(config, text, len(vocabulary))
     prompts = [vocabulary.encode(task.prompt(number)) for number in range(config.num_envs)]
     longest = max(map(len, prompts))
     if model.context is not None and longest + config.num_steps > model.context:

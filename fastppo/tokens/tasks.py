@@ -22,17 +22,14 @@ class Task(Protocol):
     ends: bool
     """Whether the end token ends a response; else all are equally long."""
 
-    def text(self) -> str:
-        """What the model learns first."""
-
     def prompt(self, number: int) -> str:
         """The prompt of a sequence."""
 
     def scores(self, prompts: Sequence[str], responses: Sequence[str], tokens: Tensor) -> Tensor:
         """[B] float32, of whole responses; `tokens` [B, T] are theirs."""
 
-    def measures(self, prompts: Sequence[str], responses: Sequence[str]) -> Mapping[str, float]:
-        """What the task is about, as metrics under episode/."""
+    def measures(self, responses: Sequence[str], scores: Tensor) -> Mapping[str, float]:
+        """What the task is about, as metrics under episode/, from responses and their scores."""
 
 
 class Bandit:
@@ -41,19 +38,15 @@ class Bandit:
         pi*(a) = pi_ref(a) e^(r(a) / beta) / Z
 
     Args:
-        seed: of the rewards, in [-1, 1], and of the text where None is given.
+        seed: of the rewards, in [-1, 1].
         vocabulary: number of tokens.
     """
 
     ends = False
 
-    def __init__(self, seed: int, text: str | None, vocabulary: int) -> None:
-        self._text = grammar.text(seed, SENTENCES) if text is None else text
+    def __init__(self, seed: int, vocabulary: int) -> None:
         draw = torch.Generator().manual_seed(randomness.hashed("bandit", seed))
         self.rewards = 2.0 * torch.rand(vocabulary, generator=draw) - 1.0
-
-    def text(self) -> str:
-        return self._text
 
     def prompt(self, number: int) -> str:
         return END  # the beginning of a sentence
@@ -61,7 +54,7 @@ class Bandit:
     def scores(self, prompts: Sequence[str], responses: Sequence[str], tokens: Tensor) -> Tensor:
         return self.rewards.to(tokens.device)[tokens[:, 0]]
 
-    def measures(self, prompts: Sequence[str], responses: Sequence[str]) -> Mapping[str, float]:
+    def measures(self, responses: Sequence[str], scores: Tensor) -> Mapping[str, float]:
         return {}
 
     def distance(self, log_probs: Tensor, ref_log_probs: Tensor, beta: float) -> float:
@@ -83,13 +76,6 @@ class Reverse:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._text: str | None = None
-
-    def text(self) -> str:
-        """Lines as the task has them, answered in any order: the form, and not the answer."""
-        if self._text is None:
-            self._text = self._make_text()
-        return self._text
 
     def prompt(self, number: int) -> str:
         return self._word(random.Random(randomness.hashed("reverse", self.seed, number))) + ">"
@@ -98,12 +84,11 @@ class Reverse:
         pairs = zip(prompts, responses, strict=True)
         return torch.tensor([self._score(*pair) for pair in pairs], device=tokens.device)
 
-    def measures(self, prompts: Sequence[str], responses: Sequence[str]) -> Mapping[str, float]:
-        pairs = zip(prompts, responses, strict=True)
-        exact = sum(self._score(*pair) == 1.0 for pair in pairs)
-        return {"exact_match": exact / len(prompts)}
+    def measures(self, responses: Sequence[str], scores: Tensor) -> Mapping[str, float]:
+        return {"exact_match": float((scores == 1.0).float().mean())}
 
-    def _make_text(self) -> str:
+    def text(self) -> str:
+        """Lines as the task has them, answered in any order: the form, and not the answer."""
         draw = random.Random(randomness.hashed("reverse text", self.seed))
         lines = []
         for _ in range(LINES):
@@ -134,12 +119,9 @@ class Lipogram:
     before = 16
     """Characters of a prompt."""
 
-    def __init__(self, seed: int, text: str | None) -> None:
+    def __init__(self, seed: int, text: str) -> None:
         self.seed = seed
-        self._text = grammar.text(seed, SENTENCES) if text is None else text
-
-    def text(self) -> str:
-        return self._text
+        self._text = text
 
     def prompt(self, number: int) -> str:
         draw = random.Random(randomness.hashed("lipogram", self.seed, number))
@@ -150,9 +132,8 @@ class Lipogram:
         found = [-float(self._count(response)) for response in responses]
         return torch.tensor(found, device=tokens.device)
 
-    def measures(self, prompts: Sequence[str], responses: Sequence[str]) -> Mapping[str, float]:
-        length = max(1, sum(map(len, responses)))
-        return {"e_rate": sum(map(self._count, responses)) / length}
+    def measures(self, responses: Sequence[str], scores: Tensor) -> Mapping[str, float]:
+        return {"e_rate": abs(float(scores.sum())) / max(1, sum(map(len, responses)))}
 
     def _count(self, response: str) -> int:
         return response.lower().count(self.letter)
@@ -163,15 +144,22 @@ SENTENCES = 20_000
 LINES = 50_000
 
 
-def make_task(config: TokenConfig, text: str | None, vocabulary: int) -> Task:
+def text_of(config: TokenConfig) -> str:
+    """What a model learns first, where the user names no text."""
+    if config.env_id == "tokens/reverse":
+        return Reverse(config.seed).text()
+    return grammar.text(config.seed, SENTENCES)
+
+
+def make_task(config: TokenConfig, text: str, vocabulary: int) -> Task:
     """The task of a run.
 
     Args:
-        text: of the user's, in place of the grammar's.
+        text: what the model has learned.
         vocabulary: number of tokens.
     """
     if config.env_id == "tokens/reverse":
         return Reverse(config.seed)
     if config.env_id == "tokens/bandit":
-        return Bandit(config.seed, text, vocabulary)
+        return Bandit(config.seed, vocabulary)
     return Lipogram(config.seed, text)

@@ -154,7 +154,7 @@ class TokenTrainer:
             {"prompt": prompt, "response": response, "score": score}
             for prompt, response, score in zip(self._prompts, texts, scores.tolist(), strict=True)
         ]
-        return scores, dict(self.task.measures(self._prompts, texts))
+        return scores, dict(self.task.measures(texts, scores))
 
     def _batch(
         self,

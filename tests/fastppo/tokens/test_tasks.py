@@ -30,8 +30,9 @@ def test_the_reverse_is_right_up_to_the_first_mistake(
 ) -> None:
     task = Reverse(1)
 
-    assert task.scores([prompt], [response], NONE).tolist() == pytest.approx([score])
-    assert task.measures([prompt], [response])["exact_match"] == float(score == 1.0)
+    scores = task.scores([prompt], [response], NONE)
+    assert scores.tolist() == pytest.approx([score])
+    assert task.measures([response], scores)["exact_match"] == float(score == 1.0)
 
 
 def test_words_to_reverse_are_keyed_and_of_every_length() -> None:
@@ -54,7 +55,7 @@ def test_the_text_for_reversing_has_the_form_and_not_the_answer() -> None:
 
 def test_a_bandits_optimum_is_the_policy_of_the_largest_objective() -> None:
     """E[r] - beta KL(pi, pi_ref) at the optimum is beta log Z, and less everywhere else."""
-    task = Bandit(3, None, 6)
+    task = Bandit(3, 6)
     beta, reference = 0.4, torch.randn(6).double().log_softmax(0)
     rewards = task.rewards.double()
 
@@ -75,7 +76,7 @@ def test_a_bandits_optimum_is_the_policy_of_the_largest_objective() -> None:
 
 
 def test_a_bandits_token_has_its_own_reward() -> None:
-    task = Bandit(1, None, 5)
+    task = Bandit(1, 5)
 
     scores = task.scores(["\n"] * 3, ["x"] * 3, torch.tensor([[4], [0], [4]]))
 
@@ -84,19 +85,20 @@ def test_a_bandits_token_has_its_own_reward() -> None:
 
 
 def test_a_lipogram_loses_one_for_each_e() -> None:
-    task = Lipogram(1, None)
+    task = Lipogram(1, "a text of no use here")
 
     scores = task.scores(["", ""], ["the Ever e", "a dog"], NONE)
 
     assert scores.tolist() == [-4.0, 0.0]
-    assert task.measures(["", ""], ["the Ever e", "a dog"])["e_rate"] == pytest.approx(4 / 15)
+    assert task.measures(["the Ever e", "a dog"], scores)["e_rate"] == pytest.approx(4 / 15)
 
 
 def test_prompts_of_a_lipogram_are_parts_of_its_text() -> None:
-    task = Lipogram(1, "some text that is long enough")
+    text = "some text that is long enough"
+    task = Lipogram(1, text)
     prompts = [task.prompt(number) for number in range(50)]
 
-    assert all(prompt in task.text() and len(prompt) == 16 for prompt in prompts)
+    assert all(prompt in text and len(prompt) == 16 for prompt in prompts)
     assert len(set(prompts)) > 5
 
 

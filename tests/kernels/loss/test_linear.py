@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from token_batches import OF_TOKENS, REDUCTIONS, draw, whole_number
 from torch import Tensor
 
+from fastppo.bench.peers.token_child import peak_bytes
 from fastppo.kernels import api
 
 DEPTH = 6
@@ -217,19 +218,6 @@ def test_bad_input_is_named(changes: dict[str, Any], message: str) -> None:
 
     with pytest.raises(ValueError, match=re.escape(message)):
         api.linear_token_ppo_loss(**{**parameters, **arguments, **changes})
-
-
-def peak_bytes(call: Any) -> int:
-    """The most that torch held at once of what it allocated within the call."""
-    profile: Any = torch.profiler.profile
-    with profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as prof:
-        call()
-    held = most = 0
-    for event in prof.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return int(most)
 
 
 def test_peak_memory_is_a_chunk_of_logits_and_the_weights_gradient() -> None:
