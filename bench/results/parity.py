@@ -14,7 +14,7 @@ submission with published ones and look at convergence that is too fast as well:
 
 The second trims failures away, and the third cannot see one that is too rare to be among the runs.
 So failures are bounded exactly in the first and in the third (`parity_bounds`): even if every seed
-of both gets there, it takes MIN_SEEDS to pass, and more where the horizon is far.
+of both gets there, it takes MIN_SEEDS to pass.
 
 Each check passes if all of its 95% interval lies within the margin, fails if none of it does, and
 cannot tell otherwise. To pass takes all three. `fastppo bench parity` simulates how often that is
@@ -205,7 +205,7 @@ def steps(runs: Runs, base: Runs, horizon: float) -> Finding:
     ours, theirs = (_restricted_mean(one, limit) for one in (runs, base))
     found = bounds.ratio(ours, theirs)
     known = 2 * np.sum(base.reached, axis=-1) >= base.seeds
-    # who never gets there counts with the horizon: too little, if that is near the base's mean
+    # who never gets there counts with the limit: too little, if that is near the base's mean
     seen = ~_too_short(base, limit) | np.all(_in_time(runs, limit), axis=-1)
     passed = (found.high <= STEPS_MARGIN) & known & seen
     speed = bounds.ratio(*(_of_those_that_arrived(one, limit) for one in (runs, base)))
